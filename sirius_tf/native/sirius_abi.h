@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a bundle (generated code) and its host (the TensorFlow op, the runtime without TensorFlow) agree on.
+ * A bundle imports no symbol; it exports one, `sirius_bundle`.
+ *
+ * A call: the host describes the inputs, `plan` checks them and computes parameters, output shapes and the
+ * size of the workspace; the host allocates; then every worker of the team calls `run` with its number.
+ */
+#ifndef SIRIUS_ABI_H
+#define SIRIUS_ABI_H
+#include <stdint.h>
+
+#define SIRIUS_ABI_VERSION 1
+#define SIRIUS_MAX_RANK 8
+#define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
+#define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
+#define SIRIUS_ISAS 2
+
+/* A dense row-major array. `dtype` is TensorFlow's DataType number. */
+typedef struct {
+  const void *data;
+  const int64_t *dims;
+  int32_t rank;
+  int32_t dtype;
+} SiriusTensor;
+
+/* A failure. `format` is a printf format that takes its int64 arguments from `args` (only %lld), or NULL. */
+typedef struct {
+  const char *format;
+  int64_t args[4];
+} SiriusError;
+
+typedef struct {
+  _Alignas(64) int32_t arrived;
+  _Alignas(64) int32_t generation;
+} SiriusBarrier;
+
+typedef struct SiriusCall SiriusCall;
+struct SiriusCall {
+  const SiriusTensor *in;
+  void *const *out;
+  const int64_t *params;    /* as filled in by plan */
+  char *workspace;          /* 64-byte aligned */
+  const char *weights;      /* the bundle's packed constants, 64-byte aligned */
+  int32_t threads;          /* workers that call run; 1 needs no barrier */
+  SiriusBarrier *barrier;
+  void (*wait)(int32_t *word, int32_t old); /* yield, later sleep, while *word == old: after spinning a while */
+  void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
+  int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */
+  SiriusError error;
+};
+
+/* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument).
+ * `out_dims[i]` receives the shape of output i; `work` an estimate of the multiplications of this call,
+ * from which the host decides how many workers it takes. */
+typedef int32_t (*SiriusPlan)(const SiriusTensor *in, int32_t threads, int64_t *params,
+                              int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes,
+                              int64_t *work, SiriusError *error);
+typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
+
+typedef struct {
+  const char *name;
+  int32_t n_in, n_out, n_params;
+  const int32_t *in_rank, *in_dtype, *out_rank, *out_dtype;
+  SiriusPlan plan;
+  SiriusRun run[SIRIUS_ISAS];
+} SiriusRegionInfo;
+
+typedef struct {
+  int32_t abi_version;
+  int32_t n_regions;
+  const SiriusRegionInfo *regions;
+  const char *manifest;     /* JSON, not NUL-terminated */
+  int64_t manifest_bytes;
+  const char *weights;
+  int64_t weights_bytes;
+} SiriusBundle;
+
+#endif
