@@ -49,7 +49,7 @@ def has_floor(value):
         ((B, S, 12), (B, S, 3, 4), False),
         ((B, S, 3, 4), (B, S, 12), False),
         ((B, 256), (B, 4, 64), False),
-        ((B, 4, 6), (B, 6, 4), False),
+        ((B, 4, 6), (B, 6, 4), True),
         ((S, B, 2, 3), (S, B, 3, 2), True),
         ((B, 2, 3), (B, 3, 2), True),
         ((7, 9), (63,), False),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +141,6 @@ def _common_atom(a: Affine, b: Affine) -> Affine | None:
         return b
     if _divide(b, a) is not None:
         return a
-    if a.is_const and b.is_const and gcd(a.const, b.const) > 1:
-        return affine(gcd(a.const, b.const))
     return None
 
 
