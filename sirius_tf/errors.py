@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exceptions of sirius_tf. All derive from SiriusError."""
+
+from __future__ import annotations
+
+
+class SiriusError(Exception):
+    """Base of every exception that sirius_tf raises on purpose."""
+
+
+class Unsupported(SiriusError):  # noqa: N818
+    """The compiler cannot translate a node of the graph."""
+
+    def __init__(self, node: str, op: str, reason: str) -> None:
+        super().__init__(f"{node} ({op}): {reason}")
+        self.node = node
+        self.op = op
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Unsupported], tuple[str, str, str]]:
+        return (type(self), (self.node, self.op, self.reason))
+
+
+class VerifyError(SiriusError):
+    """A Program, schedule or loop nest breaks an invariant: a bug of the compiler."""
+
+
+class InvalidArgument(SiriusError, ValueError):  # noqa: N818
+    """The inputs of a call are invalid; inside TensorFlow this is an InvalidArgumentError."""

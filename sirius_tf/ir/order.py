@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Order of statements by "may read what the other writes".
+
+Whether a statement reads what another writes is decided on intervals: per axis, the range of the
+subscript over the whole domain. That is safe (it never misses a dependence) and enough to tell
+h[t+1] from h[t] once t has a value, and the parts of a concatenation from each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sirius_tf.ir.affine import Affine, FloorDiv
+from sirius_tf.ir.expr import loads
+from sirius_tf.ir.program import Statement
+
+Interval = tuple[float, float]
+Box = tuple[Interval, ...]
+_EVERYTHING: Interval = (-math.inf, math.inf)
+
+
+def interval(value: Affine, ranges: Mapping[str, Interval]) -> Interval:
+    """Bounds of an affine expression whose names lie in closed intervals."""
+    low: float = value.const
+    high: float = value.const
+    for key, coefficient in value.terms:
+        if isinstance(key, FloorDiv):
+            bounds = interval(key.numerator, ranges)
+            first, last = (bounds[0] // key.divisor, bounds[1] // key.divisor)
+        else:
+            first, last = ranges[key]
+        ends = (coefficient * first, coefficient * last)
+        low, high = low + min(ends), high + max(ends)
+    return low, high
+
+
+def components(
+    statements: Sequence[Statement], env: Mapping[str, int]
+) -> list[tuple[tuple[Statement, ...], bool]]:
+    """Strongly connected components, what is read before what reads it, and whether each is a
+    cycle. `env` has the parameters, and the iterators of loops that are being run."""
+    writes = []
+    reads: list[list[tuple[str, Box]]] = []
+    for statement in statements:
+        ranges = _ranges(statement, env)
+        writes.append(tuple(interval(i, ranges) for i in statement.index))
+        reads.append(_reads(statement, ranges))
+    writers: dict[str, list[int]] = {}
+    for number, statement in enumerate(statements):
+        writers.setdefault(statement.target, []).append(number)
+    sources: list[list[int]] = [
+        sorted(
+            {w for tensor, box in boxes for w in writers.get(tensor, ()) if _meet(box, writes[w])}
+        )
+        for boxes in reads
+    ]
+    return [
+        (tuple(statements[n] for n in group), len(group) > 1 or group[0] in sources[group[0]])
+        for group in strongly_connected(sources)
+    ]
+
+
+def strongly_connected(sources: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Tarjan's algorithm, iterative: components of the graph, each after those it points to."""
+    number: dict[int, int] = {}
+    low: dict[int, int] = {}
+    stack: list[int] = []
+    on_stack: set[int] = set()
+    result: list[list[int]] = []
+    for root in range(len(sources)):
+        if root in number:
+            continue
+        work = [(root, 0)]
+        while work:
+            node, position = work.pop()
+            if position == 0:
+                number[node] = low[node] = len(number)
+                stack.append(node)
+                on_stack.add(node)
+            else:
+                low[node] = min(low[node], low[sources[node][position - 1]])
+            while position < len(sources[node]):
+                child = sources[node][position]
+                position += 1
+                if child not in number:
+                    work += [(node, position), (child, 0)]
+                    break
+                if child in on_stack:
+                    low[node] = min(low[node], number[child])
+            else:
+                if low[node] == number[node]:
+                    cut = stack.index(node)
+                    result.append(sorted(stack[cut:]))
+                    on_stack.difference_update(stack[cut:])
+                    del stack[cut:]
+    return result
+
+
+def _ranges(statement: Statement, env: Mapping[str, int]) -> dict[str, Interval]:
+    ranges: dict[str, Interval] = {name: (value, value) for name, value in env.items()}
+    for it in statement.all_iters:
+        if it.name not in env:
+            ranges[it.name] = (0, max(it.extent.evaluate(env) - 1, 0))
+    return ranges
+
+
+def _reads(statement: Statement, ranges: Mapping[str, Interval]) -> list[tuple[str, Box]]:
+    return [
+        (
+            load.tensor,
+            tuple(
+                interval(i, ranges) if isinstance(i, Affine) else _EVERYTHING for i in load.index
+            ),
+        )
+        for load in loads(statement.value)
+    ]
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return all(x[0] <= y[1] and y[0] <= x[1] for x, y in zip(a, b, strict=False))
