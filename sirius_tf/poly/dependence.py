@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow dependences of a Scop, and loop distribution.
+
+Each element is defined once, so flow is `write . read^-1` and there is no anti or output
+dependence until storage is folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import islpy as isl
+
+from sirius_tf.errors import VerifyError
+from sirius_tf.poly.isl import example
+from sirius_tf.poly.scop import Scop
+
+
+@dataclass(frozen=True)
+class Flow:
+    """`relation`: { source[i] -> sink[j] }, instance j reads what instance i defines."""
+
+    source: str
+    sink: str
+    tensor: str
+    relation: isl.Map
+
+
+def flow(scop: Scop) -> tuple[Flow, ...]:
+    """One Flow per writer, reader and read access; empty ones are left out."""
+    writers: dict[str, list[str]] = {}
+    for statement, write in scop.writes.items():
+        writers.setdefault(write.get_tuple_name(isl.dim_type.out), []).append(statement)
+    found = []
+    for sink, reads in scop.reads.items():
+        for read in reads:
+            tensor = read.get_tuple_name(isl.dim_type.out)
+            for source in writers[tensor]:
+                relation = scop.writes[source].apply_range(read.reverse())
+                if not relation.is_empty():
+                    found.append(Flow(source, sink, tensor, relation.coalesce()))
+    return tuple(found)
+
+
+def check_single_assignment(scop: Scop) -> None:
+    """VerifyError, naming two instances, if some element is defined twice."""
+    for name, write in scop.writes.items():
+        if not write.is_injective():
+            twice = write.apply_range(write.reverse())
+            same = isl.Map.identity(twice.get_space())
+            raise VerifyError(
+                f"{name} defines an element twice, e.g. in both instances of "
+                f"{example(twice.subtract(same))}"
+            )
+    for (a, wa), (b, wb) in combinations(scop.writes.items(), 2):
+        if wa.get_tuple_name(isl.dim_type.out) == wb.get_tuple_name(isl.dim_type.out):
+            both = wa.apply_range(wb.reverse())
+            if not both.is_empty():
+                raise VerifyError(f"{a} and {b} define the same element, e.g. {example(both)}")
+
+
+def check_defined(scop: Scop) -> None:
+    """VerifyError, naming reader and element, if an element is read that nothing defines."""
+    defined: dict[str, isl.Set] = {}
+    for write in scop.writes.values():
+        elements = write.range()
+        tensor = elements.get_tuple_name()
+        defined[tensor] = defined[tensor].union(elements) if tensor in defined else elements
+    for sink, reads in scop.reads.items():
+        for read in reads:
+            tensor = read.get_tuple_name(isl.dim_type.out)
+            missing = read.subtract_range(defined[tensor])
+            if not missing.is_empty():
+                raise VerifyError(f"{sink} reads what nothing defines, e.g. {example(missing)}")
+
+
+def components(
+    nodes: Sequence[str], edges: Iterable[tuple[str, str]]
+) -> tuple[tuple[str, ...], ...]:
+    """Strongly connected components in topological order (Tarjan 1972), without recursion.
+
+    Loop distribution: statements of different components may leave a common loop. Members keep
+    the order of `nodes`.
+    """
+    successors: dict[str, list[str]] = {n: [] for n in nodes}
+    for a, b in edges:
+        successors[a].append(b)
+    found = _tarjan(nodes, successors)
+    position = {n: k for k, n in enumerate(nodes)}
+    return tuple(tuple(sorted(c, key=position.__getitem__)) for c in reversed(found))
+
+
+def _tarjan(nodes: Sequence[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[str]] = []
+    for root in reversed(nodes):
+        if root in number:
+            continue
+        work = [(root, iter(successors[root]))]
+        while work:
+            node, rest = work[-1]
+            if node not in number:
+                number[node] = low[node] = len(number)
+                stack.append(node)
+                on_stack.add(node)
+            for child in rest:
+                if child not in number:
+                    work.append((child, iter(successors[child])))
+                    break
+                if child in on_stack:
+                    low[node] = min(low[node], low[child])
+            else:
+                work.pop()
+                if work:  # the parent reaches what the child reaches
+                    parent = work[-1][0]
+                    low[parent] = min(low[parent], low[node])
+                if low[node] == number[node]:
+                    cut = stack.index(node)
+                    found.append(stack[cut:])
+                    on_stack.difference_update(stack[cut:])
+                    del stack[cut:]
+    return found

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedule trees as our own values, and their isl form.
+
+The node kinds and their meaning are isl's (isl manual, "Schedule Trees"). A tree of ours is built
+bottom-up and turned into an isl.Schedule by way of isl's YAML, which is far handier than surgery on
+isl's nodes (and a dumped tree can be edited and read back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import islpy as isl
+
+from sirius_tf.ir.affine import Affine
+from sirius_tf.poly.isl import union_set
+from sirius_tf.poly.scop import Scop
+
+
+@dataclass(frozen=True)
+class Band:
+    """Nested loops. Each member maps every statement below it to the value of its loop.
+
+    `coincident[m]`: no dependence is carried by member m, its iterations may run in parallel.
+    """
+
+    members: tuple[Mapping[str, Affine], ...]
+    child: Node | None = None
+    coincident: tuple[bool, ...] = ()
+    permutable: bool = False
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Only the instances of these statements."""
+
+    statements: tuple[str, ...]
+    child: Node | None = None
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The children one after the other."""
+
+    children: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A word for the code generator; without meaning to isl."""
+
+    name: str
+    child: Node | None = None
+
+
+Node = Band | Filter | Sequence | Mark
+
+
+def build(scop: Scop, root: Node) -> isl.Schedule:
+    """The isl schedule tree over all instances of `scop`."""
+    domain = union_set(scop.domains.values())
+    text = f'domain: "{domain}"\nchild:\n' + "\n".join(_indent(_yaml(scop, root)))
+    return isl.Schedule.read_from_str(isl.DEFAULT_CONTEXT, text)
+
+
+def _yaml(scop: Scop, node: Node) -> list[str]:
+    match node:
+        case Band(members, child, coincident, permutable):
+            pieces = ", ".join(
+                "{ " + "; ".join(f"{_tuple(scop, s)} -> [({v})]" for s, v in m.items()) + " }"
+                for m in members
+            )
+            lines = [f'schedule: "{_params(scop)}[{pieces}]"', f"permutable: {int(permutable)}"]
+            if coincident:
+                lines.append(f"coincident: [{', '.join(str(int(c)) for c in coincident)}]")
+        case Filter(statements, child):
+            points = "; ".join(_tuple(scop, s) for s in statements)
+            lines = [f'filter: "{_params(scop)}{{ {points} }}"']
+        case Mark(name, child):
+            lines = [f'mark: "{name}"']
+        case Sequence(children):
+            lines = ["sequence:"]
+            for part in children:
+                first, *rest = _yaml(scop, part)
+                lines += [f"- {first}", *_indent(rest)]
+            return lines
+    if child is not None:
+        lines += ["child:", *_indent(_yaml(scop, child))]
+    return lines
+
+
+def _tuple(scop: Scop, statement: str) -> str:
+    return f"{statement}[{_dims(scop.domains[statement], isl.dim_type.set)}]"
+
+
+def _params(scop: Scop) -> str:
+    return f"[{_dims(scop.context, isl.dim_type.param)}] -> "
+
+
+def _dims(of: isl.Set, kind: isl.dim_type) -> str:
+    return ", ".join(str(of.get_dim_name(kind, k)) for k in range(of.dim(kind)))
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return ["  " + line for line in lines]
+
+
+def show(node: Node | None, depth: int = 0) -> str:
+    """The tree as text a person can read: one line per node, children indented."""
+    pad = "  " * depth
+    match node:
+        case None:
+            return ""
+        case Band(members, child, coincident, _):
+            text = ""
+            for k, member in enumerate(members):
+                kind = "parallel" if coincident and coincident[k] else "loop"
+                values = ", ".join(f"{s}: {v}" for s, v in member.items())
+                text += f"{pad}{kind} {values}\n"
+            return text + show(child, depth + 1)
+        case Filter(statements, child):
+            return f"{pad}{', '.join(statements)}\n" + show(child, depth + 1)
+        case Mark(name, child):
+            return f"{pad}# {name}\n" + show(child, depth)
+        case Sequence(children):
+            return f"{pad}in sequence\n" + "".join(show(c, depth + 1) for c in children)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""isl's verdict on a schedule: order, parallelism, and the flow through folded storage.
+
+Nothing here trusts the scheduler. `check_order` is about the tree alone; `check_reflow` adds where
+elements are kept, and recomputes from scratch who wrote what each access reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import islpy as isl
+
+from sirius_tf.errors import VerifyError
+from sirius_tf.poly.dependence import Flow
+from sirius_tf.poly.isl import example, maps, sets, union_map, union_set
+from sirius_tf.poly.scop import Scop
+
+_NODE = isl.schedule_node_type
+
+
+def check_order(scop: Scop, schedule: isl.Schedule, flows: Sequence[Flow]) -> None:
+    """Every instance is scheduled, every source before its sink, and no coincident member carries
+    a dependence; VerifyError with a violated pair of instances otherwise."""
+    instances = union_set(scop.domains.values())
+    # get_domain() counts instances that no filter of a sequence lets through, get_map() does not
+    unscheduled = instances.subtract(schedule.get_map().domain())
+    if not (schedule.get_domain().is_equal(instances) and unscheduled.is_empty()):
+        raise VerifyError("the schedule does not run exactly the instances of the program")
+    _walk(schedule.get_root(), [f.relation for f in flows])
+
+
+def _violated(what: str, relation: isl.Map) -> VerifyError:
+    return VerifyError(f"{what}, e.g. {example(relation)}")
+
+
+def _walk(node: isl.ScheduleNode, relations: list[isl.Map]) -> None:
+    """Check `relations`, whose two sides have run alike through all nodes above."""
+    if not relations:
+        return
+    kind = _NODE(node.get_type())
+    if kind == _NODE.leaf:
+        raise _violated("nothing orders two dependent instances", relations[0])
+    if kind in (_NODE.sequence, _NODE.set):
+        _walk_sequence(node, relations)
+    elif kind == _NODE.band:
+        _walk(node.child(0), _walk_band(node, relations))
+    elif kind in (_NODE.domain, _NODE.context, _NODE.mark, _NODE.filter):
+        _walk(node.child(0), relations)
+    else:
+        raise VerifyError(f"a schedule tree node of an unexpected kind: {kind}")
+
+
+def _walk_sequence(node: isl.ScheduleNode, relations: list[isl.Map]) -> None:
+    """Pairs under different children are settled by the children's order."""
+    children = [node.child(k) for k in range(node.n_children())]
+    below: list[list[isl.Map]] = [[] for _ in children]
+    parts: dict[str, list[tuple[int, isl.Set]]] = {}
+    for k, child in enumerate(children):
+        for part in sets(child.filter_get_filter()):
+            parts.setdefault(part.get_tuple_name(), []).append((k, part))
+    for relation in relations:
+        source = relation.get_tuple_name(isl.dim_type.in_)
+        sink = relation.get_tuple_name(isl.dim_type.out)
+        for i, from_set in parts.get(source, []):
+            for j, to_set in parts.get(sink, []):
+                pairs = relation.intersect_domain(from_set).intersect_range(to_set)
+                if pairs.is_empty():
+                    continue
+                if i == j:
+                    below[i].append(pairs)
+                elif i > j or _NODE(node.get_type()) == _NODE.set:
+                    raise _violated("a sequence runs the sink first", pairs)
+    for child, inside in zip(children, below, strict=True):
+        _walk(child, inside)
+
+
+def _walk_band(node: isl.ScheduleNode, relations: list[isl.Map]) -> list[isl.Map]:
+    """The pairs whose two sides fall into the same iteration of the band."""
+    partial = {
+        m.get_tuple_name(isl.dim_type.in_): m
+        for m in maps(node.band_get_partial_schedule_union_map())
+    }
+    width = node.band_n_member()
+    coincident = [bool(node.band_member_get_coincident(k)) for k in range(width)]
+    rest = []
+    for relation in relations:
+        source = partial[relation.get_tuple_name(isl.dim_type.in_)]
+        sink = partial[relation.get_tuple_name(isl.dim_type.out)]
+        times = relation.apply_domain(source).apply_range(sink)
+        space = times.get_space().domain()
+        late = times.intersect(isl.Map.lex_gt(space))
+        if not late.is_empty():
+            wrong = relation.intersect(
+                source.apply_range(isl.Map.lex_gt(space)).apply_range(sink.reverse())
+            )
+            raise _violated("a band runs the sink first", wrong)
+        _check_coincident(relation, times, source, sink, coincident)
+        same = relation.intersect(source.apply_range(sink.reverse()))
+        if not same.is_empty():
+            rest.append(same)
+    return rest
+
+
+def _check_coincident(
+    relation: isl.Map, times: isl.Map, source: isl.Map, sink: isl.Map, coincident: list[bool]
+) -> None:
+    """A dependence inside one iteration of the members before m may not cross iterations of m."""
+    space = times.get_space()
+    equal_before = isl.Map.universe(space)
+    for m, is_coincident in enumerate(coincident):
+        differ = equal_before.subtract(
+            equal_before.equate(isl.dim_type.in_, m, isl.dim_type.out, m)
+        )
+        if is_coincident and not times.intersect(differ).is_empty():
+            wrong = relation.intersect(source.apply_range(differ).apply_range(sink.reverse()))
+            raise _violated(f"parallel member {m} of a band carries a dependence", wrong)
+        equal_before = equal_before.equate(isl.dim_type.in_, m, isl.dim_type.out, m)
+
+
+def check_reflow(scop: Scop, schedule: isl.Schedule, storage: Mapping[str, isl.Map]) -> None:
+    """With tensor T kept in cells `storage[T]`: { T[...] -> M[...] } (T itself where absent), every
+    access still reads what its original writer left there.
+
+    Recomputes the flow of the scheduled program through memory (isl manual, "Dependence Analysis")
+    and compares it, access by access, with `write . read^-1`. VerifyError names a read and the
+    instance that spoiled, or never filled, its cell.
+    """
+    order = schedule.get_map()
+    stores = union_map(_keep(write, storage) for write in scop.writes.values())
+    for sink, reads in scop.reads.items():
+        for read in reads:
+            info = isl.UnionAccessInfo.from_sink(isl.UnionMap.from_map(_keep(read, storage)))
+            info = info.set_must_source(stores).set_schedule_map(order)
+            actual = info.compute_flow().get_must_dependence()
+            wanted = union_map(w.apply_range(read.reverse()) for w in _writers(scop, read))
+            if actual.is_equal(wanted):
+                continue
+            wrong = maps(actual.subtract(wanted)) or maps(wanted.subtract(actual))
+            raise _violated(
+                f"{sink} reads a cell of {read.get_tuple_name(isl.dim_type.out)} that holds "
+                "another element or none by then",
+                wrong[0],
+            )
+
+
+def _keep(access: isl.Map, storage: Mapping[str, isl.Map]) -> isl.Map:
+    tensor = access.get_tuple_name(isl.dim_type.out)
+    return access.apply_range(storage[tensor]) if tensor in storage else access
+
+
+def _writers(scop: Scop, read: isl.Map) -> list[isl.Map]:
+    tensor = read.get_tuple_name(isl.dim_type.out)
+    return [w for w in scop.writes.values() if w.get_tuple_name(isl.dim_type.out) == tensor]
