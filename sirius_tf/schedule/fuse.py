@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dependences -> schedule tree: loop distribution, recurrences, and clusters fused into phases.
+
+    schedule(statements) = for each strongly connected component, in topological order:
+        a recurrence             ->  loop over its graph loop: schedule(its statements, inside)
+        runs of single statements -> convex clusters; each one is a phase:
+                                     parallel loops all its statements share: sequence of statements
+
+No ILP: two loops fuse where every dependence between them stays within one iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import islpy as isl
+
+from sirius_tf.errors import VerifyError
+from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.schedule.tree import Band, Filter, Mark, Node
+from sirius_tf.schedule.tree import Sequence as InOrder
+
+# A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
+WORTH_A_BARRIER = 4096
+
+Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Statements run as one phase under `loops`, the parallel loops that all of them share."""
+
+    statements: tuple[str, ...]
+    loops: tuple[Loop, ...]
+
+
+def fuse(program: Program, flows: Sequence[Flow], threads: int) -> Node:
+    """A legal schedule tree of the whole program; `threads` is how many workers want tiles."""
+    fuser = _Fuser(program, threads)
+    names = tuple(s.name for s in program.statements)
+    return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
+
+
+class _Fuser:
+    def __init__(self, program: Program, threads: int) -> None:
+        self.statements = {s.name: s for s in program.statements}
+        self.hints = program.hints
+        self.threads = threads
+
+    def distribute(
+        self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
+    ) -> list[Filter]:
+        """The children of the sequence that runs `names` inside the graph loops `entered`."""
+        found = components(names, [(f.source, f.sink) for f in flows])
+        cyclic = {f.source for f in flows if f.source == f.sink}
+        parts: list[Filter] = []
+        run: list[str] = []
+        for component in found:
+            if len(component) == 1 and component[0] not in cyclic:
+                run.append(component[0])
+                continue
+            parts += self.phases(run, flows, entered)
+            run = []
+            parts.append(self.recurrence(component, flows, entered))
+        return parts + self.phases(run, flows, entered)
+
+    def recurrence(
+        self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
+    ) -> Filter:
+        """For t in order: what remains of `names` when t is fixed."""
+        shared = [{i.name for i in self.statements[n].iters if i.loop} - entered for n in names]
+        first = [i.name for i in self.statements[names[0]].iters]
+        common = [i for i in first if all(i in s for s in shared)]
+        if not common:
+            raise VerifyError(f"{', '.join(names)} need each other and share no loop")
+        t = common[0]
+        inside = [f for f in flows if f.source in names and f.sink in names]
+        kept = [replace(f, relation=self._within(f, t, t)) for f in inside]
+        kept = [f for f in kept if not f.relation.is_empty()]
+        body = InOrder(tuple(self.distribute(names, kept, entered | {t})))
+        return Filter(names, Band((dict.fromkeys(names, symbol(t)),), body))
+
+    def phases(
+        self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
+    ) -> list[Filter]:
+        """Clusters of statements that are in topological order, each as a phase."""
+        return [self.phase(c, entered) for c in self.clusters(names, flows, entered)]
+
+    def clusters(
+        self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
+    ) -> list[Cluster]:
+        """Greedy convex clustering: a statement joins the latest cluster it can.
+
+        It may join one that no later cluster feeding it depends on; since clusters are kept in
+        topological order, that is any from its last producer's on. Joining must leave a loop to
+        share, and must not cost parallelism that the workers can use.
+        """
+        clusters: list[Cluster] = []
+        for name in names:
+            own = Cluster((name,), tuple({name: i.name} for i in self._free(name, entered)))
+            feeding = [f for f in flows if f.sink == name]
+            sources = {f.source for f in feeding}
+            last = max(
+                (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
+            )
+            if last is not None:
+                joined = self.join(clusters[last], own, feeding)
+                if joined.loops and self._keeps_workers_busy(joined, clusters[last], own):
+                    clusters[last] = joined
+                    continue
+            clusters.append(own)
+        return clusters
+
+    def join(self, cluster: Cluster, own: Cluster, feeding: Sequence[Flow]) -> Cluster:
+        """Both clusters as one, under the loops along which every dependence stays put."""
+        between = [f for f in feeding if f.source in cluster.statements]
+        (name,) = own.statements
+        loops: list[Loop] = []
+        free = [loop[name] for loop in own.loops]
+        for loop in cluster.loops:
+            match = next((i for i in free if self._aligned(between, loop, i)), None)
+            if match is not None:
+                free.remove(match)
+                loops.append({**loop, name: match})
+        return Cluster((*cluster.statements, name), tuple(loops))
+
+    def phase(self, cluster: Cluster, entered: frozenset[str]) -> Filter:
+        """Parallel shared loops: in sequence, each statement under the rest of its loops."""
+        children = []
+        for name in cluster.statements:
+            done = {loop[name] for loop in cluster.loops}
+            rest = [i for i in self._free(name, entered) if i.name not in done]
+            point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
+            children.append(Filter((name,), point if rest else None))
+        body: Node = InOrder(tuple(children))
+        if cluster.loops:
+            members = tuple({s: symbol(i) for s, i in loop.items()} for loop in cluster.loops)
+            body = Band(members, body, (True,) * len(members), permutable=True)
+        return Filter(cluster.statements, Mark("phase", body))
+
+    def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:
+        return [i for i in self.statements[name].iters if i.name not in entered]
+
+    def _aligned(self, between: Sequence[Flow], loop: Loop, iterator: str) -> bool:
+        """Every source runs in the iteration of `loop` that equals the sink's `iterator`."""
+        return all(f.relation.is_subset(self._within(f, loop[f.source], iterator)) for f in between)
+
+    def _within(self, f: Flow, source_iter: str, sink_iter: str) -> isl.Map:
+        """The pairs of a dependence whose two iterators are equal."""
+        i = self._position(self.statements[f.source], source_iter)
+        j = self._position(self.statements[f.sink], sink_iter)
+        return f.relation.equate(isl.dim_type.in_, i, isl.dim_type.out, j)
+
+    @staticmethod
+    def _position(statement: Statement, iterator: str) -> int:
+        return [i.name for i in statement.iters].index(iterator)
+
+    def _keeps_workers_busy(self, joined: Cluster, *parts: Cluster) -> bool:
+        """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
+        worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
+        return self._tiles(joined) >= min(self.threads, max(worth, default=1))
+
+    def _points(self, cluster: Cluster) -> int:
+        """Scalar evaluations of the cluster at the sizes of the sample inputs."""
+        return sum(
+            prod(i.extent.evaluate(self.hints) for i in self.statements[name].all_iters)
+            for name in cluster.statements
+        )
+
+    def _tiles(self, cluster: Cluster) -> int:
+        """Independent iterations of the shared loops, at the sizes of the sample inputs."""
+        name = cluster.statements[0]
+        extents = {i.name: i.extent for i in self.statements[name].iters}
+        return prod(extents[loop[name]].evaluate(self.hints) for loop in cluster.loops)

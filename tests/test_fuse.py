@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+import pytest
+
+from sirius_tf.errors import VerifyError
+from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.expr import Call, Const, Expr, Load
+from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement, Tensor
+from sirius_tf.poly.dependence import flow
+from sirius_tf.poly.scop import extract
+from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.tree import build, show
+from sirius_tf.schedule.verify import check_order, check_reflow
+from tests.test_schedule import recurrence
+
+M, N = symbol("M"), symbol("N")
+i, j, k = symbol("i"), symbol("j"), symbol("k")
+
+
+def load(tensor: str, *index: Affine) -> Load:
+    return Load(tensor, index, "float32")
+
+
+def call(fn: str, *args: Expr) -> Call:
+    return Call(fn, args, "float32")
+
+
+def softmax(rows: int = 8, columns: int = 100) -> Program:
+    over = (Iter("k", N),)
+    row, column = Iter("i", M), Iter("j", N)
+    statements = (
+        Statement("top", (row,), "m", (i,), load("x", i, k), Reduce("max", over)),
+        Statement(
+            "raised",
+            (row, column),
+            "e",
+            (i, j),
+            call("exp", call("sub", load("x", i, j), load("m", i))),
+        ),
+        Statement("total", (row,), "s", (i,), load("e", i, k), Reduce("add", over)),
+        Statement("share", (row, column), "y", (i, j), call("div", load("e", i, j), load("s", i))),
+    )
+    shapes = {"x": (M, N), "m": (M,), "e": (M, N), "s": (M,), "y": (M, N)}
+    tensors = tuple(
+        Tensor(n, s, "float32", "input" if n == "x" else "output" if n == "y" else "temp")
+        for n, s in shapes.items()
+    )
+    params = (
+        Param("M", Const(1, "int64"), minimum=1, hint=rows),
+        Param("N", Const(1, "int64"), minimum=1, hint=columns),
+    )
+    return Program("softmax", params, (), (), tensors, statements, ("x",), (Output("y", ()),))
+
+
+def fused(program: Program, threads: int = 2) -> str:
+    """The tree as text, after isl has agreed to it."""
+    scop = extract(program)
+    flows = flow(scop)
+    tree = fuse(program, flows, threads)
+    schedule = build(scop, tree)
+    check_order(scop, schedule, flows)
+    check_reflow(scop, schedule, {})
+    return show(tree)
+
+
+def test_softmax_is_one_phase_over_rows() -> None:
+    assert fused(softmax()) == (
+        "in sequence\n"
+        "  top, raised, total, share\n"
+        "    # phase\n"
+        "    parallel top: i, raised: i, total: i, share: i\n"
+        "      in sequence\n"
+        "        top\n"
+        "        raised\n"
+        "          parallel raised: j\n"
+        "        total\n"
+        "        share\n"
+        "          parallel share: j\n"
+    )
+
+
+def test_fusion_does_not_take_work_from_the_workers() -> None:
+    """One long row: `raised` has independent elements for all, under `top`'s loop it has one."""
+    assert fused(softmax(rows=1, columns=10_000)).count("# phase") == 4
+    assert fused(softmax(rows=1, columns=10_000), threads=1).count("# phase") == 1
+    assert fused(softmax(rows=1)).count("# phase") == 1  # less work than a barrier
+
+
+def test_work_counts_the_reduction() -> None:
+    assert fused(softmax(rows=2, columns=10_000), threads=2).count("# phase") == 1
+    assert fused(softmax(rows=2, columns=10_000), threads=4).count("# phase") == 4
+
+
+def test_recurrence_is_a_loop_and_its_input_product_is_not_in_it() -> None:
+    text = fused(recurrence())
+    assert text.count("  loop hu: t, cell: t\n") == 1
+    before, _, inside = text.partition("loop hu: t")
+    assert "xw: t" in before and "xw" not in inside.partition("last")[0]
+
+
+def test_statements_that_need_each_other_must_share_a_loop() -> None:
+    program = recurrence()
+    plain = tuple(
+        replace(s, iters=tuple(replace(it, loop=False) for it in s.iters))
+        for s in program.statements
+    )
+    program = replace(program, statements=plain)
+    with pytest.raises(VerifyError, match="hu, cell need each other and share no loop"):
+        fuse(program, flow(extract(program)), 2)
+
+
+def test_a_transposed_reader_shares_no_wrong_loop() -> None:
+    program = softmax()
+    share = replace(program.statements[3], value=load("e", j, i))
+    square = tuple(replace(t, shape=(M, M)) if t.name in "exy" else t for t in program.tensors)
+    statements = tuple(
+        replace(s, iters=tuple(replace(it, extent=M) for it in s.iters))
+        for s in (program.statements[1], share)
+    )
+    raised = replace(statements[0], value=load("x", i, j))
+    program = replace(program, tensors=square, statements=(raised, statements[1]))
+    text = fused(program)
+    assert "raised: i, share: j" in text and "raised: j, share: i" in text
