@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sirius_math.h over arrays, for tests/test_math.py. Every loop ends with a partial vector, as generated
+ * code does.
+ */
+#include "sirius_math.h"
+
+#define UNARY(f)                                                                                             \
+    void t_##f(const float *x, const float *unused, float *y, int64_t n) {                                   \
+        (void)unused;                                                                                        \
+        int64_t i = 0;                                                                                       \
+        for (; i + SIRIUS_LANES <= n; i += SIRIUS_LANES) sr_store(y + i, sr_##f(sr_load(x + i)));            \
+        sr_store_n(y + i, (int)(n - i), sr_##f(sr_load_n(x + i, (int)(n - i))));                             \
+    }
+#define BINARY(f)                                                                                            \
+    void t_##f(const float *x, const float *z, float *y, int64_t n) {                                        \
+        int64_t i = 0;                                                                                       \
+        for (; i + SIRIUS_LANES <= n; i += SIRIUS_LANES)                                                     \
+            sr_store(y + i, sr_##f(sr_load(x + i), sr_load(z + i)));                                         \
+        const int k = (int)(n - i);                                                                          \
+        sr_store_n(y + i, k, sr_##f(sr_load_n(x + i, k), sr_load_n(z + i, k)));                              \
+    }
+UNARY(exp)
+UNARY(expm1)
+UNARY(log)
+UNARY(log1p)
+UNARY(sqrt)
+UNARY(rsqrt)
+UNARY(tanh)
+UNARY(sigmoid)
+UNARY(erf)
+UNARY(floor)
+UNARY(ceil)
+UNARY(round)
+UNARY(sin)
+UNARY(cos)
+BINARY(max)
+BINARY(min)
+BINARY(pow)
+
+int t_lanes(void) { return SIRIUS_LANES; }
+float t_reduce_add(const float *x) { return sr_reduce_add(sr_load(x)); }
+float t_reduce_max(const float *x) { return sr_reduce_max(sr_load(x)); }
+float t_reduce_min(const float *x) { return sr_reduce_min(sr_load(x)); }
+
+#define COPY(suffix, type)                                                                                   \
+    void t_copy_##suffix(const type *x, type *y, int n) {                                                    \
+        sr_store_n_##suffix(y, n, sr_load_n_##suffix(x, n));                                                 \
+    }
+COPY(f32, float)
+COPY(f64, double)
+COPY(i32, int32_t)
+COPY(i64, int64_t)
