@@ -291,7 +291,7 @@ def _affine(value: Affine, grid: Grid) -> Any:
 
 
 def _grid(iters: list[Iter], ranges: Mapping[str, range]) -> dict[str, Any]:
-    """An open grid: iterator number n varies along axis n of as many axes as there are iterators."""
+    """An open grid: iterator n varies along axis n, of as many axes as iterators."""
     shapes = [[-1 if n == axis else 1 for n in range(len(iters))] for axis in range(len(iters))]
     return {
         it.name: np.array(ranges[it.name], np.int64).reshape(shape)
