@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C compiler: clang, from the ziglang package unless the user names another one."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sirius_tf.errors import SiriusError
+
+#: glibc 2.17 is what the oldest supported TensorFlow wheels (manylinux2014) need.
+TARGET = "x86_64-linux-gnu.2.17"
+
+
+class CompilerError(SiriusError):
+    """The C compiler failed; its output is in the message."""
+
+
+def compiler_command(command: str | None = None) -> list[str]:
+    """Split `command`, the value of SIRIUS_CC, into words; without it, take zig's clang."""
+    if command:
+        return shlex.split(command)
+    return [sys.executable, "-m", "ziglang", "cc", "-target", TARGET]
+
+
+def run_compiler(arguments: Sequence[str], command: str | None = None) -> None:
+    """Run the C compiler with `arguments`."""
+    words = [*compiler_command(command), *arguments]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise CompilerError(f"cannot run the C compiler {words[0]}: {error}") from error
+    if done.returncode != 0:
+        shown = shlex.join(words)
+        raise CompilerError(f"{shown}\nfailed ({done.returncode}):\n{done.stderr.strip()}")
+
+
+def compile_shared(
+    sources: Sequence[Path],
+    output: Path,
+    flags: Sequence[str] = (),
+    command: str | None = None,
+) -> None:
+    """Compile C sources (or objects) to the shared object `output`.
+
+    The file appears complete or not at all, and as a new inode: a process that has the former
+    object mapped is not disturbed.
+    """
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        run_compiler(
+            ["-shared", "-fPIC", "-o", str(temporary), *map(str, sources), *flags], command
+        )
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def compile_object(
+    source: Path, output: Path, flags: Sequence[str] = (), command: str | None = None
+) -> None:
+    """Compile one C source to the object file `output`."""
+    run_compiler(["-c", "-fPIC", "-o", str(output), str(source), *flags], command)

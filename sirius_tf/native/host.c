@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "host.h"
+
+#include <cpuid.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "team.h"
+
+#define WORK_PER_THREAD 10000 /* multiplications that are worth waking a worker */
+#define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
+#define POOL 32               /* workspaces kept for later calls */
+
+/* ---- CPU ---- */
+
+static int32_t detect_isa(void) {
+  unsigned a, b, c, d, b7, ext;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return -1;
+  const unsigned need1 = bit_FMA | bit_MOVBE | bit_OSXSAVE | bit_AVX | bit_F16C | bit_POPCNT;
+  if ((c & need1) != need1) return -1;
+  if (!__get_cpuid(0x80000001u, &a, &b, &ext, &d) || !(ext & bit_LZCNT)) return -1;
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c, &d)) return -1;
+  const unsigned need7 = bit_AVX2 | bit_BMI | bit_BMI2;
+  if ((b7 & need7) != need7) return -1;
+  unsigned low, high; /* the registers that the operating system saves */
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & 0x6u) != 0x6u) return -1;
+  const unsigned need512 = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL;
+  return (b7 & need512) == need512 && (low & 0xe6u) == 0xe6u ? SIRIUS_ISA_V4 : SIRIUS_ISA_V3;
+}
+
+int32_t sirius_isa(void) {
+  static int32_t cached; /* 0: not known yet; else the ISA + 2 */
+  int32_t isa = __atomic_load_n(&cached, __ATOMIC_RELAXED) - 2;
+  if (isa == -2) {
+    isa = detect_isa();
+    const char *wanted = getenv("SIRIUS_ISA");
+    if (wanted && strcmp(wanted, "v3") == 0 && isa > SIRIUS_ISA_V3) isa = SIRIUS_ISA_V3;
+    __atomic_store_n(&cached, isa + 2, __ATOMIC_RELAXED);
+  }
+  return isa;
+}
+
+/* ---- opening ---- */
+
+typedef struct Opened {
+  struct Opened *next;
+  char *path;
+  dev_t device;
+  ino_t inode;
+  struct timespec modified;
+  void *handle;
+  const SiriusBundle *bundle;
+} Opened;
+
+static Opened *opened;
+static pthread_mutex_t opened_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+/* The path spelt with `turns` times "/." before its last part: the loader compares spellings before files, and
+ * would return the former object for a file that has been replaced. */
+static char *respell(const char *path, int turns) {
+  const char *slash = strrchr(path, '/');
+  const size_t head = slash ? (size_t)(slash - path) : 0;
+  char *result = malloc(strlen(path) + 2 * (size_t)turns + 3);
+  if (!result) return NULL;
+  char *end = result;
+  if (slash) {
+    memcpy(end, path, head);
+    end += head;
+  } else {
+    *end++ = '.'; /* a bare name would be searched for in the library path */
+  }
+  for (int i = 0; i < turns; ++i) {
+    memcpy(end, "/.", 2);
+    end += 2;
+  }
+  *end++ = '/';
+  strcpy(end, slash ? slash + 1 : path);
+  return result;
+}
+
+/* NULL, or what is wrong with a loaded bundle. */
+static const char *check(const SiriusBundle *bundle) {
+  static char version[96];
+  if (!bundle) return "not a sirius_tf bundle (no symbol sirius_bundle)";
+  if (bundle->abi_version != SIRIUS_ABI_VERSION) {
+    snprintf(version, sizeof version, "bundle has ABI version %d, this sirius_tf has %d", bundle->abi_version,
+             SIRIUS_ABI_VERSION);
+    return version;
+  }
+  return NULL;
+}
+
+static const SiriusBundle *open_locked(const char *path, const struct stat *info, char *error, size_t size) {
+  int turns = 0;
+  for (const Opened *o = opened; o; o = o->next) {
+    if (strcmp(o->path, path) != 0) continue;
+    if (o->device == info->st_dev && o->inode == info->st_ino &&
+        o->modified.tv_sec == info->st_mtim.tv_sec && o->modified.tv_nsec == info->st_mtim.tv_nsec)
+      return o->bundle;
+    ++turns;
+  }
+  char *spelling = respell(path, turns);
+  Opened *entry = calloc(1, sizeof *entry);
+  char *copy = strdup(path);
+  const char *problem = "out of memory";
+  void *handle = NULL;
+  if (spelling && entry && copy) {
+    handle = dlopen(spelling, RTLD_NOW | RTLD_LOCAL);
+    problem = handle ? check(dlsym(handle, "sirius_bundle")) : dlerror();
+  }
+  if (handle && !problem) {
+    for (const Opened *o = opened; o; o = o->next)
+      if (o->handle == handle && (o->modified.tv_sec != info->st_mtim.tv_sec ||
+                                  o->modified.tv_nsec != info->st_mtim.tv_nsec))
+        problem = "bundle was overwritten while in use; replace the file by renaming, or restart the process";
+  }
+  if (problem) snprintf(error, size, "%s: %s", path, problem);
+  free(spelling);
+  if (problem) {
+    if (handle) dlclose(handle);
+    free(copy);
+    free(entry);
+    return NULL;
+  }
+  *entry = (Opened){opened, copy, info->st_dev, info->st_ino, info->st_mtim, handle,
+                    dlsym(handle, "sirius_bundle")};
+  opened = entry;
+  return entry->bundle;
+}
+
+const SiriusBundle *sirius_open(const char *path, char *error, size_t error_bytes) {
+  struct stat info;
+  if (sirius_isa() < 0) {
+    snprintf(error, error_bytes, "%s: this CPU lacks x86-64-v3 (AVX2, FMA, BMI2), which sirius_tf needs", path);
+    return NULL;
+  }
+  if (stat(path, &info) != 0) {
+    snprintf(error, error_bytes, "%s: %m", path);
+    return NULL;
+  }
+  pthread_mutex_lock(&opened_mutex);
+  const SiriusBundle *bundle = open_locked(path, &info, error, error_bytes);
+  pthread_mutex_unlock(&opened_mutex);
+  return bundle;
+}
+
+const SiriusRegionInfo *sirius_find_region(const SiriusBundle *bundle, const char *name) {
+  for (int32_t i = 0; i < bundle->n_regions; ++i)
+    if (strcmp(bundle->regions[i].name, name) == 0) return &bundle->regions[i];
+  return NULL;
+}
+
+/* ---- workspaces ---- */
+
+typedef struct {
+  void *data;
+  size_t bytes;
+} Workspace;
+
+/* As many as calls ever ran at once, not as threads ever called. */
+static struct {
+  pthread_mutex_t mutex;
+  int32_t count;
+  Workspace free[POOL];
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void lock_all(void) {
+  pthread_mutex_lock(&opened_mutex);
+  pthread_mutex_lock(&pool.mutex);
+}
+
+static void unlock_all(void) {
+  pthread_mutex_unlock(&pool.mutex);
+  pthread_mutex_unlock(&opened_mutex);
+}
+
+/* A fork must not copy a mutex that another thread holds. */
+__attribute__((constructor)) static void watch_forks(void) {
+  __register_atfork(lock_all, unlock_all, unlock_all, NULL);
+}
+
+static int take_workspace(size_t bytes, Workspace *result) {
+  *result = (Workspace){NULL, 0};
+  if (bytes == 0) return 0;
+  pthread_mutex_lock(&pool.mutex);
+  if (pool.count > 0) {
+    int32_t best = pool.count - 1; /* the most recently used that fits, as it is still in cache */
+    for (int32_t i = pool.count - 1; i >= 0; --i) {
+      if (pool.free[i].bytes >= bytes) {
+        best = i;
+        break;
+      }
+    }
+    *result = pool.free[best];
+    --pool.count;
+    memmove(&pool.free[best], &pool.free[best + 1], (size_t)(pool.count - best) * sizeof(Workspace));
+  }
+  pthread_mutex_unlock(&pool.mutex);
+  if (result->bytes >= bytes) return 0;
+  free(result->data);
+  *result = (Workspace){NULL, 0};
+  if (posix_memalign(&result->data, 64, bytes) != 0) return 1;
+  result->bytes = bytes;
+  return 0;
+}
+
+static void give_workspace(Workspace workspace) {
+  if (!workspace.data) return;
+  pthread_mutex_lock(&pool.mutex);
+  const int kept = pool.count < POOL;
+  if (kept) pool.free[pool.count++] = workspace;
+  pthread_mutex_unlock(&pool.mutex);
+  if (!kept) free(workspace.data);
+}
+
+/* ---- calling ---- */
+
+typedef struct {
+  SiriusCall *call;
+  SiriusRun run;
+} Job;
+
+static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)->call, worker); }
+
+static int32_t report(const SiriusError *e, const char *fallback, char *error, size_t size) {
+  const char *format = e->format ? e->format : fallback;
+  const long long *args = (const long long *)e->args;
+  snprintf(error, size, format, args[0], args[1], args[2], args[3]);
+  return SIRIUS_INVALID;
+}
+
+static int32_t check_inputs(const SiriusRegionInfo *region, const SiriusTensor *in, int32_t n_in, char *error,
+                            size_t size) {
+  if (n_in != region->n_in) {
+    snprintf(error, size, "region %s takes %d inputs, got %d", region->name, region->n_in, n_in);
+    return SIRIUS_INVALID;
+  }
+  for (int32_t i = 0; i < n_in; ++i) {
+    const char *what = in[i].dtype != region->in_dtype[i]  ? "dtype"
+                       : in[i].rank != region->in_rank[i] ? "rank"
+                                                          : NULL;
+    if (!what) continue;
+    const int is_rank = what[0] == 'r';
+    snprintf(error, size, "input %d of region %s must have %s %d, got %d", i, region->name, what,
+             is_rank ? region->in_rank[i] : region->in_dtype[i], is_rank ? in[i].rank : in[i].dtype);
+    return SIRIUS_INVALID;
+  }
+  return SIRIUS_OK;
+}
+
+typedef struct {
+  const SiriusBundle *bundle;
+  const SiriusRegionInfo *region;
+  SiriusRun run;
+  const SiriusTensor *in;
+  int64_t *params;
+  void **out;
+  int64_t (*dims)[SIRIUS_MAX_RANK];
+  SiriusAllocate allocate;
+  void *context;
+  char *error;
+  size_t error_bytes;
+} Request;
+
+/* With the shapes planned for `threads` workers: allocate and run. */
+static int32_t execute(const Request *r, int32_t threads, int64_t workspace_bytes) {
+  const SiriusRegionInfo *region = r->region;
+  for (int32_t i = 0; i < region->n_out; ++i) {
+    r->out[i] = NULL;
+    for (int32_t d = 0; d < region->out_rank[i]; ++d) {
+      if (r->dims[i][d] >= 0) continue;
+      snprintf(r->error, r->error_bytes, "output %d of region %s has a negative size", i, region->name);
+      return SIRIUS_INVALID;
+    }
+    if (r->allocate(r->context, i, region->out_dtype[i], r->dims[i], region->out_rank[i], &r->out[i])) {
+      snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
+      return SIRIUS_EXHAUSTED;
+    }
+  }
+  Workspace workspace;
+  if (workspace_bytes < 0 || take_workspace((size_t)workspace_bytes, &workspace)) {
+    snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",
+             (long long)workspace_bytes, region->name);
+    return SIRIUS_EXHAUSTED;
+  }
+  SiriusBarrier barrier = {0};
+  SiriusCall call = {.in = r->in,
+                     .out = r->out,
+                     .params = r->params,
+                     .workspace = workspace.data,
+                     .weights = r->bundle->weights,
+                     .threads = threads,
+                     .barrier = &barrier,
+                     .wait = sirius_wait,
+                     .wake = sirius_wake};
+  Job job = {&call, r->run};
+  const uint32_t denormals = sirius_flush_denormals();
+  sirius_team_run(threads, run_job, &job);
+  sirius_restore_denormals(denormals);
+  give_workspace(workspace);
+  return call.failed ? report(&call.error, "region failed", r->error, r->error_bytes) : SIRIUS_OK;
+}
+
+static int32_t plan_and_execute(const Request *r, int32_t threads) {
+  SiriusError problem = {0};
+  int64_t bytes = 0, work = 0;
+  /* Planned for one worker first: only then is it known whether more of them are worth it. */
+  if (r->region->plan(r->in, 1, r->params, r->dims, &bytes, &work, &problem))
+    return report(&problem, "inputs do not fit the region", r->error, r->error_bytes);
+  const int64_t worth = work / WORK_PER_THREAD;
+  if (worth < threads) threads = (int32_t)worth;
+  threads = sirius_team_acquire(threads);
+  if (threads <= 1) return execute(r, 1, bytes);
+  int32_t code;
+  if (r->region->plan(r->in, threads, r->params, r->dims, &bytes, &work, &problem))
+    code = report(&problem, "inputs do not fit the region", r->error, r->error_bytes);
+  else
+    code = execute(r, threads, bytes);
+  sirius_team_release();
+  return code;
+}
+
+int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
+                    int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
+                    size_t error_bytes) {
+  int32_t code = check_inputs(region, in, n_in, error, error_bytes);
+  if (code != SIRIUS_OK) return code;
+  const int32_t isa = sirius_isa();
+  SiriusRun run = isa >= 0 ? region->run[isa] : NULL;
+  if (!run && isa > SIRIUS_ISA_V3) run = region->run[SIRIUS_ISA_V3];
+  if (!run) {
+    snprintf(error, error_bytes, "region %s has no code for this CPU", region->name);
+    return SIRIUS_INTERNAL;
+  }
+  int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
+  void *out[STACK_ITEMS];
+  Request request = {bundle, region,   run,     in,    params, out, dims,
+                     allocate, context, error, error_bytes};
+  const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;
+  void *heap = NULL;
+  if (n_params > STACK_ITEMS || n_out > STACK_ITEMS) {
+    heap = malloc(n_params * sizeof *params + n_out * (sizeof *dims + sizeof *out));
+    if (!heap) {
+      snprintf(error, error_bytes, "out of memory");
+      return SIRIUS_EXHAUSTED;
+    }
+    request.params = heap;
+    request.dims = (int64_t(*)[SIRIUS_MAX_RANK])(request.params + n_params);
+    request.out = (void **)(request.dims + n_out);
+  }
+  code = plan_and_execute(&request, threads > 0 ? threads : sirius_default_threads());
+  free(heap);
+  return code;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The barrier between the phases of a region, inlined into generated code.
+ */
+#ifndef SIRIUS_BARRIER_H
+#define SIRIUS_BARRIER_H
+#include "sirius_abi.h"
+
+/* Phases are often shorter than a trip through the kernel: spin first. */
+#define SIRIUS_BARRIER_SPINS 1000
+
+/* Wait until all `call->threads` workers are here; what they wrote before is visible afterwards. */
+static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
+  const int32_t threads = call->threads;
+  if (threads <= 1) return;
+  SiriusBarrier *barrier = call->barrier;
+  /* The generation cannot move before this worker has arrived, so a plain read is enough. */
+  const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_RELAXED);
+  if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
+    __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&barrier->generation, (int32_t)((uint32_t)generation + 1u), __ATOMIC_SEQ_CST);
+    call->wake(&barrier->generation);
+    return;
+  }
+  for (int spin = 0; spin < SIRIUS_BARRIER_SPINS; ++spin) {
+    if (__atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) != generation) return;
+    __builtin_ia32_pause();
+  }
+  while (__atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation)
+    call->wait(&barrier->generation, generation);
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every worker has its own mailbox, so a call that takes few workers disturbs no other one, and no worker can
+ * read a job that is not its own. Nothing is waited for in the kernel before a while of spinning.
+ */
+#define _GNU_SOURCE
+#include "team.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <xmmintrin.h>
+
+#define IDLE_SPINS 2000 /* some 50 us: covers the gap between two calls of a busy server */
+#define YIELDS 32
+
+typedef struct {
+  _Alignas(64) int32_t ticket; /* changes when there is a job */
+} Mailbox;
+
+static struct {
+  int32_t busy;    /* 1 while a call owns the team */
+  int32_t started; /* workers that exist, the caller included */
+  int32_t threads;
+  void (*job)(void *, int32_t);
+  void *argument;
+  _Alignas(64) int32_t running; /* workers other than the caller still in the job */
+  _Alignas(64) int32_t sleepers; /* threads in, or on their way into, a futex wait */
+  Mailbox mailbox[SIRIUS_MAX_THREADS];
+} team = {.started = 1};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+uint32_t sirius_flush_denormals(void) {
+  const uint32_t state = _mm_getcsr();
+  _mm_setcsr(state | 0x8040u); /* FTZ, DAZ */
+  return state;
+}
+
+void sirius_restore_denormals(uint32_t state) { _mm_setcsr(state); }
+
+void sirius_wait(int32_t *word, int32_t old) {
+  for (int i = 0; i < YIELDS; ++i) {
+    if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return;
+    sched_yield();
+  }
+  /* Counted before the kernel compares *word: whoever changes *word either sees the count or is seen. */
+  __atomic_add_fetch(&team.sleepers, 1, __ATOMIC_SEQ_CST);
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+  __atomic_sub_fetch(&team.sleepers, 1, __ATOMIC_RELAXED);
+}
+
+void sirius_wake(int32_t *word) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&team.sleepers, __ATOMIC_SEQ_CST) > 0)
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+}
+
+static void *work(void *mailbox) {
+  Mailbox *mine = mailbox;
+  const int32_t worker = (int32_t)(mine - team.mailbox);
+  int32_t ticket = 0; /* a mailbox starts at 0 */
+  sirius_flush_denormals();
+  for (;;) {
+    int spins = 0;
+    while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) {
+      if (spins < IDLE_SPINS) {
+        ++spins;
+        __builtin_ia32_pause();
+      } else {
+        sirius_wait(&mine->ticket, ticket);
+      }
+    }
+    ticket = __atomic_load_n(&mine->ticket, __ATOMIC_RELAXED);
+    team.job(team.argument, worker);
+    if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_SEQ_CST) == 0) sirius_wake(&team.running);
+  }
+  return NULL;
+}
+
+/* The threads are not copied by fork: the child starts its own. */
+static void after_fork(void) {
+  memset(&team, 0, sizeof team);
+  team.started = 1;
+}
+
+static void watch_forks(void) { __register_atfork(NULL, NULL, after_fork, NULL); }
+
+static int32_t start(int32_t threads) {
+  /* Signals are for the host's threads. */
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (team.started < threads) {
+    pthread_t thread;
+    Mailbox *mailbox = &team.mailbox[team.started];
+    if (pthread_create(&thread, NULL, work, mailbox) != 0) break;
+    pthread_detach(thread);
+    ++team.started;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return team.started < threads ? team.started : threads;
+}
+
+int32_t sirius_team_acquire(int32_t threads) {
+  if (threads > SIRIUS_MAX_THREADS) threads = SIRIUS_MAX_THREADS;
+  if (threads <= 1) return 1;
+  pthread_once(&once, watch_forks);
+  if (__atomic_exchange_n(&team.busy, 1, __ATOMIC_ACQUIRE)) return 1;
+  const int32_t got = team.started >= threads ? threads : start(threads);
+  if (got <= 1) sirius_team_release();
+  return got < 1 ? 1 : got;
+}
+
+void sirius_team_release(void) { __atomic_store_n(&team.busy, 0, __ATOMIC_RELEASE); }
+
+void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argument) {
+  if (threads <= 1) {
+    job(argument, 0);
+    return;
+  }
+  team.job = job;
+  team.argument = argument;
+  __atomic_store_n(&team.running, threads - 1, __ATOMIC_RELAXED);
+  for (int32_t worker = 1; worker < threads; ++worker) {
+    int32_t *ticket = &team.mailbox[worker].ticket;
+    const uint32_t next = (uint32_t)__atomic_load_n(ticket, __ATOMIC_RELAXED) + 1u;
+    __atomic_store_n(ticket, (int32_t)next, __ATOMIC_SEQ_CST);
+    sirius_wake(ticket);
+  }
+  job(argument, 0);
+  int spins = 0;
+  for (;;) {
+    const int32_t running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE);
+    if (running == 0) return;
+    if (spins < IDLE_SPINS) {
+      ++spins;
+      __builtin_ia32_pause();
+    } else {
+      sirius_wait(&team.running, running);
+    }
+  }
+}
+
+/* CPUs that a cgroup v2 quota leaves, or `cpus`. Spinning beyond a quota only burns it. */
+static int32_t within_quota(int32_t cpus) {
+  FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+  if (!file) return cpus;
+  long long quota = 0, period = 0;
+  if (fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
+    const long long allowed = (quota + period - 1) / period;
+    if (allowed < cpus) cpus = (int32_t)allowed;
+  }
+  fclose(file);
+  return cpus;
+}
+
+static int32_t count_threads(void) {
+  const char *wanted = getenv("SIRIUS_THREADS");
+  if (wanted && atoi(wanted) > 0) return atoi(wanted);
+  cpu_set_t set;
+  /* More CPUs than cpu_set_t holds make the call fail; the team is smaller than that anyway. */
+  const int32_t cpus = sched_getaffinity(0, sizeof set, &set) == 0
+                           ? CPU_COUNT(&set)
+                           : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+  return within_quota(cpus < 1 ? 1 : cpus);
+}
+
+int32_t sirius_default_threads(void) {
+  static int32_t cached;
+  int32_t threads = __atomic_load_n(&cached, __ATOMIC_RELAXED);
+  if (threads == 0) {
+    threads = count_threads();
+    if (threads > SIRIUS_MAX_THREADS) threads = SIRIUS_MAX_THREADS;
+    __atomic_store_n(&cached, threads, __ATOMIC_RELAXED);
+  }
+  return threads;
+}

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The op SiriusRegion in a Python process with TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_def_library
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.runtime import native
+
+
+def register_with_tensorflow() -> None:
+    """Make TensorFlow know the op. May be called any number of times."""
+    # Not tf.load_op_library: it sees only ops that register while it loads, and the library may
+    # have been loaded (or preloaded) before TensorFlow was.
+    if native.library().sirius_tf_register() != 0:
+        raise SiriusError("TensorFlow does not accept the op SiriusRegion")
+
+
+def sirius_region(
+    inputs: Sequence[Any], bundle: str | os.PathLike[str] | Any, region: str, dtypes: Sequence[Any]
+) -> list[Any]:
+    """Call a region, inside or outside a tf.function; `dtypes` are those of the outputs."""
+    register_with_tensorflow()
+    path = bundle if tf.is_tensor(bundle) else tf.constant(os.fspath(bundle))
+    tensors = [tf.convert_to_tensor(x) for x in inputs]
+
+    def apply() -> list[Any]:
+        result: list[Any] = op_def_library.apply_op(
+            "SiriusRegion", inputs=tensors, bundle=path, Tout=list(dtypes), region=region
+        )
+        return result
+
+    return apply() if not tf.executing_eagerly() else list(tf.function(apply)())
