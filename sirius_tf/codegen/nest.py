@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoopNest: what a printer walks. No isl object is left in it.
+
+Loop t = 0 .. T
+    Phase
+        parallel Loop b = 0 .. B
+            Run cell[t, b]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sirius_tf.ir.affine import Affine
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The minimum (of an upper bound) or maximum (of a lower bound) of `terms`."""
+
+    terms: tuple[Affine, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`for var in lower .. upper (exclusive), step`; a parallel one runs in any order."""
+
+    var: str
+    lower: Bound
+    upper: Bound
+    step: int
+    parallel: bool
+    body: LoopNest
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The body, where every condition is >= 0."""
+
+    conditions: tuple[Affine, ...]
+    body: LoopNest
+
+
+@dataclass(frozen=True)
+class Block:
+    """The parts one after the other."""
+
+    parts: tuple[LoopNest, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Its parallel loops are divided among the workers; it ends with a barrier."""
+
+    body: LoopNest
+
+
+@dataclass(frozen=True)
+class Run:
+    """One instance of a statement: the values of its iterators."""
+
+    statement: str
+    iters: tuple[Affine, ...]
+
+
+LoopNest = Loop | Guard | Block | Phase | Run
+
+
+def show(nest: LoopNest, depth: int = 0) -> str:
+    """Text a person can read, one line per node."""
+    pad = "  " * depth
+    match nest:
+        case Loop(var, lower, upper, step, parallel, body):
+            kind = "parallel for" if parallel else "for"
+            by = "" if step == 1 else f" by {step}"
+            span = f"{_bound('max', lower)} .. {_bound('min', upper)}"
+            return f"{pad}{kind} {var} in {span}{by}\n" + show(body, depth + 1)
+        case Guard(conditions, body):
+            tests = " and ".join(f"{c} >= 0" for c in conditions)
+            return f"{pad}if {tests}\n" + show(body, depth + 1)
+        case Block(parts):
+            return "".join(show(part, depth) for part in parts)
+        case Phase(body):
+            return f"{pad}phase\n" + show(body, depth + 1)
+        case Run(statement, iters):
+            return f"{pad}{statement}[{', '.join(map(str, iters))}]\n"
+
+
+def _bound(function: str, bound: Bound) -> str:
+    texts = [str(t) for t in bound.terms]
+    return texts[0] if len(texts) == 1 else f"{function}({', '.join(texts)})"
