@@ -2,10 +2,13 @@
 """The interpreter against plain numpy."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sirius_tf.errors import InvalidArgument, Unsupported, VerifyError
 from sirius_tf.ir import interp
@@ -13,7 +16,7 @@ from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Const, Index
 from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.interp import run
-from sirius_tf.ir.order import strongly_connected
+from sirius_tf.ir.order import interval, strongly_connected
 from sirius_tf.ir.program import Check, Reduce
 from sirius_tf.ir.verify import verify
 from tests.programs import (
@@ -38,6 +41,7 @@ from tests.programs import (
     t,
     tensor,
 )
+from tests.test_affine import trees
 
 
 def floats(*shape, seed=1):
@@ -59,6 +63,40 @@ def test_matmul(rows, chunk, monkeypatch):
     assert y.dtype == np.float32
     expected = x.astype(np.float64) @ p.tensor["w"].value
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_large_domains_are_split(monkeypatch):
+    seen = []
+    define = interp._Machine.define
+    monkeypatch.setattr(interp, "CHUNK", 20)
+    monkeypatch.setattr(
+        interp._Machine, "define", lambda *args: (seen.append(args[3]), define(*args))
+    )
+    x = floats(7, 5)
+    np.testing.assert_allclose(check_run(softmax(), x=x).sum(1), np.ones(7), rtol=1e-6)
+    pieces = [len(ranges["b"]) * len(ranges.get("i", [0])) for ranges in seen]
+    assert len(pieces) > 4
+    assert max(pieces) <= 20
+
+
+def test_an_empty_statement_is_no_cycle():
+    p = copy(load("y", b))
+    assert check_run(p, x=floats(0)).shape == (0,)
+    with pytest.raises(VerifyError, match="cycle"):
+        run(p, {"x": floats(1)})
+
+
+@given(trees(), st.tuples(*[st.integers(-6, 6)] * 3), st.tuples(*[st.integers(0, 4)] * 3))
+def test_intervals_are_safe(a, lows, widths):
+    boxes = {n: (lo, lo + w) for n, lo, w in zip(["i", "j", "N"], lows, widths, strict=True)}
+    low, high = interval(a, boxes)
+    corners = itertools.product(*(range(lo, hi + 1) for lo, hi in boxes.values()))
+    values = [a.evaluate(dict(zip(boxes, point, strict=True))) for point in corners]
+    assert low <= min(values) <= max(values) <= high
+
+
+def test_intervals_are_exact_where_each_name_occurs_once():
+    assert interval(b // 2 - 3 * i, {"b": (0, 5), "i": (1, 2)}) == (-6, -1)
 
 
 def test_constants_can_be_overridden():

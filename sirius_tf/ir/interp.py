@@ -186,8 +186,6 @@ class _Machine:
         mask = self.defined.get(name)
         if mask is None:
             raise VerifyError(f"{name} must not be written")
-        if mask[where].any():
-            raise VerifyError(f"an element of {name} is defined twice")
         before = np.count_nonzero(mask)
         mask[where] = True
         if np.count_nonzero(mask) - before != value.size:
