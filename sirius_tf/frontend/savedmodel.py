@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a SavedModel: a Graph for each signature, functions inlined and constants resolved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import (
+    config_pb2,
+    meta_graph_pb2,
+    rewriter_config_pb2,
+    trackable_object_graph_pb2,
+)
+from tensorflow.python.framework import function_def_to_graph, op_def_registry
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.saved_model import loader_impl
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend.convert import CALLS, Body, Source, convert, dtype_name, static_shape
+from sirius_tf.frontend.graph import Argument, Graph, Shape
+from sirius_tf.frontend.variables import Saved, Variables
+
+PROBE = "sirius_output_"
+"""Name of the Identity nodes that stand for the outputs of an inlined signature, in order."""
+_INIT_OP = "__saved_model_init_op"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An argument or a result of a signature: its tensor in the main graph, and its type."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A signature; an argument of `graph` is called as the node of the input's tensor."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel as far as it was read."""
+
+    path: Path
+    signatures: Mapping[str, Signature]
+
+
+def read(path: str | os.PathLike[str], signatures: Sequence[str] | None = None) -> Model:
+    """Read the named signatures of a SavedModel, or all of them."""
+    path = Path(path)
+    meta_graph = load_meta_graph(path)
+    known = [key for key in meta_graph.signature_def if key != _INIT_OP]
+    names = sorted(known) if signatures is None else list(signatures)
+    for name in names:
+        if name not in known:
+            listed = ", ".join(f"'{key}'" for key in sorted(known)) or "none"
+            raise SiriusError(f"{path} has no signature '{name}'; it has {listed}")
+    values = _constant_values(path, meta_graph)
+    return Model(path, {name: _signature(meta_graph, name, values) for name in names})
+
+
+def load_meta_graph(path: str | os.PathLike[str]) -> Any:
+    """The MetaGraphDef of a SavedModel that is for serving, else its first."""
+    path = Path(path)
+    if not path.is_dir():
+        raise SiriusError(f"{path} is not a directory")
+    try:
+        saved_model = loader_impl.parse_saved_model(str(path))
+    except OSError as error:
+        raise SiriusError(f"{path} is not a SavedModel: {error}") from error
+    if not saved_model.meta_graphs:
+        raise SiriusError(f"{path} has no MetaGraphDef")
+    for meta_graph in saved_model.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            return meta_graph
+    return saved_model.meta_graphs[0]
+
+
+def inline(graph_def: Any, tensors: Sequence[str]) -> Any:
+    """A GraphDef that computes these tensors of `graph_def`, function calls inlined.
+
+    Tensor i is the Identity `sirius_output_<i>`, whose control inputs are the side effects.
+    While and If stay functional. `graph_def` is not changed.
+    """
+    work = meta_graph_pb2.MetaGraphDef()
+    work.graph_def.CopyFrom(graph_def)
+    dtypes = _tensor_dtypes(graph_def, tensors)
+    probes = []
+    for index, (tensor, dtype) in enumerate(zip(tensors, dtypes, strict=True)):
+        probe = work.graph_def.node.add(name=f"{PROBE}{index}", op="Identity")
+        probe.input.append(tensor)
+        probe.attr["T"].type = dtype
+        probes.append(probe.name)
+    work.collection_def["train_op"].node_list.value.extend(probes)
+    functions = work.graph_def.library.function
+    for function in functions:
+        for attr in ("_noinline", "_XlaMustCompile"):
+            function.attr.pop(attr, None)
+    for nodes in [work.graph_def.node, *(function.node_def for function in functions)]:
+        for node in nodes:
+            if node.op in CALLS:
+                node.attr.pop("_XlaMustCompile", None)
+                if "_lower_using_switch_merge" in node.attr:
+                    node.attr["_lower_using_switch_merge"].b = False
+    config = config_pb2.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    rewrite.min_graph_nodes = -1
+    rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    rewrite.optimizers.append("function")
+    rewrite.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
+    return tf_optimizer.OptimizeGraph(config, work)
+
+
+def graph_of(
+    graph_def: Any,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Mapping[str, str],
+    values: Mapping[str, np.ndarray[Any, Any]],
+) -> Graph:
+    """The Graph of a GraphDef between tensors, shapes inferred; `values` are of variables."""
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    except (ValueError, tf.errors.OpError) as error:
+        raise SiriusError(f"TensorFlow rejects graph '{name}': {error}") from error
+    arguments = {}
+    for tensor in (_tensor(graph, name, given) for given in inputs):
+        label = tensor.op.name if len(tensor.op.outputs) == 1 else tensor.name
+        arguments[tensor.name] = Argument(label, dtype_name(tensor), static_shape(tensor))
+    results = [(key, _tensor(graph, name, tensor)) for key, tensor in outputs.items()]
+    functions = {f.signature.name: f for f in graph_def.library.function}
+
+    def body(function: str, shapes: Sequence[Shape | None]) -> Body:
+        return _body(graph, functions, function, shapes)
+
+    source = Source(values, body, tf.make_ndarray, lambda number: _dtype(number))
+    return convert(source, name, arguments, results)
+
+
+def _tensor(graph: Any, owner: str, name: str) -> Any:
+    try:
+        return graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+    except (KeyError, ValueError) as error:
+        raise SiriusError(f"graph '{owner}' has no tensor '{name}'") from error
+
+
+def _dtype(number: int) -> str:
+    return str(tf.dtypes.as_dtype(number).base_dtype.name)
+
+
+def _body(
+    graph: Any, functions: Mapping[str, Any], name: str, shapes: Sequence[Shape | None]
+) -> Body:
+    """A function of the library as a graph, its shapes inferred from these arguments."""
+    if name not in functions:
+        raise SiriusError(f"the function library has no function '{name}'")
+    definition = functions[name]
+    with graph.as_default():
+        made = function_def_to_graph.function_def_to_graph(
+            definition, input_shapes=[tf.TensorShape(shape) for shape in shapes]
+        )
+    names = [argument.name for argument in definition.signature.output_arg]
+    effects = [made.get_operation_by_name(n) for n in sorted(definition.control_ret.values())]
+    return Body(list(made.inputs), list(zip(names, made.outputs, strict=True)), effects)
+
+
+def _tensor_dtypes(graph_def: Any, tensors: Sequence[str]) -> list[int]:
+    """The dtypes of tensors of the main graph, for which only their ops are imported."""
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    except (ValueError, tf.errors.OpError) as error:
+        raise SiriusError(f"TensorFlow rejects the main graph: {error}") from error
+    found = [_tensor(graph, "main", tensor) for tensor in tensors]
+    return [tensor.dtype.base_dtype.as_datatype_enum for tensor in found]
+
+
+def _signature(meta_graph: Any, name: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Signature:
+    definition = meta_graph.signature_def[name]
+    inputs, outputs = ({}, {})  # type: dict[str, Tensor], dict[str, Tensor]
+    for infos, tensors in ((definition.inputs, inputs), (definition.outputs, outputs)):
+        for key in sorted(infos):
+            info = infos[key]
+            if info.WhichOneof("encoding") != "name":
+                raise SiriusError(f"signature '{name}': '{key}' is not a dense tensor")
+            tensors[key] = Tensor(info.name, _dtype(info.dtype), _info_shape(info.tensor_shape))
+    inlined = inline(meta_graph.graph_def, [tensor.name for tensor in outputs.values()])
+    probes = {key: f"{PROBE}{index}:0" for index, key in enumerate(outputs)}
+    graph = graph_of(inlined, name, [t.name for t in inputs.values()], probes, values)
+    return Signature(name, inputs, outputs, graph)
+
+
+def _info_shape(shape: Any) -> Shape | None:
+    if shape.unknown_rank:
+        return None
+    return tuple(None if d.size < 0 else int(d.size) for d in shape.dim)
+
+
+def _constant_values(path: Path, meta_graph: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The values of the variables that have one in the checkpoint and never change."""
+    variables = Variables(meta_graph, _has_reference)
+    saved = variables.saved(meta_graph.saver_def.restore_op_name)
+    if not saved:
+        return {}
+    checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    outputs = [
+        tensor.name
+        for key, signature in meta_graph.signature_def.items()
+        if key != _INIT_OP
+        for tensor in signature.outputs.values()
+    ]
+    assigned = variables.assigned(outputs)
+    keys = _assigned_by_objects(meta_graph, checkpoint, variables)
+    return {
+        name: _checkpoint_value(checkpoint, entry)
+        for name, entry in saved.items()
+        if name not in assigned and entry.key not in keys
+    }
+
+
+def _has_reference(op: str) -> bool:
+    definition = op_def_registry.get(op)
+    return definition is None or any(argument.is_ref for argument in definition.input_arg)
+
+
+def _checkpoint_value(checkpoint: Any, entry: Saved) -> np.ndarray[Any, Any]:
+    if not checkpoint.has_tensor(entry.key):
+        raise SiriusError(f"the checkpoint has no tensor '{entry.key}'")
+    value = np.asarray(checkpoint.get_tensor(entry.key))
+    if entry.part:  # "10 4 0,5:0,4": the shape of the whole, then start and length
+        spans = [span.split(",") for span in entry.part.split()[-1].split(":")]
+        slices = [slice(None) if s[0] == "-" else _span(int(s[0]), int(s[1])) for s in spans]
+        value = value[tuple(slices)]
+    return value
+
+
+def _span(start: int, length: int) -> slice:
+    return slice(start, start + length)
+
+
+def _assigned_by_objects(meta_graph: Any, checkpoint: Any, variables: Variables) -> set[str]:
+    """Checkpoint keys of what methods of the saved objects, signatures or not, assign."""
+    objects = meta_graph.object_graph_def
+    if not objects.concrete_functions or not checkpoint.has_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"):
+        return set()
+    raw = checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+    tracked = trackable_object_graph_pb2.TrackableObjectGraph.FromString(raw)
+    same, stack = {}, [(0, 0)]  # object -> the checkpoint's object, by the path that leads there
+    while stack:
+        ours, theirs = stack.pop()
+        if ours in same:
+            continue
+        same[ours] = theirs
+        children = {c.local_name: c.node_id for c in tracked.nodes[theirs].children}
+        for child in objects.nodes[ours].children:
+            if child.local_name in children:
+                stack.append((child.node_id, children[child.local_name]))
+    found: set[str] = set()
+    training = _keras_functions(objects)
+    for function, concrete in objects.concrete_functions.items():
+        if function in training:
+            continue
+        count = len(concrete.bound_inputs)
+        definition = variables.argument_count(function)
+        for index in variables.assigned_arguments(function):
+            position = index - (definition - count)
+            if position >= 0 and concrete.bound_inputs[position] in same:
+                node = tracked.nodes[same[concrete.bound_inputs[position]]]
+                found.update(attribute.checkpoint_key for attribute in node.attributes)
+    return found
+
+
+def _keras_functions(objects: Any) -> set[str]:
+    """The traces of Keras layers' calls; of these only training assigns, as does any optimizer.
+
+    What a signature does not reach of them serving cannot run, so they fix no variable as assigned.
+    """
+    found: set[str] = set()
+    for node in objects.nodes:
+        if node.user_object.identifier.startswith("_tf_keras_"):
+            for child in node.children:
+                if child.local_name.startswith(("call_and_return_", "__call__")):
+                    found.update(objects.nodes[child.node_id].function.concrete_functions)
+    return found

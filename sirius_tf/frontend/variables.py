@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which variables of a MetaGraphDef never change, and where the checkpoint has their values.
+
+Works on the protos alone. A variable is named by its node in the main graph. Its checkpoint key is
+found by following the restore op: what a RestoreV2 reads ends in an assignment to the variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sirius_tf.frontend.convert import CALLS, VARIABLES
+
+_COPIES = ("Identity",)
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "Identity"}
+_READS |= {"VarIsInitializedOp", "IsVariableInitialized", "DisableCopyOnRead"}
+_ASSIGN = ("Assign", "AssignVariableOp")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint entry: its key and, of a partitioned variable, "shape start,length:..."."""
+
+    key: str
+    part: str
+
+
+class Variables:
+    """Looks through the main graph and the library of a MetaGraphDef."""
+
+    def __init__(self, meta_graph: Any, has_reference: Callable[[str], bool]) -> None:
+        self._main = {node.name: node for node in meta_graph.graph_def.node}
+        self._library = {f.signature.name: f for f in meta_graph.graph_def.library.function}
+        self._has_reference = has_reference  # does an op take reference arguments?
+        self._assigned_arguments: dict[str, frozenset[int]] = {}
+        self._handles = {n: n for n, node in self._main.items() if node.op in VARIABLES}
+
+    def saved(self, restore_op: str) -> dict[str, Saved]:
+        """The checkpoint entry of each variable that the restore op assigns."""
+        name = restore_op.partition(":")[0]
+        if name not in self._main:
+            return {}
+        return self._restored(self._needed([name]), self._main, self._handles)
+
+    def assigned(self, outputs: Iterable[str]) -> set[str]:
+        """The variables that computing these tensors or running these ops may assign."""
+        return self._assigned(self._needed(outputs), self._main, self._handles)
+
+    def argument_count(self, function: str) -> int:
+        """How many arguments a function has."""
+        return len(self._library[function].signature.input_arg) if function in self._library else 0
+
+    def assigned_arguments(self, function: str) -> frozenset[int]:
+        """Which arguments of a function it may assign, restoring aside."""
+        if function not in self._library:
+            return frozenset()
+        if function not in self._assigned_arguments:
+            self._assigned_arguments[function] = frozenset()  # ends recursion
+            definition = self._library[function]
+            nodes = {node.name: node for node in definition.node_def}
+            handles = {a.name: i for i, a in enumerate(definition.signature.input_arg)}
+            found = self._assigned(nodes.values(), nodes, handles)
+            self._assigned_arguments[function] = frozenset(found)
+        return self._assigned_arguments[function]
+
+    def _needed(self, tensors: Iterable[str]) -> list[Any]:
+        seen: dict[str, Any] = {}
+        stack = [_node_of(tensor) for tensor in tensors]
+        while stack:
+            name = stack.pop()
+            if name not in seen and name in self._main:
+                seen[name] = self._main[name]
+                stack.extend(_node_of(tensor) for tensor in self._main[name].input)
+        return list(seen.values())
+
+    def _assigned(
+        self, nodes: Iterable[Any], scope: Mapping[str, Any], handles: Mapping[str, Any]
+    ) -> set[Any]:
+        found: set[Any] = set()
+        for node in nodes:
+            if node.op in _READS or self._restores(node, scope):
+                continue
+            data = [tensor for tensor in node.input if not tensor.startswith("^")]
+            for index, tensor in enumerate(data):
+                root = _root(tensor, scope)
+                if root not in handles:
+                    continue
+                if self._assigns(node, index, root in scope and scope[root].op):
+                    found.add(handles[root])
+        return found
+
+    def _assigns(self, node: Any, index: int, op: str | bool) -> bool:
+        functions = _functions(node)
+        if functions:
+            start = CALLS.get(node.op)
+            if start is None:  # a call that is not understood
+                return True
+            return any(index - start in self.assigned_arguments(f) for f in functions)
+        if op in ("VariableV2", "Variable"):
+            return self._has_reference(node.op)
+        return True
+
+    def _restores(self, node: Any, scope: Mapping[str, Any]) -> bool:
+        if node.op not in _ASSIGN:
+            return False
+        source = _root(node.input[1], scope)
+        return source in scope and scope[source].op == "RestoreV2"
+
+    def _restored(
+        self, nodes: Iterable[Any], scope: Mapping[str, Any], handles: Mapping[str, Any]
+    ) -> dict[Any, Saved]:
+        found: dict[Any, Saved] = {}
+        for node in nodes:
+            if self._restores(node, scope):
+                target = _root(node.input[0], scope)
+                if target in handles:
+                    found[handles[target]] = _entry(node.input[1], scope)
+            elif node.op in CALLS:
+                for function in _functions(node):
+                    found.update(self._restored_by_call(node, function, scope, handles))
+        return found
+
+    def _restored_by_call(
+        self, node: Any, function: str, scope: Mapping[str, Any], handles: Mapping[str, Any]
+    ) -> dict[Any, Saved]:
+        definition = self._library[function]
+        passed = [t for t in node.input if not t.startswith("^")][CALLS[node.op] :]
+        inner: dict[str, Any] = {}
+        for argument, tensor in zip(definition.signature.input_arg, passed, strict=True):
+            root = _root(tensor, scope)
+            if root in handles:
+                inner[argument.name] = handles[root]
+        nodes = {n.name: n for n in definition.node_def}
+        return self._restored(nodes.values(), nodes, inner)
+
+
+def _functions(node: Any) -> list[str]:
+    names = [value.func.name for value in node.attr.values() if value.HasField("func")]
+    return names + [f.name for value in node.attr.values() for f in value.list.func]
+
+
+def _node_of(tensor: str) -> str:
+    return tensor.lstrip("^").partition(":")[0]
+
+
+def _copied(tensor: str, scope: Mapping[str, Any]) -> str:
+    while _node_of(tensor) in scope and scope[_node_of(tensor)].op in _COPIES:
+        tensor = scope[_node_of(tensor)].input[0]
+    return tensor
+
+
+def _root(tensor: str, scope: Mapping[str, Any]) -> str:
+    """The node or argument a tensor is a copy of."""
+    return _node_of(_copied(tensor, scope))
+
+
+def _entry(tensor: str, scope: Mapping[str, Any]) -> Saved:
+    """Which entry of the checkpoint an output of a RestoreV2 is."""
+    tensor = _copied(tensor, scope)
+    restore = scope[_node_of(tensor)]
+    number = tensor.rpartition(":")[2]
+    index = int(number) if ":" in tensor and number.isdigit() else 0
+    texts = [scope[_root(restore.input[i], scope)].attr["value"].tensor for i in (1, 2)]
+    # One value in a string tensor may stand for all of them.
+    key, part = (t.string_val[min(index, len(t.string_val) - 1)].decode() for t in texts)
+    return Saved(key, part)
