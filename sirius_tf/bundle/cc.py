@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def compile_shared(
     The file appears complete or not at all, and as a new inode: a process that has the former
     object mapped is not disturbed.
     """
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary = output.with_name(f".{output.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         run_compiler(
             ["-shared", "-fPIC", "-o", str(temporary), *map(str, sources), *flags], command
