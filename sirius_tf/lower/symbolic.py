@@ -190,7 +190,7 @@ _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
     "min": min,
     "max": max,
     "floordiv": lambda a, b: a // b if b else 0,
-    "mod": lambda a, b: a % b if b else 0,
+    "floormod": lambda a, b: a % b if b else 0,
 }
 
 
@@ -233,7 +233,7 @@ class Params:
         return low is not None and low >= 0
 
     def opaque(self, fn: str, left: PolyLike, right: PolyLike) -> Poly:
-        """min, max, floordiv or mod of polynomials: simplified, else a fresh parameter."""
+        """min, max, floordiv or floormod of polynomials: simplified, else a fresh parameter."""
         left, right = poly(left), poly(right)
         if left.is_const and right.is_const and (right.const or fn in ("min", "max")):
             return poly(_OPAQUE[fn](left.const, right.const))
@@ -250,7 +250,7 @@ class Params:
             positive = (self.lower_bound(right) or 0) > 0
             low = (
                 0
-                if positive and (fn == "mod" or (self.lower_bound(left) or 0) >= 0)
+                if positive and (fn == "floormod" or (self.lower_bound(left) or 0) >= 0)
                 else _UNBOUNDED
             )
         hint = _OPAQUE[fn](left.evaluate(self.hints), right.evaluate(self.hints))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,12 @@ class Value:
             return tuple(a for f, part in parts for a in f(part))
 
         return self.view(dims, source)
+
+
+def element(host: Host, point: tuple[int, ...]) -> Poly:
+    """One element of a host value."""
+    found: Any = host[point]
+    return poly(found)
 
 
 def extent(dim: Dim) -> Poly:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of ops that compute each element from the same element of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sirius_tf.frontend.graph import Node
+from sirius_tf.ir.expr import Const, Expr
+from sirius_tf.lower import value as values
+from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.symbolic import Poly, poly
+from sirius_tf.lower.value import Host, Value
+
+# ops that are one function
+_FUNCTIONS = {
+    **dict.fromkeys(("Add", "AddV2"), "add"),
+    **{"Sub": "sub", "Mul": "mul", "RealDiv": "div", "FloorDiv": "floordiv"},
+    **{"FloorMod": "floormod", "TruncateDiv": "truncdiv", "Maximum": "max", "Minimum": "min"},
+    **{"Pow": "pow", "Neg": "neg", "Abs": "abs", "Exp": "exp", "Expm1": "expm1", "Log": "log"},
+    **{"Log1p": "log1p", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Tanh": "tanh", "Erf": "erf"},
+    **{"Sigmoid": "sigmoid", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil"},
+    **{"Round": "round", "Rint": "round", "Sign": "sign", "IsNan": "isnan"},
+    **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},
+    **{"LessEqual": "le", "Greater": "gt", "GreaterEqual": "ge", "LogicalAnd": "and"},
+    **{"LogicalOr": "or", "LogicalNot": "not"},
+}
+
+
+def _number(value: float, like: Expr) -> Expr:
+    return Const(value if "float" in like.dtype else int(value), like.dtype)
+
+
+def _square(x: Expr) -> Expr:
+    return call("mul", x, x)
+
+
+def _div_no_nan(x: Expr, y: Expr) -> Expr:
+    zero = _number(0.0, y)
+    return call("select", call("eq", y, zero, dtype="bool"), zero, call("div", x, y))
+
+
+def _div(x: Expr, y: Expr) -> Expr:
+    return call("div" if "float" in x.dtype else "truncdiv", x, y)
+
+
+def _softplus(x: Expr) -> Expr:
+    magnitude = call("log1p", call("exp", call("neg", call("abs", x))))
+    return call("add", call("max", x, _number(0.0, x)), magnitude)
+
+
+def _elu(x: Expr) -> Expr:
+    positive = call("gt", x, _number(0.0, x), dtype="bool")
+    return call("select", positive, x, call("expm1", x))
+
+
+_FORMULAS: Mapping[str, Callable[..., Expr]] = {
+    "Div": _div,
+    "DivNoNan": _div_no_nan,
+    "Elu": _elu,
+    "Inv": lambda x: call("div", _number(1.0, x), x),
+    "Reciprocal": lambda x: call("div", _number(1.0, x), x),
+    "Relu": lambda x: call("max", x, _number(0.0, x)),
+    "Relu6": lambda x: call("min", call("max", x, _number(0.0, x)), _number(6.0, x)),
+    "Softplus": _softplus,
+    "Softsign": lambda x: call("div", x, call("add", call("abs", x), _number(1.0, x))),
+    "Square": _square,
+    "SquaredDifference": lambda x, y: _square(call("sub", x, y)),
+}
+
+_ARITHMETIC: Mapping[str, Callable[[Lowering, Poly, Poly], Poly]] = {
+    "add": lambda _, a, b: a + b,
+    "sub": lambda _, a, b: a - b,
+    "mul": lambda _, a, b: a * b,
+    "max": lambda ctx, a, b: ctx.params.opaque("max", a, b),
+    "min": lambda ctx, a, b: ctx.params.opaque("min", a, b),
+    "floordiv": lambda ctx, a, b: ctx.params.opaque("floordiv", a, b),
+    "floormod": lambda ctx, a, b: ctx.params.opaque("floormod", a, b),
+}
+_COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+    "and": lambda a, b: bool(a and b),
+    "or": lambda a, b: bool(a or b),
+}
+
+
+def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
+    """The result as polynomials if both operands are, and the function allows it."""
+    if len(operands) != 2 or not (fn in _ARITHMETIC or fn in _COMPARISONS):
+        return None
+    left, right = (ctx.known(v) for v in operands)
+    if left is None or right is None:
+        return None
+    left, right = np.broadcast_arrays(left, right)
+    result = np.empty(left.shape, object)
+    for point in np.ndindex(*left.shape):
+        a, b = values.element(left, point), values.element(right, point)
+        if fn in _ARITHMETIC:
+            result[point] = _ARITHMETIC[fn](ctx, a, b)
+        elif (a - b).is_const and (fn not in ("and", "or") or (a.is_const and b.is_const)):
+            same = a.is_const and b.is_const
+            compared = (a.const, b.const) if same else ((a - b).const, 0)
+            result[point] = poly(int(_COMPARISONS[fn](*compared)))
+        else:
+            return None
+    return result
+
+
+@lowers(*_FUNCTIONS)
+def _function(ctx: Lowering, node: Node) -> Value:
+    fn, operands = _FUNCTIONS[node.op], ctx.inputs()
+    host = _on_host(ctx, fn, operands)
+    if host is not None:
+        return ctx.from_host(host, node.dtypes[0])
+    return ctx.map(lambda *args: call(fn, *args, dtype=node.dtypes[0]), *operands)
+
+
+@lowers(*_FORMULAS)
+def _formula(ctx: Lowering, node: Node) -> Value:
+    return ctx.map(_FORMULAS[node.op], *ctx.inputs())
+
+
+@lowers("LeakyRelu")
+def _leaky_relu(ctx: Lowering, node: Node) -> Value:
+    alpha = node.attr_float("alpha")
+
+    def fn(x: Expr) -> Expr:
+        positive = call("gt", x, _number(0.0, x), dtype="bool")
+        return call("select", positive, x, call("mul", x, _number(alpha, x)))
+
+    return ctx.map(fn, ctx.input(0))
+
+
+@lowers("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape")
+def _identity(ctx: Lowering, node: Node) -> Value:
+    return ctx.input(0)
+
+
+@lowers("IdentityN")
+def _identities(ctx: Lowering, node: Node) -> list[Value]:
+    return ctx.inputs()
+
+
+@lowers("NoOp")
+def _nothing(ctx: Lowering, node: Node) -> list[Value]:
+    return []
+
+
+@lowers("Const", "Variable")
+def _constant(ctx: Lowering, node: Node) -> Value:
+    return ctx.constant(np.asarray(node.attr_array()))
+
+
+@lowers("Cast")
+def _cast(ctx: Lowering, node: Node) -> Value:
+    x, dtype = ctx.input(0), node.dtypes[0]
+    host = ctx.known(x)
+    if host is not None and dtype in ("int32", "int64") and x.dtype != "bool":
+        return ctx.from_host(host, dtype)
+    number = values.element(host, ()) if host is not None and x.rank == 0 else None
+    if number is not None and number.is_const and dtype in ("float32", "float64"):
+        return ctx.constant(np.array(number.const, np.dtype(dtype)))
+    return x if x.dtype == dtype else ctx.map(lambda e: call("cast", e, dtype=dtype), x)
+
+
+@lowers("Select", "SelectV2")
+def _select(ctx: Lowering, node: Node) -> Value:
+    condition, x, y = ctx.inputs()
+    if node.op == "Select" and condition.rank == 1:  # selects rows
+        for _ in range(x.rank - 1):
+            condition = values.insert_dim(condition, condition.rank)
+    return ctx.map(lambda c, a, b: call("select", c, a, b), condition, x, y)
+
+
+@lowers("BiasAdd")
+def _bias_add(ctx: Lowering, node: Node) -> Value:
+    x, bias = ctx.inputs()
+    if node.attrs.get("data_format") in ("NCHW", b"NCHW"):
+        for _ in range(x.rank - 2):
+            bias = values.insert_dim(bias, bias.rank)
+    return ctx.map(lambda a, b: call("add", a, b), x, bias)
+
+
+@lowers("AddN")
+def _add_n(ctx: Lowering, node: Node) -> Value:
+    def fn(first: Expr, *rest: Expr) -> Expr:
+        for term in rest:
+            first = call("add", first, term)
+        return first
+
+    return ctx.map(fn, *ctx.inputs())

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lowering: the rules by op name, and the Program under construction that they write to."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sirius_tf.errors import SiriusError, Unsupported
+from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
+from sirius_tf.ir import program as ir
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load
+from sirius_tf.ir.expr import Dim as DimExpr
+from sirius_tf.lower import value as values
+from sirius_tf.lower.symbolic import NotAffineError, Params, Poly, PolyLike, poly
+from sirius_tf.lower.value import Dim, Host, Indices, Value
+
+HOST_LIMIT = 64
+"""Integer tensors of more elements than this are never treated as symbolic."""
+
+Rule = Callable[["Lowering", Node], "Value | list[Value]"]
+RULES: dict[str, Rule] = {}
+
+
+def lowers(*ops: str) -> Callable[[Rule], Rule]:
+    """Register a rule; a second rule for one op is an error."""
+
+    def register(rule: Rule) -> Rule:
+        for op in ops:
+            if op in RULES:
+                raise SiriusError(f"two rules lower {op}")
+            RULES[op] = rule
+        return rule
+
+    return register
+
+
+def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:
+    """A Call whose dtype is that of its last argument unless said otherwise."""
+    return Call(fn, args, dtype or args[-1].dtype)
+
+
+@dataclass
+class Lowering:
+    """One Graph being lowered. Rules read their inputs and define tensors through it."""
+
+    graph: Graph
+    hints: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    params: Params = field(default_factory=Params)
+    checks: list[ir.Check] = field(default_factory=list)
+    context: list[Affine] = field(default_factory=list)
+    tensors: dict[str, ir.Tensor] = field(default_factory=dict)
+    statements: list[ir.Statement] = field(default_factory=list)
+    node: Node = field(default_factory=lambda: Node("", ""))
+    _values: dict[Edge, Value] = field(default_factory=dict)
+    _same: dict[str, Affine] = field(default_factory=dict)
+
+    # Inputs of the current node
+
+    def unsupported(self, reason: str) -> Unsupported:
+        """The error for the current node."""
+        return Unsupported(self.node.name, self.node.op, reason)
+
+    def input(self, k: int) -> Value:
+        """Input `k` of the current node; sizes known to be equal have one name."""
+        return self.read(self.node.inputs[k])
+
+    def inputs(self) -> list[Value]:
+        """All inputs of the current node."""
+        return [self.read(edge) for edge in self.node.inputs]
+
+    def read(self, edge: Edge) -> Value:
+        """What an edge carries."""
+        value = self._values[edge]
+        dims = tuple(tuple(a.substitute(self._same) for a in dim) for dim in value.dims)
+        return Value(value.dtype, dims, value.at, value.host)
+
+    def host(self, k: int) -> Host:
+        """Input `k` as polynomials; elements of integer inputs of the region become parameters."""
+        found = self.known(self.input(k), inputs=True)
+        if found is None:
+            raise self.unsupported(f"input {k} must be known before the region runs")
+        return found
+
+    def host_int(self, k: int) -> int:
+        """Input `k`, a constant scalar."""
+        return self.host_ints(k)[0]
+
+    def host_ints(self, k: int) -> list[int]:
+        """Input `k`, constants, flat."""
+        elements = [poly(e) for e in self.host(k).reshape(-1)]
+        if not all(e.is_const for e in elements):
+            raise self.unsupported(f"input {k} must be constant")
+        return [e.const for e in elements]
+
+    def known(self, value: Value, inputs: bool = False) -> Host | None:
+        """The elements as polynomials, or None. With `inputs`, define parameters for inputs."""
+        if value.host is not None:
+            return value.host
+        if not value.dtype.startswith(("int", "uint", "bool")):
+            return None
+        if not all(s.is_const for s in value.shape):
+            return None
+        shape = [s.const for s in value.shape]
+        if np.prod(shape) > HOST_LIMIT:
+            return None
+        result = np.empty(shape, object)
+        for point in itertools.product(*map(range, shape)):
+            pairs = zip(value.dims, point, strict=True)
+            at = [i for dim, p in pairs for i in (values.unflatten(dim, affine(p)) if dim else ())]
+            element = self._to_poly(value.at(tuple(at)), inputs)
+            if element is None:
+                return None
+            result[point] = element
+        return result
+
+    def _to_poly(self, expr: Expr, inputs: bool) -> Poly | None:
+        match expr:
+            case Const(number):
+                return poly(int(number))
+            case Index(position):
+                return poly(position)
+            case Call("add" | "mul", (left, right)):
+                a, b = self._to_poly(left, inputs), self._to_poly(right, inputs)
+                if a is None or b is None:
+                    return None
+                return a + b if expr.fn == "add" else a * b
+            case Load(name, where):
+                at = tuple(i.const for i in where if isinstance(i, Affine) and i.is_const)
+                tensor = self.tensors[name]
+                if len(at) == len(where) and tensor.value is not None:
+                    return poly(int(tensor.value[at]))
+                if len(at) == len(where) and tensor.role == "input" and inputs:
+                    stem = "_".join(map(str, (name, "at", *at)))
+                    return self.params.define(stem, expr, 1, -(2**31))
+        return None
+
+    # Definitions
+
+    def fresh(self, stem: str) -> str:
+        """An unused tensor name."""
+        stem = re.sub(r"\W", "_", stem) or "t"
+        name, count = stem, 0
+        while name in self.tensors:
+            count += 1
+            name = f"{stem}_{count}"
+        return name
+
+    def constant(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Value:
+        """An array as a Value; a scalar is a literal."""
+        dtype = str(array.dtype)
+        if array.ndim == 0:
+            literal = Const(array.item(), dtype)
+            return Value(dtype, (), lambda i: literal)
+        shape = tuple(affine(s) for s in array.shape)
+        name = self.fresh(self.node.name)
+        self.tensors[name] = ir.Tensor(name, shape, dtype, "constant", array)
+        return _load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
+
+    def from_host(self, host: Host, dtype: DType) -> Value:
+        """Polynomials as a Value."""
+        tensor: list[Value] = []
+
+        def at(i: Indices) -> Expr:
+            ones = iter(i)
+            point = [next(ones) if size != 1 else affine(0) for size in host.shape]
+            if all(p.is_const for p in point):
+                element = values.element(host, tuple(p.const for p in point))
+                return _literal(element, dtype)
+            if not tensor:
+                tensor.append(self._store_host(host, dtype))
+            return tensor[0].at(i)
+
+        return Value(dtype, tuple(values.dim_of(s) for s in host.shape), at, host)
+
+    def _store_host(self, host: Host, dtype: DType) -> Value:
+        if all(poly(e).is_const for e in host.reshape(-1)):
+            flat = [poly(e).const for e in host.reshape(-1)]
+            return self.constant(np.array(flat, np.dtype(dtype)).reshape(host.shape))
+        shape = tuple(affine(s) for s in host.shape)
+        name = self.new_tensor(dtype, shape)
+        for point in np.ndindex(*host.shape):
+            index = tuple(map(affine, point))
+            self.write(name, (), index, _literal(values.element(host, point), dtype))
+        return _load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
+
+    def new_tensor(self, dtype: DType, shape: Sequence[Affine], role: ir.Role = "temp") -> str:
+        """A tensor for statements to define."""
+        name = self.fresh(self.node.name)
+        self.tensors[name] = ir.Tensor(name, tuple(shape), dtype, role)
+        return name
+
+    def write(
+        self,
+        target: str,
+        box: Sequence[Affine],
+        index: Indices,
+        expr: Expr,
+        reduce: ir.Reduce | None = None,
+    ) -> None:
+        """`target[index] = expr` for the iterators i0, i1, ... of `box`."""
+        iters = tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
+        name = f"S{len(self.statements)}"
+        origin = (self.node.name,)
+        self.statements.append(ir.Statement(name, iters, target, index, expr, reduce, origin))
+
+    def define(
+        self,
+        dtype: DType,
+        dims: Sequence[Dim],
+        at: Callable[[Indices], Expr],
+        role: ir.Role = "temp",
+    ) -> Value:
+        """A new tensor, one statement, as a Value."""
+        atoms = tuple(a for dim in dims for a in dim)
+        name = self.new_tensor(dtype, atoms, role)
+        index = iterators("i", atoms)
+        self.write(name, atoms, index, at(index))
+        return _load(name, dtype, dims, atoms)
+
+    def materialize(self, value: Value) -> Value:
+        """The value stored in a tensor of its own."""
+        return self.define(value.dtype, value.dims, value.at)
+
+    def map(self, fn: Callable[..., Expr], *operands: Value, dtype: DType | None = None) -> Value:
+        """`fn` of the elements of the operands, which broadcast."""
+        dims, views = values.broadcast(operands, self.equal)
+        result: DType = dtype or self.node.dtypes[0]
+        return self.define(result, dims, lambda i: fn(*(v.at(i) for v in views)))
+
+    def reduce(self, op: ir.ReduceOp, value: Value, axes: Sequence[int], keep: bool) -> Value:
+        """Reduction over dimensions; `keep` leaves them with size 1."""
+        kept: list[Dim] = [() if k in axes else d for k, d in enumerate(value.dims)]
+        reduced: list[Dim] = [d if k in axes else () for k, d in enumerate(value.dims)]
+        outer = tuple(a for d in kept for a in d)
+        inner = tuple(a for d in reduced for a in d)
+
+        def at(i: Indices, r: Indices) -> Expr:
+            left, right = iter(i), iter(r)
+            pairs = zip(kept, reduced, strict=True)
+            order = [(left, len(k)) if k else (right, len(d)) for k, d in pairs]
+            return value.at(tuple(next(it) for it, count in order for _ in range(count)))
+
+        dims = kept if keep else [d for k, d in enumerate(kept) if k not in axes]
+        return self.contract(op, value.dtype, dims, outer, inner, at)
+
+    def contract(
+        self,
+        op: ir.ReduceOp,
+        dtype: DType,
+        dims: Sequence[Dim],
+        outer: Sequence[Affine],
+        inner: Sequence[Affine],
+        at: Callable[[Indices, Indices], Expr],
+    ) -> Value:
+        """A tensor of which each element is a reduction of `at` over the box `inner`."""
+        name = self.new_tensor(dtype, outer)
+        i, r = iterators("i", outer), iterators("r", inner)
+        iters = tuple(ir.Iter(f"r{k}", extent) for k, extent in enumerate(inner))
+        self.write(name, outer, i, at(i, r), ir.Reduce(op, iters) if iters else None)
+        return _load(name, dtype, dims, outer)
+
+    # Facts
+
+    def check(self, condition: Expr, message: str) -> None:
+        """What must hold on entry; once."""
+        if all(c.condition != condition for c in self.checks):
+            text = f"{self.node.name} ({self.node.op}): {message}"
+            self.checks.append(ir.Check(condition, text))
+
+    def equal(self, left: Affine, right: Affine) -> None:
+        """Two extents must be equal: a check, and from now on they have one name."""
+        left, right = left.substitute(self._same), right.substitute(self._same)
+        if left == right:
+            return
+        if (left - right).is_const:
+            raise self.unsupported(f"sizes {left} and {right} are different")
+        self.check(
+            call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool"),
+            f"sizes {left} and {right} must be equal",
+        )
+        order = {p.name: k for k, p in enumerate(self.params.defined)}
+        names = [a for a in (left, right) if len(a.terms) == 1 and a == symbol(str(a.terms[0][0]))]
+        if not names:
+            return
+        old = max(names, key=lambda a: order[str(a)])
+        new = right if old == left else left
+        if str(old) not in new.names():
+            renamed = {str(old): new}
+            self._same = {n: a.substitute(renamed) for n, a in self._same.items()} | renamed
+
+    def nonnegative(self, size: PolyLike) -> None:
+        """A size that the rules computed: checked unless known to be >= 0."""
+        if self.params.at_least(size, 0):
+            return
+        condition = call("ge", poly(size).to_expr(), Const(0, "int64"), dtype="bool")
+        self.check(condition, f"size {size} is negative")
+        if poly(size).degree <= 1:
+            self.context.append(poly(size).to_affine())
+
+    # The graph
+
+    def argument(self, argument: Argument) -> Value:
+        """Declare an input of the region."""
+        if argument.shape is None:
+            raise Unsupported(argument.name, "Placeholder", "its rank is not known")
+        name = self.fresh(argument.name)
+        hints = self.hints.get(argument.name, (8,) * len(argument.shape))
+        shape: list[Affine] = []
+        for axis, size in enumerate(argument.shape):
+            expr = DimExpr(name, axis)
+            known = poly(size) if size is not None else None
+            size_ = known or self.params.define(f"{name}_{axis}", expr, hints[axis])
+            shape.append(affine(size) if size is not None else size_.to_affine())
+        self.tensors[name] = ir.Tensor(name, tuple(shape), argument.dtype, "input")
+        dims = [() if a == affine(1) else (a,) for a in shape]
+        return _load(name, argument.dtype, dims, shape)
+
+    def lower_node(self, node: Node) -> None:
+        """Apply the rule of one node."""
+        self.node = node
+        if node.op not in RULES:
+            raise self.unsupported("there is no rule for this op")
+        try:
+            result = RULES[node.op](self, node)
+        except NotAffineError as error:
+            raise self.unsupported(str(error)) from error
+        for k, value in enumerate(result if isinstance(result, list) else [result]):
+            self._values[Edge(node.name, k)] = value
+
+    def finish(self) -> ir.Program:
+        """Define the outputs and put the Program together."""
+        outputs = []
+        for name, edge in self.graph.outputs:
+            self.node = Node(name, "Output")
+            value = self.read(edge)
+            stored = self.define(value.dtype, value.dims, value.at, "output")
+            load = stored.at((affine(0),) * len(stored.atoms))
+            assert isinstance(load, Load)
+            outputs.append(ir.Output(load.tensor, tuple(s.to_expr() for s in value.shape)))
+        return ir.Program(
+            self.graph.name,
+            tuple(self.params.defined),
+            tuple(self.checks),
+            tuple(self.context),
+            tuple(self.tensors.values()),
+            tuple(self.statements),
+            tuple(t.name for t in self.tensors.values() if t.role == "input"),
+            tuple(outputs),
+        )
+
+
+def iterators(letter: str, box: Sequence[Affine]) -> Indices:
+    """The iterators of a box as indices."""
+    return tuple(symbol(f"{letter}{k}") for k in range(len(box)))
+
+
+def _literal(element: Poly, dtype: DType) -> Expr:
+    if element.is_const:
+        return Const(bool(element.const) if dtype == "bool" else element.const, dtype)
+    return element.to_expr(dtype)
+
+
+def _load(name: str, dtype: DType, dims: Sequence[Dim], shape: Sequence[Affine]) -> Value:
+    """A tensor as a Value; where dims leave size-1 axes of `shape` out, they are read at 0."""
+    atoms = [a for dim in dims for a in dim]
+    all_there = len(atoms) == len(shape)
+
+    def at(i: Indices) -> Expr:
+        rest: Iterator[Affine] = iter(i)
+        index = i if all_there else (affine(0) if a == affine(1) else next(rest) for a in shape)
+        return Load(name, tuple(index), dtype)
+
+    return Value(dtype, tuple(dims), at)
+
+
+def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.Program:
+    """The Program of a graph. `hints` gives the sample shape of inputs by name."""
+    from sirius_tf.lower import elementwise, linalg, movement  # noqa: F401  they register rules
+
+    lowering = Lowering(graph, hints or {})
+    for argument in graph.inputs:
+        lowering._values[Edge(argument.name)] = lowering.argument(argument)
+    for node in graph.nodes:
+        lowering.lower_node(node)
+    return lowering.finish()

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rule against TensorFlow, with unknown sizes, through the interpreter."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
+from sirius_tf.ir.interp import run  # noqa: E402
+from sirius_tf.lower.registry import lower  # noqa: E402
+
+
+def check(fn, *shapes, dtypes=None, sizes=(1, 7, 33), tolerance=1e-4, arrays=None):
+    """`shapes` have None for the size that takes the values `sizes`."""
+    dtypes = dtypes or ["float32"] * len(shapes)
+    specs = [tf.TensorSpec(s, d) for s, d in zip(shapes, dtypes, strict=True)]
+    concrete = tf.function(fn, input_signature=specs).get_concrete_function()
+    names = [t.name for t in concrete.inputs]
+    outputs = [t.name for t in concrete.outputs]
+    graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
+    program = lower(graph)
+    rng = np.random.default_rng(0)
+    for size in sizes:
+        feeds = arrays(size) if arrays else []
+        if not arrays:
+            for shape, dtype in zip(shapes, dtypes, strict=True):
+                full = [size if s is None else s for s in shape]
+                feeds.append((rng.standard_normal(full) * 3).astype(dtype))
+        expected = concrete(*map(tf.constant, feeds))
+        expected = expected if isinstance(expected, list | tuple) else [expected]
+        actual = run(program, dict(zip(program.inputs, feeds, strict=True)))
+        for a, e in zip(actual, expected, strict=True):
+            assert a.dtype == e.numpy().dtype
+            assert a.shape == e.shape
+            np.testing.assert_allclose(a, e.numpy(), rtol=tolerance, atol=tolerance)
+    return program
+
+
+UNARY = ["abs", "exp", "square", "tanh", "sigmoid", "floor", "sign", "neg", "cos", "sin"]
+ACTIVATIONS = ["relu", "relu6", "elu", "softplus", "softsign", "leaky_relu"]
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name):
+    check(
+        {"neg": tf.negative}.get(name) or getattr(tf, name, getattr(tf.math, name, None)), [None, 5]
+    )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name):
+    check(getattr(tf.nn, name), [None, 5])
+
+
+BINARY = ["add", "subtract", "multiply", "maximum", "minimum", "squared_difference"]
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_broadcasts(name):
+    fn = getattr(tf.math, name)
+    check(fn, [None, 5], [5])
+    check(fn, [None, 1, 3], [4, 1])
+    check(fn, [None, 5], [None, 1], sizes=(0, 1, 7))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: tf.sqrt(tf.abs(x)) + tf.math.rsqrt(x * x + 1.0) - tf.math.log(tf.abs(x) + 1.0),
+        lambda x: tf.math.erf(x) / 2.0 + tf.math.divide_no_nan(x, tf.nn.relu(x)),
+        lambda x: tf.where(x > 0.0, x, x * 2.0),
+        lambda x: tf.cast(tf.logical_and(x > 0.0, x < 1.0), tf.float32),
+        lambda x: tf.cast(x, tf.int32) // 3 + tf.cast(x, tf.int32) % 2,
+        lambda x: tf.pow(tf.abs(x), 2.5),
+        lambda x: tf.nn.bias_add(x, tf.range(12.0)),
+    ],
+)
+def test_formulas(fn):
+    check(fn, [None, 12])
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: tf.reshape(x, [-1, 3, 4]),
+        lambda x: tf.reshape(x, [tf.shape(x)[0] * 12]),
+        lambda x: tf.reshape(tf.transpose(tf.reshape(x, [-1, 3, 4]), [0, 2, 1]), [-1, 12]),
+        lambda x: tf.reshape(tf.reshape(x, [-1, 4, 3]), [tf.shape(x)[0], 3, 4]) + 1.0,
+        lambda x: tf.transpose(x),
+        lambda x: x[:, 2:9:3],
+        lambda x: x[:, ::-2],
+        lambda x: x[..., -1],
+        lambda x: x[:, tf.newaxis, 3],
+        lambda x: x[0],
+        lambda x: x[:-1],
+        lambda x: x[::-1],
+        lambda x: tf.slice(x, [0, 2], [-1, 5]),
+        lambda x: tf.squeeze(tf.expand_dims(x, 1), [1]),
+        lambda x: tf.stack([x, x + 1.0], 1),
+        lambda x: tf.unstack(x, 12, axis=1)[3],
+        lambda x: tf.split(x, 3, axis=1)[1],
+        lambda x: tf.split(x, [2, -1, 3], axis=1)[1],
+        lambda x: tf.concat([x, x[:, :3], x], 1),
+        lambda x: tf.concat([x, x], 0),
+        lambda x: tf.pad(x, [[1, 2], [0, 3]], constant_values=2.0),
+        lambda x: tf.pad(x, [[0, 0], [2, 3]], mode="REFLECT"),
+        lambda x: tf.pad(x, [[0, 0], [2, 3]], mode="SYMMETRIC"),
+        lambda x: tf.tile(x, [2, 3]),
+        lambda x: tf.fill([tf.shape(x)[0], 3], 1.5),
+        lambda x: tf.zeros_like(x) + tf.ones_like(x),
+        lambda x: tf.broadcast_to(x[:, :1], [tf.shape(x)[0], 4]),
+        lambda x: tf.range(tf.shape(x)[0] * 2 + 1),
+        lambda x: tf.shape(x)[0] * 3 + tf.size(x) + tf.rank(x),
+        lambda x: tf.gather(x, [3, 1, 1], axis=1),
+        lambda x: tf.gather(
+            tf.constant(np.arange(24.0).reshape(8, 3)), tf.cast(tf.sign(x), tf.int32) + 1
+        ),
+        lambda x: tf.gather(x[:, 1:], tf.range(tf.shape(x)[0])),
+    ],
+)
+def test_movement(fn):
+    check(fn, [None, 12])
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "prod"])
+@pytest.mark.parametrize(("axis", "keep"), [(None, False), (1, True), ([0, 2], False), (-1, False)])
+def test_reductions(name, axis, keep):
+    fn = getattr(tf, f"reduce_{name}")
+    check(lambda x: fn(x / 4.0, axis, keepdims=keep), [None, 3, 4], sizes=(1, 2, 7))
+
+
+def test_logical_reductions():
+    check(lambda x: tf.reduce_all(x > -3.0, 1), [None, 5])
+    check(lambda x: tf.reduce_any(x > 3.0, 1), [None, 5])
+
+
+def test_softmax():
+    check(lambda x: tf.nn.softmax(x), [None, 5, 7])
+    check(lambda x: tf.nn.log_softmax(x), [None, 7])
+
+
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_matmul(ta, tb):
+    fn = lambda a, b: tf.matmul(a, b, ta, tb)  # noqa: E731
+    check(fn, [5, None] if ta else [None, 5], [7, 5] if tb else [5, 7], sizes=(0, 1, 33))
+    check(fn, [None, 2, 5, 3] if ta else [None, 2, 3, 5], [2, 7, 5] if tb else [2, 5, 7])
+
+
+def test_matmul_checks_the_common_size():
+    check(lambda a, b: tf.matmul(a, b), [3, None], [None, 4], sizes=(1, 7))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 1], [0, 0]]])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_convolutions(padding, stride, dilation):
+    w = np.random.default_rng(1).standard_normal((3, 2, 4, 6)).astype("float32")
+    fn = lambda x: tf.nn.conv2d(x, w, stride, padding, dilations=dilation)  # noqa: E731
+    check(fn, [None, 9, 8, 4], sizes=(1, 3))
+    if dilation == 1:
+        fn = lambda x: tf.nn.depthwise_conv2d(x, w, [1, stride, stride, 1], padding)  # noqa: E731
+        check(fn, [None, 9, 8, 4], sizes=(1, 3))
+
+
+def test_convolution_of_unknown_size_and_groups():
+    w = np.random.default_rng(1).standard_normal((3, 3, 2, 6)).astype("float32")
+    for stride in (1, 2):
+        fn = lambda x: tf.nn.conv2d(x, w, stride, "SAME")  # noqa: B023, E731
+        check(fn, [2, None, None, 2], sizes=(1, 7, 8))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("kind", [tf.nn.max_pool2d, tf.nn.avg_pool2d])
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 1)])
+def test_pooling(kind, padding, size, stride):
+    check(lambda x: kind(x, size, stride, padding), [None, 9, 8, 3], sizes=(1, 3))
+
+
+def test_batch_norm():
+    c = [np.linspace(0.5, 2, 3).astype("float32")] * 4
+    norm = tf.compat.v1.nn.fused_batch_norm
+    check(lambda x: norm(x, *c, is_training=False)[0], [None, 4, 5, 3])
