@@ -89,6 +89,40 @@ def save_vocabulary(path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
+class Control(tf.Module):
+    """A branch in a loop, which calls functions, reads a variable and assigns another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.ones((3, 3), np.float32))
+        self.counter = tf.Variable(0.0)
+
+    @tf.function
+    def project(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(x, self.w)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 3], tf.float32, name="x"),
+            tf.TensorSpec([], tf.int32, name="n"),
+            tf.TensorSpec(None, tf.float32, name="any"),
+        ]
+    )
+    def serve(self, x: tf.Tensor, n: tf.Tensor, any: tf.Tensor) -> dict[str, tf.Tensor]:
+        for i in tf.range(n):
+            x = self.project(x) + tf.gather(self.w, i % 3)
+            if tf.reduce_sum(x) > 3.0:
+                x = self.project(x)
+                self.counter.assign_add(1.0)
+        return {"out": x, "any": any}
+
+
+def save_control(path: Path) -> None:
+    """See Control."""
+    module = Control()
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
 def save_tf1(path: Path, resource: bool) -> None:
     """A TF1 Session's model, with reference or resource variables; `steps` is assigned."""
     with tf.Graph().as_default(), tf1.Session() as session:

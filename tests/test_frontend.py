@@ -103,6 +103,28 @@ def test_assigned_variables_stay_edges(tmp_path: Path) -> None:
     assert ops(count)["ReadVariableOp"] == ops(count)["VarHandleOp"] == 1
 
 
+def test_control_flow(tmp_path: Path) -> None:
+    models.save_control(tmp_path / "m")
+    graph = read(tmp_path / "m").signatures["serving_default"].graph
+    check(graph)
+    assert {a.name.removeprefix("serving_default_"): a.shape for a in graph.inputs} == {
+        "any": None,
+        "n": (),
+        "x": (None, 3),
+    }
+    (loop,) = (node for node in graph.nodes if node.op == "While")
+    body = graph.bodies[loop.attr_str("body")]
+    assert ops(body)["MatMul"] == ops(body)["If"] == ops(body)["GatherV2"] == 1
+    assert not {"PartitionedCall", "StatefulPartitionedCall"} & set(ops(body))
+    shapes = [a.shape for a in body.inputs if a.dtype != "resource"]
+    assert set(shapes) == {(), (None, 3), (3, 3)}
+    assert [a.dtype for a in body.inputs].count("resource") == 1
+    (branch,) = (node for node in body.nodes if node.op == "If")
+    taken = body.bodies[branch.attr_str("then_branch")]
+    assert ops(taken)["AssignAddVariableOp"] == ops(taken)["MatMul"] == 1
+    assert branch.shapes[0] == (None, 3)
+
+
 @pytest.mark.parametrize("resource", [False, True])
 def test_tf1(tmp_path: Path, resource: bool) -> None:
     models.save_tf1(tmp_path / "m", resource)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import (
     config_pb2,
     meta_graph_pb2,
@@ -121,7 +122,27 @@ def inline(graph_def: Any, tensors: Sequence[str]) -> Any:
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     rewrite.optimizers.append("function")
     rewrite.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
-    return tf_optimizer.OptimizeGraph(config, work)
+    unranked = _give_rank(work.graph_def)
+    try:
+        inlined = tf_optimizer.OptimizeGraph(config, work)
+    except (ValueError, tf.errors.OpError) as error:
+        raise SiriusError(f"TensorFlow cannot inline the functions: {error}") from error
+    for node in inlined.node:
+        if node.name in unranked:
+            node.attr["shape"].shape.Clear()
+            node.attr["shape"].shape.unknown_rank = True
+    return inlined
+
+
+def _give_rank(graph_def: Any) -> set[str]:
+    """Give the placeholders of unknown rank one, without which Grappler rejects the graph."""
+    names = set()
+    for node in graph_def.node:
+        if node.op == "Placeholder" and node.attr["shape"].shape.unknown_rank:
+            names.add(node.name)
+            node.attr["shape"].shape.unknown_rank = False
+            node.attr["shape"].shape.dim.add(size=-1)
+    return names
 
 
 def graph_of(
@@ -169,7 +190,8 @@ def _body(
     """A function of the library as a graph, its shapes inferred from these arguments."""
     if name not in functions:
         raise SiriusError(f"the function library has no function '{name}'")
-    definition = functions[name]
+    definition = function_pb2.FunctionDef.FromString(functions[name].SerializeToString())
+    definition.arg_attr.clear()  # shapes there would take the place of `shapes`
     with graph.as_default():
         made = function_def_to_graph.function_def_to_graph(
             definition, input_shapes=[tf.TensorShape(shape) for shape in shapes]
