@@ -139,6 +139,22 @@ def save_tf1(path: Path, resource: bool) -> None:
         builder.save()
 
 
+def save_partitioned(path: Path) -> None:
+    """A TF1 model that reads the second part of a variable in two, cut in the middle."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
+        halves = tf.split(x, 2, axis=1, name="split")
+        w = tf1.get_variable("w", [4, 2], partitioner=tf1.fixed_size_partitioner(2))
+        y = tf.matmul(halves[1], next(v for v in w if v.name == "w/part_1:0"))
+        session.run(tf1.global_variables_initializer())
+        session.run([tf1.assign(v, tf.fill([2, 2], float(i))) for i, v in enumerate(w)])
+        signature = tf1.saved_model.signature_def_utils.predict_signature_def
+        signatures = {"cut": signature({"half": halves[1]}, {"y": y})}
+        builder = tf1.saved_model.builder.SavedModelBuilder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+
+
 def frozen_graph_def() -> tf1.GraphDef:
     """x @ w + b, weights as constants."""
     with tf.Graph().as_default() as graph:

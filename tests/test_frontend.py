@@ -137,6 +137,16 @@ def test_tf1(tmp_path: Path, resource: bool) -> None:
     assert graph.inputs[0].name == "x"
 
 
+def test_partitioned_variable_and_cut(tmp_path: Path) -> None:
+    models.save_partitioned(tmp_path / "m")
+    graph = read(tmp_path / "m").signatures["cut"].graph
+    check(graph)
+    assert [a.name for a in graph.inputs] == ["split:1"]
+    assert set(ops(graph)) == {"Variable", "MatMul", "Identity"}
+    (part,) = variables(graph).values()
+    np.testing.assert_array_equal(part.attr_array(), np.ones((2, 2)))
+
+
 def test_graph_def() -> None:
     graph = from_graph_def(models.frozen_graph_def(), ["x"], ["y"])
     check(graph)

@@ -202,7 +202,7 @@ def _body(
 
 
 def _tensor_dtypes(graph_def: Any, tensors: Sequence[str]) -> list[int]:
-    """The dtypes of tensors of the main graph, for which only their ops are imported."""
+    """The dtypes of tensors of a GraphDef, as numbers of the DataType enum."""
     graph = tf.Graph()
     try:
         with graph.as_default():
