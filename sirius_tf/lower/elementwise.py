@@ -95,7 +95,8 @@ def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
     """The result as polynomials if both operands are, and the function allows it."""
     if len(operands) != 2 or not (fn in _ARITHMETIC or fn in _COMPARISONS):
         return None
-    left, right = (ctx.known(v) for v in operands)
+    scalars = all(v.rank == 0 for v in operands)
+    left, right = (ctx.known(v, inputs=scalars) for v in operands)
     if left is None or right is None:
         return None
     left, right = np.broadcast_arrays(left, right)

@@ -12,7 +12,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Const, Expr, Load, index, loads
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, elements, fill, pad, polys, scalar, zero
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import HOST_LIMIT, Lowering, call, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Indices, Value
 
@@ -180,7 +180,23 @@ def _pack(ctx: Lowering, node: Node) -> Value:
     hosts = [h for h in map(ctx.known, parts) if h is not None]
     if len(hosts) == len(parts):
         return ctx.from_host(np.stack(hosts, axis), parts[0].dtype)
+    if parts[0].rank == 0 and 1 < len(parts) <= HOST_LIMIT:
+        return _pack_scalars(ctx, parts)
     return concat(ctx, [values.insert_dim(p, axis) for p in parts], axis)
+
+
+def _pack_scalars(ctx: Lowering, parts: list[Value]) -> Value:
+    """A vector that becomes a tensor only if it is read at an index that is not constant."""
+    stored: list[Value] = []
+
+    def at(i: Indices) -> Expr:
+        if i[0].is_const:
+            return parts[i[0].const].at(())
+        if not stored:
+            stored.append(concat(ctx, [values.insert_dim(p, 0) for p in parts], 0))
+        return stored[0].at(i)
+
+    return Value(parts[0].dtype, ((affine(len(parts)),),), at)
 
 
 @lowers("ConcatV2")
@@ -262,6 +278,8 @@ def _tile(ctx: Lowering, node: Node) -> Value:
 @lowers("Fill")
 def _fill(ctx: Lowering, node: Node) -> Value:
     sizes, x = elements(ctx.host(0)), ctx.input(1)
+    for size in sizes:
+        ctx.nonnegative(size)
     return fill(x.dtype, [values.dim_of(s) for s in sizes], x.at(()))
 
 

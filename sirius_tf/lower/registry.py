@@ -137,7 +137,7 @@ class Lowering:
                     return poly(int(tensor.value[at]))
                 if len(at) == len(where) and tensor.role == "input" and inputs:
                     stem = "_".join(map(str, (name, "at", *at)))
-                    return self.params.define(stem, expr, 1, -(2**31))
+                    return self.params.define(stem, expr, 1, -(2**63))
         return None
 
     # Definitions

@@ -185,7 +185,7 @@ def poly(value: PolyLike) -> Poly:
     return _make(sums)
 
 
-_UNBOUNDED = -(2**31)
+_UNBOUNDED = -(2**63)
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
     "min": min,
     "max": max,

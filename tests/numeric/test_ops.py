@@ -6,8 +6,10 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
+from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
 
 
@@ -20,6 +22,7 @@ def check(fn, *shapes, dtypes=None, sizes=(1, 7, 33), tolerance=1e-4, arrays=Non
     outputs = [t.name for t in concrete.outputs]
     graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
     program = lower(graph)
+    verify(program)
     rng = np.random.default_rng(0)
     for size in sizes:
         feeds = arrays(size) if arrays else []
@@ -181,3 +184,68 @@ def test_batch_norm():
     c = [np.linspace(0.5, 2, 3).astype("float32")] * 4
     norm = tf.compat.v1.nn.fused_batch_norm
     check(lambda x: norm(x, *c, is_training=False)[0], [None, 4, 5, 3])
+
+
+def test_grouped_convolution():
+    w = np.random.default_rng(1).standard_normal((3, 2, 2, 6)).astype("float32")
+    x = np.random.default_rng(2).standard_normal((2, 5, 6, 4)).astype("float32")
+    actual = evaluate(lambda x: tf.nn.conv2d(x, w, 1, "SAME"), x)
+    halves = [
+        tf.nn.conv2d(x[..., 2 * g : 2 * g + 2], w[..., 3 * g : 3 * g + 3], 1, "SAME")
+        for g in range(2)
+    ]
+    np.testing.assert_allclose(actual, tf.concat(halves, -1), rtol=1e-4, atol=1e-4)
+
+
+def evaluate(fn, *feeds):
+    """The one result of a function of arrays whose first size is unknown."""
+    program = lower(traced(fn, *feeds))
+    return run(program, dict(zip(program.inputs, feeds, strict=True)))[0]
+
+
+def traced(fn, *feeds):
+    specs = [tf.TensorSpec([None, *x.shape[1:]] if x.ndim else [], x.dtype) for x in feeds]
+    concrete = tf.function(fn, input_signature=specs).get_concrete_function()
+    names = [t.name for t in concrete.inputs]
+    return from_graph_def(concrete.graph.as_graph_def(), names, [concrete.outputs[0].name])
+
+
+def test_sizes_that_must_agree():
+    x, y = np.ones((3, 2), "float32"), np.ones((4, 2), "float32")
+    assert evaluate(tf.add, x, x).shape == (3, 2)
+    with pytest.raises(InvalidArgument, match="must be equal"):
+        evaluate(tf.add, x, y)
+
+
+def test_indices_out_of_range():
+    table = np.arange(6.0).reshape(3, 2)
+    indices = np.array([0, 3], "int32")
+    with pytest.raises(InvalidArgument):
+        evaluate(lambda i: tf.gather(table, i), indices)
+
+
+def test_sizes_from_an_input():
+    n = np.array(3, "int32")
+    np.testing.assert_array_equal(evaluate(lambda n: tf.fill([n, 2], 1.0), n), np.ones((3, 2)))
+    np.testing.assert_array_equal(evaluate(lambda n: tf.range(n * 2), n), np.arange(6))
+    with pytest.raises(InvalidArgument):
+        evaluate(lambda n: tf.fill([n, 2], 1.0), np.array(-1, "int32"))
+
+
+def test_an_op_without_a_rule():
+    with pytest.raises(Unsupported, match="no rule"):
+        evaluate(tf.linalg.inv, np.ones((2, 3, 3), "float32"))
+
+
+def test_attention_block():
+    w = np.random.default_rng(1).standard_normal((12, 36)).astype("float32")
+
+    def fn(x):
+        batch, length = tf.shape(x)[0], tf.shape(x)[1]
+        flat = tf.matmul(tf.reshape(x, [-1, 12]), w)
+        qkv = tf.reshape(flat, [batch, length, 3, 4, 3])
+        q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), 3)
+        p = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+        return tf.reshape(tf.transpose(tf.matmul(p, v), [0, 2, 1, 3]), [batch, length, 12]) + x
+
+    check(fn, [None, None, 12], sizes=(1, 5))
