@@ -272,3 +272,52 @@ def _slide(ctx: Lowering, x: Value, window: Window, op: ReduceOp, filler: Expr) 
 
     dims: list[Dim] = [n, (rows,), (columns,), c]
     return ctx.contract(op, dtype, dims, (*n, rows, columns, *c), inner, at)
+
+
+def _labels(ctx: Lowering, equation: str, operands: list[Value]) -> tuple[list[str], str]:
+    """Labels of the operands and of the result; an ellipsis becomes digits, aligned right."""
+    left, result = equation.replace(" ", "").split("->")
+    terms, most = left.split(","), 0
+    for k, (term, x) in enumerate(zip(terms, operands, strict=True)):
+        if "..." in term:
+            count = x.rank - len(term) + 3
+            most = max(most, count)
+            terms[k] = term.replace("...", "0123456789"[10 - count :])
+        if len(set(terms[k])) != x.rank:
+            raise ctx.unsupported(f"equation {equation}")
+    return terms, result.replace("...", "0123456789"[10 - most :])
+
+
+@lowers("Einsum")
+def _einsum(ctx: Lowering, node: Node) -> Value:
+    operands = ctx.inputs()
+    terms, result = _labels(ctx, node.attr_str("equation"), operands)
+    sizes: dict[str, Dim] = {}
+    for term, x in zip(terms, operands, strict=True):
+        for label, dim in zip(term, x.dims, strict=True):
+            known = sizes.get(label, ())
+            if values.extent(known) == poly(1):
+                sizes[label] = dim
+            elif values.extent(dim) != poly(1):
+                sizes[label] = values.meet(known, dim, ctx.equal).atoms
+    views = [
+        values.broadcast_to(x, [sizes[label] for label in term], ctx.equal)
+        for term, x in zip(terms, operands, strict=True)
+    ]
+    summed = [label for label in sizes if label not in result]
+    dims = [sizes[label] for label in result]
+
+    def at(i: Indices, r: Indices) -> Expr:
+        flat, where = iter((*i, *r)), dict[str, Indices]()
+        for label in (*result, *summed):
+            where[label] = tuple(next(flat) for _ in sizes[label])
+        product: Expr | None = None
+        for term, x in zip(terms, views, strict=True):
+            factor = x.at(tuple(p for label in term for p in where[label]))
+            product = factor if product is None else call("mul", product, factor)
+        assert product is not None
+        return product
+
+    inner = tuple(a for label in summed for a in sizes[label])
+    outer = tuple(a for dim in dims for a in dim)
+    return ctx.contract("add", node.dtypes[0], dims, outer, inner, at)

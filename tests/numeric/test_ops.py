@@ -249,3 +249,25 @@ def test_attention_block():
         return tf.reshape(tf.transpose(tf.matmul(p, v), [0, 2, 1, 3]), [batch, length, 12]) + x
 
     check(fn, [None, None, 12], sizes=(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right"),
+    [
+        ("abc,cde->abde", [None, 3, 4], [4, 2, 5]),
+        ("aecd,abcd->acbe", [None, 3, 2, 5], [None, 4, 2, 5]),
+        ("acbe,aecd->abcd", [None, 2, 4, 3], [None, 3, 2, 5]),
+        ("...x,xy->...y", [None, 3, 4], [4, 2]),
+        ("ab,b->", [None, 3], [3]),
+    ],
+)
+def test_einsum(equation, left, right):
+    check(lambda a, b: tf.einsum(equation, a, b), left, right)
+
+
+def test_one_hot_and_batched_gather():
+    check(lambda x: tf.one_hot(tf.cast(x, tf.int32), 4, 2.0, 0.5), [None, 3])
+    check(lambda x: tf.one_hot(tf.cast(x, tf.int32), 4, axis=1), [None, 3])
+    at = lambda x: tf.cast(x > 0.0, tf.int32)  # noqa: E731
+    check(lambda x: tf.gather(x, at(x), axis=1, batch_dims=1), [None, 3])
+    check(lambda x: tf.gather(tf.reshape(x, [-1, 2, 3]), at(x), axis=2, batch_dims=1), [None, 6])
