@@ -26,9 +26,10 @@ def instances(nest: LoopNest, values: dict[str, int]) -> list[tuple[str, tuple[i
             first = max(b.evaluate(values) for b in lower.terms)
             end = min(b.evaluate(values) for b in upper.terms)
             return [i for k in range(first, end, step) for i in instances(body, values | {var: k})]
-        case Guard(conditions, body):
+        case Guard(conditions, body, otherwise):
             holds = all(c.evaluate(values) >= 0 for c in conditions)
-            return instances(body, values) if holds else []
+            taken = body if holds else otherwise
+            return instances(taken, values) if taken else []
         case Block(parts):
             return [i for part in parts for i in instances(part, values)]
         case Phase(body):

@@ -170,9 +170,12 @@ class _Printer:
                 return [*lines, f"{pad}sirius_barrier(call);"]
             case Loop():
                 return self.loop(nest, pad, divide)
-            case Guard(conditions, body):
+            case Guard(conditions, body, otherwise):
                 test = " && ".join(f"{scalar.index(c)} >= 0" for c in conditions)
-                return [f"{pad}if ({test}) {{", *self.node(body, pad + "  "), f"{pad}}}"]
+                lines = [f"{pad}if ({test}) {{", *self.node(body, pad + "  "), f"{pad}}}"]
+                if otherwise:
+                    lines += [f"{pad}else {{", *self.node(otherwise, pad + "  "), f"{pad}}}"]
+                return lines
             case Run(statement, iters):
                 return [pad + line for line in self.statement(statement, iters)]
 

@@ -27,9 +27,9 @@ def _node(node: isl.AstNode, in_phase: bool) -> LoopNest:
         return _loop(node, in_phase)
     if kind == _NODE.if_:  # type: ignore[attr-defined]
         body = _node(node.if_get_then_node(), in_phase)
-        if node.if_has_else_node():
-            raise VerifyError("the loops of a schedule have an else branch")
-        return Guard(tuple(_conditions(node.if_get_cond())), body)
+        has_else = node.if_has_else_node()
+        otherwise = _node(node.if_get_else_node(), in_phase) if has_else else None
+        return Guard(tuple(_conditions(node.if_get_cond())), body, otherwise)
     if kind == _NODE.block:
         children = node.block_get_children()
         parts = [children.get_at(k) for k in range(children.n_ast_node())]

@@ -35,10 +35,11 @@ class Loop:
 
 @dataclass(frozen=True)
 class Guard:
-    """The body, where every condition is >= 0."""
+    """The body where every condition is >= 0; `otherwise`, if any, elsewhere."""
 
     conditions: tuple[Affine, ...]
     body: LoopNest
+    otherwise: LoopNest | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             by = "" if step == 1 else f" by {step}"
             span = f"{_bound('max', lower)} .. {_bound('min', upper)}"
             return f"{pad}{kind} {var} in {span}{by}\n" + show(body, depth + 1)
-        case Guard(conditions, body):
+        case Guard(conditions, body, otherwise):
             tests = " and ".join(f"{c} >= 0" for c in conditions)
-            return f"{pad}if {tests}\n" + show(body, depth + 1)
+            rest = f"{pad}else\n" + show(otherwise, depth + 1) if otherwise else ""
+            return f"{pad}if {tests}\n" + show(body, depth + 1) + rest
         case Block(parts):
             return "".join(show(part, depth) for part in parts)
         case Phase(body):

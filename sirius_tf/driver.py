@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a graph to a bundle, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sirius_tf.bundle.link import link
+from sirius_tf.codegen import nest
+from sirius_tf.codegen.c import Region, print_run
+from sirius_tf.codegen.loops import build_loops
+from sirius_tf.frontend.graph import Graph
+from sirius_tf.ir import printer
+from sirius_tf.ir.program import Program
+from sirius_tf.ir.verify import verify
+from sirius_tf.lower.registry import lower
+from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
+from sirius_tf.poly.scop import extract
+from sirius_tf.schedule import tree
+from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.storage import storage_maps, windows
+from sirius_tf.schedule.verify import check_order, check_reflow
+
+Dump = Callable[[str, str], None]  # name of a stage, and its text
+
+
+def compile_program(program: Program, threads: int = 2, dump: Dump | None = None) -> Region:
+    """Schedule a program; isl verifies its definitions, the order, and the storage."""
+    show = dump or (lambda stage, text: None)
+    verify(program)
+    show("program", printer.show(program))
+    scop = extract(program)
+    check_single_assignment(scop)
+    check_defined(scop)
+    flows = flow(scop)
+    root = fuse(program, flows, threads)
+    show("schedule", tree.show(root))
+    schedule = tree.build(scop, root)
+    check_order(scop, schedule, flows)
+    folded = windows(program, scop, root)
+    check_reflow(scop, schedule, storage_maps(scop, folded))
+    region = Region(program, build_loops(scop, schedule), folded)
+    show("loops", nest.show(region.nest))
+    show("c", print_run(region))
+    return region
+
+
+def compile_graph(
+    graph: Graph,
+    output: Path,
+    hints: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 2,
+    dump: Dump | None = None,
+) -> Program:
+    """Compile a whole graph to the bundle `output`, and return its program.
+
+    `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
+    """
+    program = lower(graph, hints)
+    region = compile_program(program, threads, dump)
+    link(region, output, {"graph": graph.name})
+    return program
