@@ -189,6 +189,11 @@ def _bias_add(ctx: Lowering, node: Node) -> Value:
     return ctx.map(lambda a, b: call("add", a, b), x, bias)
 
 
+@lowers("LogicalXor")
+def _xor(ctx: Lowering, node: Node) -> Value:
+    return ctx.map(lambda a, b: call("ne", a, b, dtype="bool"), *ctx.inputs())
+
+
 @lowers("AddN")
 def _add_n(ctx: Lowering, node: Node) -> Value:
     def fn(first: Expr, *rest: Expr) -> Expr:

@@ -13,7 +13,7 @@ from sirius_tf.ir.expr import Const, Expr, Load, index, loads
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, elements, fill, pad, polys, scalar, zero
 from sirius_tf.lower.registry import HOST_LIMIT, Lowering, call, lowers
-from sirius_tf.lower.symbolic import Poly, poly
+from sirius_tf.lower.symbolic import UNBOUNDED, Poly, poly
 from sirius_tf.lower.value import Indices, Value
 
 
@@ -109,11 +109,22 @@ def _squeeze(ctx: Lowering, node: Node) -> Value:
     return x
 
 
+def from_front(ctx: Lowering, position: Poly, size: Poly) -> Poly:
+    """A position of which negative values count from the end."""
+    if position.is_const:
+        return position + size if position.const < 0 else position
+    if ctx.params.at_least(position, 0):
+        return position
+    negative = call("lt", position.to_expr(), Const(0, "int64"), dtype="bool")
+    wrapped = call("select", negative, (position + size).to_expr(), position.to_expr())
+    at = position.evaluate(ctx.params.hints)
+    hint = at if at >= 0 else at + size.evaluate(ctx.params.hints)
+    return ctx.params.define("position", wrapped, hint, UNBOUNDED)
+
+
 def clamp(ctx: Lowering, begin: Poly, size: Poly, low: int, shift: int) -> Poly:
     """A slice bound counted from the front and held inside `low .. size + shift`."""
-    if begin.is_const and begin.const < 0:
-        begin = begin + size
-    begin = ctx.params.opaque("max", begin, low)
+    begin = ctx.params.opaque("max", from_front(ctx, begin, size), low)
     return ctx.params.opaque("min", begin, size + shift)
 
 
@@ -149,7 +160,7 @@ def _strided_slice(ctx: Lowering, node: Node) -> Value:
             axis += 1
         elif mask["shrink_axis"] & bit:
             begin, size = begins[k], x.shape[axis]
-            begin = begin + size if begin.is_const and begin.const < 0 else begin
+            begin = from_front(ctx, begin, size)
             ctx.nonnegative(begin)
             ctx.nonnegative(size - begin - 1)
             x = values.remove_dim(values.slice_dim(x, axis, begin, 1), axis)

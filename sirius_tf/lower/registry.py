@@ -17,7 +17,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load
 from sirius_tf.ir.expr import Dim as DimExpr
 from sirius_tf.lower import value as values
-from sirius_tf.lower.symbolic import NotAffineError, Params, Poly, PolyLike, poly
+from sirius_tf.lower.symbolic import UNBOUNDED, NotAffineError, Params, Poly, PolyLike, poly
 from sirius_tf.lower.value import Dim, Host, Indices, Value
 
 HOST_LIMIT = 64
@@ -137,7 +137,7 @@ class Lowering:
                     return poly(int(tensor.value[at]))
                 if len(at) == len(where) and tensor.role == "input" and inputs:
                     stem = "_".join(map(str, (name, "at", *at)))
-                    return self.params.define(stem, expr, 1, -(2**63))
+                    return self.params.define(stem, expr, 1, UNBOUNDED)
         return None
 
     # Definitions

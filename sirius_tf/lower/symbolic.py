@@ -185,7 +185,7 @@ def poly(value: PolyLike) -> Poly:
     return _make(sums)
 
 
-_UNBOUNDED = -(2**63)
+UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
     "min": min,
     "max": max,
@@ -251,7 +251,7 @@ class Params:
             low = (
                 0
                 if positive and (fn == "floormod" or (self.lower_bound(left) or 0) >= 0)
-                else _UNBOUNDED
+                else UNBOUNDED
             )
         hint = _OPAQUE[fn](left.evaluate(self.hints), right.evaluate(self.hints))
         call = Call(fn, (left.to_expr(), right.to_expr()), "int64")
@@ -260,5 +260,5 @@ class Params:
     def _minimum_of(self, fn: str, left: Poly, right: Poly) -> int:
         bounds = [b for b in map(self.lower_bound, (left, right)) if b is not None]
         if fn == "max":
-            return max(bounds, default=_UNBOUNDED)
-        return min(bounds) if len(bounds) == 2 else _UNBOUNDED
+            return max(bounds, default=UNBOUNDED)
+        return min(bounds) if len(bounds) == 2 else UNBOUNDED

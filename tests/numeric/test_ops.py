@@ -271,3 +271,44 @@ def test_one_hot_and_batched_gather():
     at = lambda x: tf.cast(x > 0.0, tf.int32)  # noqa: E731
     check(lambda x: tf.gather(x, at(x), axis=1, batch_dims=1), [None, 3])
     check(lambda x: tf.gather(tf.reshape(x, [-1, 2, 3]), at(x), axis=2, batch_dims=1), [None, 6])
+
+
+def test_channels_first():
+    w = np.random.default_rng(1).standard_normal((3, 3, 4, 6)).astype("float32")
+    x = np.random.default_rng(2).standard_normal((2, 5, 6, 4)).astype("float32")
+    first = x.transpose(0, 3, 1, 2)
+    for layers in (
+        lambda x, f: tf.nn.conv2d(x, w, 2, "SAME", f),
+        lambda x, f: tf.nn.bias_add(x, np.arange(4, dtype="float32"), f),
+        lambda x, f: tf.nn.max_pool2d(x, 3, 2, "SAME", f),
+        lambda x, f: tf.nn.avg_pool2d(x, 2, 2, "VALID", f),
+    ):
+        actual = evaluate(lambda x: layers(x, "NCHW"), first)  # noqa: B023
+        expected = layers(x, "NHWC").numpy().transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x[: tf.shape(x)[0] // 2],
+        lambda x: x[tf.shape(x)[0] - 3 : tf.shape(x)[0] - 1],
+        lambda x: x[1 : tf.shape(x)[1] - 1 :, 2:][:, ::3],
+        lambda x: tf.reshape(x, [-1])[: tf.size(x[:, 0])],
+        lambda x: tf.reshape(x, [tf.shape(x)[0], 3, -1]) * tf.reshape(x[0], [3, 4]),
+        lambda x: tf.reshape(x, [-1, 3, 4]) + tf.reshape(x[:, :4], [-1, 1, 4]),
+        lambda x: tf.concat([tf.reshape(x, [-1, 4]), x[:, :4]], 0),
+        lambda x: tf.pad(tf.reshape(x, [-1, 4]), [[2, 1], [0, 0]]),
+        lambda x: tf.reduce_sum(tf.reshape(x, [-1, 4]), 0),
+        lambda x: tf.tile(x, [1, 3]) + tf.concat([x, x, x], 1),
+        lambda x: tf.tile(tf.reshape(x, [-1, 1, 12]), [1, tf.shape(x)[0], 1]) - x,
+        lambda x: tf.matmul(x, x, transpose_b=True) @ x,
+        lambda x: tf.cast(tf.range(tf.shape(x)[0])[:, None] < tf.range(12), tf.float32) * x,
+        lambda x: tf.reshape(x, [-1, 6, 2])[:, :, 0],
+        lambda x: tf.nn.depthwise_conv2d(
+            tf.reshape(x, [-1, 2, 3, 2]), tf.ones([2, 2, 2, 1]), [1] * 4, "SAME"
+        ),
+    ],
+)
+def test_compositions(fn):
+    check(fn, [None, 12], sizes=(1, 2, 7))
