@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A polyhedral whole-program inference compiler for TensorFlow SavedModels."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quasi-affine integer expressions over iterators and parameters.
 
-    a ::= c + sum of  k * symbol   where symbol is a name or floor(a / d), with integers c, k and d > 0
+    a ::= c + sum of  k * symbol   where symbol is a name or floor(a / d); integers c, k and d > 0
 
 Modulo needs no node of its own: `a % d` is `a - d * floor(a / d)`.
 """
@@ -85,6 +85,7 @@ class Affine:
 
     @property
     def is_const(self) -> bool:
+        """Whether no symbol occurs."""
         return not self.terms
 
     def coefficient(self, name: str) -> int:
@@ -123,7 +124,7 @@ class Affine:
         return total
 
     def __str__(self) -> str:
-        """isl's syntax, so that the text of a Program can be pasted into isl."""
+        """In isl's syntax, so that the text of a Program can be pasted into isl."""
         text = ""
         for key, coefficient in self.terms:
             sign = "-" if coefficient < 0 else "+"

@@ -25,7 +25,7 @@ class Const:
 
 @dataclass(frozen=True)
 class Index:
-    """The value of a quasi-affine expression of iterators and parameters, as a number of `dtype`."""
+    """A quasi-affine expression of iterators and parameters, as a number of `dtype`."""
 
     value: Affine
     dtype: DType

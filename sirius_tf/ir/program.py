@@ -3,8 +3,8 @@
 
 A statement defines elements of one tensor, each from elements of others:
 
-    row_max[b, i]      = max over j of  x[b, i, j]                   0 <= b < B, 0 <= i < N, 0 <= j < N
-    h[t + 1, b, j]     = tanh(xw[t, b, j] + hu[t, b, j])             0 <= t < T, ...
+    row_max[b, i]  = max over j of  x[b, i, j]            0 <= b < B, 0 <= i < N, 0 <= j < N
+    h[t + 1, b, j] = tanh(xw[t, b, j] + hu[t, b, j])      0 <= t < T, ...
 
 Every element is defined once (single assignment), so the order of execution is not part of the
 program: it follows from which element needs which. A loop of the graph is a dimension `t`; what it
@@ -56,8 +56,8 @@ class Check:
 class Tensor:
     """An array of the program; `shape` holds only parameters and constants.
 
-    Storage of inputs, outputs and constants is dense, row-major. A dimension of TF that is a product
-    of sizes (B*S after Reshape) is several dimensions here, which is the same storage.
+    Storage of inputs, outputs and constants is dense, row-major. A dimension of TF that is a
+    product of sizes (B*S after Reshape) is several dimensions here, which is the same storage.
     """
 
     name: str
