@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sirius_tf.bundle.link import link
-from sirius_tf.codegen.c import Region, print_plan, print_run
+from sirius_tf.codegen.c import Kernel, print_plan, print_run
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
@@ -23,7 +23,7 @@ from sirius_tf.schedule.verify import check_order, check_reflow
 from tests import programs
 
 
-def region(program: Program) -> Region:
+def kernel(program: Program) -> Kernel:
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
@@ -33,7 +33,7 @@ def region(program: Program) -> Region:
     check_order(scop, schedule, flows)
     folded = windows(program, scop, tree)
     check_reflow(scop, schedule, storage_maps(scop, folded))
-    return Region(program, build_loops(scop, schedule), folded)
+    return Kernel(program, build_loops(scop, schedule), folded)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def compiled(tmp_path_factory):
     def build_one(program: Program) -> native.Bundle:
         path: Path = folder / f"{program.name}.so"
         if not path.exists():
-            link(region(program), path, {"program": program.name})
+            link([kernel(program)], path, {"program": program.name})
         return native.Bundle(path)
 
     return build_one
@@ -101,7 +101,7 @@ def test_a_wrong_extent_is_an_error(compiled) -> None:
 
 def test_a_bundle_without_folding_needs_more_workspace(compiled) -> None:
     """The folded state is what makes the workspace independent of the number of steps."""
-    folded = region(programs.lstm())
+    folded = kernel(programs.lstm())
     assert any(w[0] == 2 for w in folded.windows.values())
     whole = replace(folded, windows={})
     assert print_plan(whole) != print_plan(folded) and print_run(whole) != print_run(folded)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoopNest -> C for one region: a `plan` and a `run` function (native/sirius_abi.h).
+"""LoopNest -> C for one kernel: a `plan` and a `run` function (native/sirius_abi.h).
 
 Every statement is printed as scalar code. The outermost parallel loop of a phase that has an
 iteration for every worker is divided among them; a phase without one belongs to worker 0.
@@ -21,7 +21,7 @@ Window = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Region:
+class Kernel:
     """A program with its loops and with the slots kept of its temporaries (schedule/storage.py)."""
 
     program: Program
@@ -29,14 +29,14 @@ class Region:
     windows: Mapping[str, Window]
 
 
-def print_run(region: Region, threads: int = 2) -> str:
+def print_run(kernel: Kernel, threads: int = 2) -> str:
     """The SPMD function `<name>_run`, for one instruction set (macro SIRIUS_ISA names it)."""
-    return _Printer(region, threads).run()
+    return _Printer(kernel, threads).run()
 
 
-def print_plan(region: Region) -> str:
+def print_plan(kernel: Kernel) -> str:
     """`<name>_plan`: checks the inputs, then parameters, output shapes and workspace."""
-    program = region.program
+    program = kernel.program
     body = []
     for number, name in enumerate(program.inputs):
         for axis, extent in enumerate(program.tensor[name].shape):
@@ -67,7 +67,7 @@ def print_plan(region: Region) -> str:
     for number, output in enumerate(program.outputs):
         for axis, size in enumerate(output.shape):
             body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = [_bytes(region, t) for t in program.tensors if t.role == "temp"]
+    sizes = [_bytes(kernel, t) for t in program.tensors if t.role == "temp"]
     work = " + ".join(_points(s) for s in program.statements) or "0"
     body.append(f"*workspace_bytes = {' + '.join(sizes) or '0'};")
     body += [f"*work = {work};", "(void)in; (void)threads; (void)params; (void)error;", "return 0;"]
@@ -107,8 +107,8 @@ def _entry(program: Program, value: Expr) -> str:
     return scalar.expression(value, address, inputs)
 
 
-def _bytes(region: Region, t: Tensor) -> str:
-    slots = region.windows.get(t.name, (None,) * len(t.shape))
+def _bytes(kernel: Kernel, t: Tensor) -> str:
+    slots = kernel.windows.get(t.name, (None,) * len(t.shape))
     extents = [
         scalar.index(e) if w is None else str(w) for e, w in zip(t.shape, slots, strict=True)
     ]
@@ -121,10 +121,10 @@ def _points(s: Statement) -> str:
 
 
 class _Printer:
-    def __init__(self, region: Region, threads: int) -> None:
-        self.region = region
-        self.program = region.program
-        self.statements = {s.name: s for s in region.program.statements}
+    def __init__(self, kernel: Kernel, threads: int) -> None:
+        self.kernel = kernel
+        self.program = kernel.program
+        self.statements = {s.name: s for s in kernel.program.statements}
         self.threads = threads
 
     def run(self) -> str:
@@ -132,7 +132,7 @@ class _Printer:
         for k, p in enumerate(self.program.params):
             lines.append(f"  const int64_t {p.name} = call->params[{k}];")
         lines += [f"  {line}" for line in self.arrays()]
-        lines += self.node(self.region.nest, "  ")
+        lines += self.node(self.kernel.nest, "  ")
         names = [p.name for p in self.program.params]
         names += [t.name for t in self.program.tensors] + ["worker"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
@@ -155,7 +155,7 @@ class _Printer:
                 lines.append(f"const {c_type} *{t.name} = (const {c_type} *){where};")
             else:
                 lines.append(f"{c_type} *{t.name} = ({c_type} *)workspace;")
-                lines.append(f"workspace += {_bytes(self.region, t)};")
+                lines.append(f"workspace += {_bytes(self.kernel, t)};")
         return [*lines, "(void)workspace;"]
 
     def node(self, nest: LoopNest, pad: str, divide: bool = False) -> list[str]:
@@ -237,7 +237,7 @@ class _Printer:
 
     def element(self, tensor: str, index: tuple[Affine | str, ...]) -> str:
         t = self.program.tensor[tensor]
-        slots = self.region.windows.get(tensor, (None,) * len(index))
+        slots = self.kernel.windows.get(tensor, (None,) * len(index))
         kept: list[Affine | str] = []
         shape: list[Affine] = []
         for i, extent, slot in zip(index, t.shape, slots, strict=True):

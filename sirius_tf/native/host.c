@@ -295,7 +295,7 @@ static int32_t execute(const Request *r, int32_t threads, int64_t workspace_byte
                      .out = r->out,
                      .params = r->params,
                      .workspace = workspace.data,
-                     .weights = r->bundle->weights,
+                     .weights = r->bundle->weights + region->weights_offset,
                      .threads = threads,
                      .barrier = &barrier,
                      .wait = sirius_wait,

@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 1
+#define SIRIUS_ABI_VERSION 2
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -41,7 +41,7 @@ struct SiriusCall {
   void *const *out;
   const int64_t *params;    /* as filled in by plan */
   char *workspace;          /* 64-byte aligned */
-  const char *weights;      /* the bundle's packed constants, 64-byte aligned */
+  const char *weights;      /* the region's packed constants, 64-byte aligned */
   int32_t threads;          /* workers that call run; 1 needs no barrier */
   SiriusBarrier *barrier;
   void (*wait)(int32_t *word, int32_t old); /* yield, later sleep, while *word == old: after spinning a while */
@@ -64,6 +64,7 @@ typedef struct {
   const int32_t *in_rank, *in_dtype, *out_rank, *out_dtype;
   SiriusPlan plan;
   SiriusRun run[SIRIUS_ISAS];
+  int64_t weights_offset; /* of what `run` sees as call->weights, a multiple of 64 */
 } SiriusRegionInfo;
 
 typedef struct {
@@ -74,6 +75,7 @@ typedef struct {
   int64_t manifest_bytes;
   const char *weights;
   int64_t weights_bytes;
+  const char *variables_hash; /* FNV-1a-64 of the checkpoint's variables.index in hex; "" if there is none */
 } SiriusBundle;
 
 #endif

@@ -66,6 +66,7 @@ class _RegionInfo(ctypes.Structure):
         ("out_dtype", ctypes.POINTER(ctypes.c_int32)),
         ("plan", ctypes.c_void_p),
         ("run", ctypes.c_void_p * 2),
+        ("weights_offset", ctypes.c_int64),
     )
 
 
@@ -78,6 +79,7 @@ class _BundleInfo(ctypes.Structure):
         ("manifest_bytes", ctypes.c_int64),
         ("weights", ctypes.c_void_p),
         ("weights_bytes", ctypes.c_int64),
+        ("variables_hash", ctypes.c_char_p),
     )
 
 

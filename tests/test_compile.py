@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sirius_tf.driver import compile_graph
+from sirius_tf.bundle.link import link
+from sirius_tf.compile import compile_graph
 from sirius_tf.frontend import savedmodel
 from sirius_tf.runtime import native
 
@@ -43,10 +44,11 @@ def encoder(tmp_path_factory):
     tf.saved_model.save(module, folder / "model", signatures=module.__call__)
     graph = savedmodel.read(folder / "model").signatures["serving_default"].graph
     stages = {}
-    program = compile_graph(graph, folder / "bundle.so", dump=stages.__setitem__)
+    kernel = compile_graph(graph, dump=stages.__setitem__)
+    link([kernel], folder / "bundle.so", {})
     assert list(stages) == ["program", "schedule", "loops", "c"] and all(stages.values())
     bundle = native.Bundle(folder / "bundle.so")
-    return module, lambda ids: bundle.call(program.name, [ids])[0]
+    return module, lambda ids: bundle.call(kernel.program.name, [ids])[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (7, 33), (3, 1)])

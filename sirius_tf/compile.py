@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a graph to a bundle, on one page."""
+"""The way of a graph to a kernel, on one page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from sirius_tf.bundle.link import link
 from sirius_tf.codegen import nest
-from sirius_tf.codegen.c import Region, print_run
+from sirius_tf.codegen.c import Kernel, print_run
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
@@ -25,7 +23,7 @@ from sirius_tf.schedule.verify import check_order, check_reflow
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
 
-def compile_program(program: Program, threads: int = 2, dump: Dump | None = None) -> Region:
+def compile_program(program: Program, threads: int = 2, dump: Dump | None = None) -> Kernel:
     """Schedule a program; isl verifies its definitions, the order, and the storage."""
     show = dump or (lambda stage, text: None)
     verify(program)
@@ -40,24 +38,20 @@ def compile_program(program: Program, threads: int = 2, dump: Dump | None = None
     check_order(scop, schedule, flows)
     folded = windows(program, scop, root)
     check_reflow(scop, schedule, storage_maps(scop, folded))
-    region = Region(program, build_loops(scop, schedule), folded)
-    show("loops", nest.show(region.nest))
-    show("c", print_run(region))
-    return region
+    kernel = Kernel(program, build_loops(scop, schedule), folded)
+    show("loops", nest.show(kernel.nest))
+    show("c", print_run(kernel))
+    return kernel
 
 
 def compile_graph(
     graph: Graph,
-    output: Path,
     hints: Mapping[str, Sequence[int]] | None = None,
     threads: int = 2,
     dump: Dump | None = None,
-) -> Program:
-    """Compile a whole graph to the bundle `output`, and return its program.
+) -> Kernel:
+    """Compile a whole graph, whose name becomes the region's and is an identifier.
 
     `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
     """
-    program = lower(graph, hints)
-    region = compile_program(program, threads, dump)
-    link(region, output, {"graph": graph.name})
-    return program
+    return compile_program(lower(graph, hints), threads, dump)
