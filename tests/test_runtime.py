@@ -68,10 +68,16 @@ def test_interface(bundle):
     ("arrays", "message"),
     [
         ([np.ones(3, "f"), np.float32(1)], "takes 3 inputs, got 2"),
-        ([np.ones((3, 1), "f"), np.float32(1), np.ones(3, "f")], "input 0 .* rank 1, got 2"),
-        ([np.ones(3, "d"), np.float32(1), np.ones(3, "f")], "input 0 .* dtype 1, got 2"),
+        (
+            [np.ones((3, 1), "f"), np.float32(1), np.ones(3, "f")],
+            "input 0 .* rank 1, got float32 of rank 2",
+        ),
+        (
+            [np.ones(3, "d"), np.float32(1), np.ones(3, "f")],
+            "input 0 .* float32 of rank 1, got float64",
+        ),
         ([np.ones(3, "f"), np.float32(1), np.ones(4, "f")], "x has 3 elements, b has 4"),
-        ([np.ones(3, "U"), np.float32(1), np.ones(4, "f")], "input 0 has dtype <U1"),
+        ([np.ones(3, "U"), np.float32(1), np.ones(4, "f")], "input 0 .* got <U1"),
         (inputs(13), "n = 13 brings bad luck"),
     ],
 )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libsirius_tf.so: the op, the thread team and the host of bundles, compiled from native/.
+
+setup.py runs this before the package's dependencies are there: the standard library alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from sirius_tf.bundle import cc
+
+NAME = "libsirius_tf.so"
+SOURCES = ("team.c", "host.c", "tf_op.c")
+_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")
+
+
+def native_directory() -> Path:
+    """Return the folder of the C sources and headers."""
+    return Path(__file__).resolve().parent.parent / "native"
+
+
+def build_library(output: Path) -> None:
+    """Compile the library to the file `output`."""
+    sources = [native_directory() / name for name in SOURCES]
+    flags = [*_FLAGS, f"-Wl,--build-id=0x{digest()}"]
+    cc.compile_shared(sources, output, flags, os.environ.get("SIRIUS_CC"))
+
+
+def is_current(library: Path) -> bool:
+    """Tell whether the file `library` was built from the sources as they are now."""
+    return library.exists() and bytes.fromhex(digest()) in library.read_bytes()
+
+
+def digest() -> str:
+    """Name the library's text: another one for other sources or flags. It is the ELF's build id."""
+    result = hashlib.sha256(repr(_FLAGS).encode())
+    for source in sorted(native_directory().glob("*.[ch]")):
+        result.update(source.name.encode() + b"\0" + source.read_bytes())
+    return result.hexdigest()[:16]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewritten SavedModels on numpy arrays, without TensorFlow.
+
+The bundle's manifest says which inputs and tables a signature hands to its region, and what becomes
+of the region's outputs. A table is a part of the checkpoint too large to be worth a copy in the
+bundle: it is mapped from the file that TensorFlow reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.runtime.native import Bundle, Region
+
+MANIFEST_VERSION = 1
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an input or output looks like; None is a size, or a rank, that is not fixed."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        sizes = "..." if self.shape is None else ", ".join(str(n or "?") for n in self.shape)
+        return f"{self.dtype} [{sizes}]"
+
+
+class Signature:
+    """A signature as a function of keyword arrays. It may be called from several threads."""
+
+    def __init__(
+        self, name: str, entry: Mapping[str, Any], bundle: Bundle, folder: Path, threads: int
+    ) -> None:
+        self.name = name
+        self.inputs: Mapping[str, Spec] = _specs(entry["inputs"])
+        self.outputs: Mapping[str, Spec] = _specs(entry["outputs"])
+        self.reason: str | None = None if entry["region"] else entry["reason"]
+        self._threads = threads
+        if self.reason is not None:
+            return
+        self._region = bundle.regions[entry["region"]]
+        place = {key: i for i, key in enumerate(self.inputs)}
+        self._tables: list[npt.NDArray[Any]] = []
+        self._order: list[int] = []  # of the region's arguments among inputs, then tables
+        for argument in entry["arguments"]:
+            if "input" in argument:
+                self._order.append(place[argument["input"]])
+            else:
+                self._order.append(len(place) + len(self._tables))
+                self._tables.append(_table(folder, argument["table"]))
+        n_out = len(self._region.output_ranks)
+        self._results = [  # of the signature's outputs among the region's outputs, then inputs
+            (key, result["output"] if "output" in result else n_out + place[result["input"]])
+            for key, result in entry["results"].items()
+        ]
+        self._expected = _expected(self.inputs, self._order, self._region)
+
+    def __call__(self, **arrays: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+        """Run on arrays by input name; returns the outputs by name.
+
+        Arrays are copied only if they are not dense. Raises InvalidArgument, a ValueError, if they
+        do not fit, and SiriusError if this signature needs TensorFlow.
+        """
+        if self.reason is not None:
+            raise SiriusError(f"signature {self.name} needs TensorFlow: {self.reason}")
+        if arrays.keys() != self.inputs.keys():
+            raise InvalidArgument(self._wrong_names(arrays))
+        inputs = []
+        for name, dtype, rank in self._expected:
+            array = np.asarray(arrays[name], order="C")
+            if dtype is not None and (array.dtype != dtype or array.ndim != rank):
+                raise InvalidArgument(self._wrong_input(name, array))
+            inputs.append(array)
+        pool = [*inputs, *self._tables]
+        outputs = self._region.run([pool[i] for i in self._order], self._threads)
+        pool = [*outputs, *inputs]
+        return {key: pool[i] for key, i in self._results}
+
+    def _wrong_names(self, arrays: Mapping[str, object]) -> str:
+        parts = [
+            f"{what} {', '.join(sorted(names))}"
+            for what, names in (
+                ("missing", self.inputs.keys() - arrays.keys()),
+                ("unexpected", arrays.keys() - self.inputs.keys()),
+            )
+            if names
+        ]
+        return f"signature {self.name}: {'; '.join(parts)}"
+
+    def _wrong_input(self, name: str, array: npt.NDArray[Any]) -> str:
+        given = Spec(str(array.dtype), array.shape)
+        return f"signature {self.name}: input {name} must be {self.inputs[name]}, got {given}"
+
+
+class Model:
+    """A rewritten SavedModel whose regions are run without TensorFlow."""
+
+    def __init__(self, bundle: Bundle, folder: Path, threads: int) -> None:
+        manifest = bundle.manifest
+        if manifest.get("sirius") != MANIFEST_VERSION:
+            raise SiriusError(f"{bundle.path}: not the bundle of a model, or of another version")
+        self.bundle = bundle
+        self.signatures: Mapping[str, Signature] = MappingProxyType(
+            {
+                name: Signature(name, entry, bundle, folder, threads)
+                for name, entry in manifest["signatures"].items()
+            }
+        )
+        only = next(iter(self.signatures)) if len(self.signatures) == 1 else None
+        self._default = self.signatures.get(DEFAULT_SIGNATURE if only is None else only)
+
+    def __call__(self, **arrays: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+        """Call the default signature: serving_default, or the only one."""
+        if self._default is None:
+            names = ", ".join(sorted(self.signatures))
+            raise SiriusError(f"{self.bundle.path}: no default among the signatures: {names}")
+        return self._default(**arrays)
+
+
+def load(path: str | os.PathLike[str], threads: int = 0) -> Model:
+    """Load a rewritten SavedModel, or the bundle of one, to run it without TensorFlow.
+
+    A call takes at most `threads` workers (0: all that the process may use).
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Model(Bundle(path), path.absolute().parent.parent, threads)
+    bundles = sorted(path.glob("assets/*.sirius.so"))
+    if len(bundles) != 1:
+        found = "no bundle" if not bundles else f"{len(bundles)} bundles"
+        raise SiriusError(f"{path}: {found} in assets/; sirius_tf.optimize writes one")
+    return Model(Bundle(bundles[0]), path, threads)
+
+
+def _specs(entries: Mapping[str, Any]) -> Mapping[str, Spec]:
+    return MappingProxyType(
+        {
+            key: Spec(entry["dtype"], None if entry["shape"] is None else tuple(entry["shape"]))
+            for key, entry in entries.items()
+        }
+    )
+
+
+def _expected(
+    inputs: Mapping[str, Spec], order: list[int], region: Region
+) -> list[tuple[str, np.dtype[Any] | None, int | None]]:
+    """Name, dtype and rank of each input, as the region takes it; None is whatever comes."""
+    taken = dict(zip(order, zip(region.input_dtypes, region.input_ranks, strict=True), strict=True))
+    return [(name, *taken.get(i, (None, None))) for i, name in enumerate(inputs)]
+
+
+def _table(folder: Path, table: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Map a tensor of the checkpoint."""
+    file, shape = folder / table["file"], tuple(table["shape"])
+    try:
+        mapped = np.memmap(file, table["dtype"], "r", table["offset"], shape)
+    except (OSError, ValueError) as error:
+        raise SiriusError(f"cannot map the table {table['key']} from {file}: {error}") from error
+    return mapped.view(np.ndarray)  # a memmap's methods are slower
