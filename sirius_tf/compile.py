@@ -13,11 +13,13 @@ from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.registry import lower
+from sirius_tf.lower.simplify import simplify
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.storage import storage_maps, windows
+from sirius_tf.schedule.layout import lay_out
+from sirius_tf.schedule.storage import slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
@@ -28,6 +30,9 @@ def compile_program(program: Program, threads: int = 2, dump: Dump | None = None
     show = dump or (lambda stage, text: None)
     verify(program)
     show("program", printer.show(program))
+    program = lay_out(simplify(program))
+    verify(program)
+    show("simplified", printer.show(program))
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
@@ -38,9 +43,9 @@ def compile_program(program: Program, threads: int = 2, dump: Dump | None = None
     check_order(scop, schedule, flows)
     folded = windows(program, scop, root)
     check_reflow(scop, schedule, storage_maps(scop, folded))
-    kernel = Kernel(program, build_loops(scop, schedule), folded)
+    kernel = Kernel(program, build_loops(scop, schedule), folded, slots(program, root))
     show("loops", nest.show(kernel.nest))
-    show("c", print_run(kernel))
+    show("c", print_run(kernel, "v4"))
     return kernel
 
 

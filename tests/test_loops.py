@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sirius_tf.codegen.loops import build_loops
-from sirius_tf.codegen.nest import Block, Guard, Loop, LoopNest, Phase, Run, show
+from sirius_tf.codegen.nest import Block, Guard, Loop, LoopNest, Phase, Run, Tile, show
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Program
 from sirius_tf.poly.dependence import flow
@@ -32,7 +32,7 @@ def instances(nest: LoopNest, values: dict[str, int]) -> list[tuple[str, tuple[i
             return instances(taken, values) if taken else []
         case Block(parts):
             return [i for part in parts for i in instances(part, values)]
-        case Phase(body):
+        case Phase(body) | Tile(body):
             return instances(body, values)
         case Run(statement, iters):
             return [(statement, tuple(i.evaluate(values) for i in iters))]
@@ -41,13 +41,18 @@ def instances(nest: LoopNest, values: dict[str, int]) -> list[tuple[str, tuple[i
 def test_softmax_loops() -> None:
     assert show(loops(softmax())) == (
         "phase\n"
-        "  parallel for c0 in 0 .. M\n"
-        "    top[c0]\n"
-        "    parallel for c1 in 0 .. N\n"
-        "      raised[c0, c1]\n"
-        "    total[c0]\n"
-        "    parallel for c1 in 0 .. N\n"
-        "      share[c0, c1]\n"
+        "  parallel for c0 in 0 .. M by 8\n"
+        "    tile\n"
+        "      for c1 in c0 .. min(M, c0 + 8)\n"
+        "        top[c1]\n"
+        "      for c1 in c0 .. min(M, c0 + 8)\n"
+        "        for c2 in 0 .. N\n"
+        "          raised[c1, c2]\n"
+        "      for c1 in c0 .. min(M, c0 + 8)\n"
+        "        total[c1]\n"
+        "      for c1 in c0 .. min(M, c0 + 8)\n"
+        "        for c2 in 0 .. N\n"
+        "          share[c1, c2]\n"
     )
 
 

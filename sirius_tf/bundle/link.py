@@ -82,8 +82,8 @@ def link(
         units = [_Unit("tables", PRELUDE + _MEMORY + tables, ("-march=x86_64",))]
         for k in kernels:
             for isa in ISAS:
-                flags = (f"-march=x86_64_{isa}", f"-DSIRIUS_ISA={isa}")
-                units.append(_Unit(f"{k.program.name}_{isa}", PRELUDE + print_run(k), flags))
+                text = PRELUDE + print_run(k, isa)
+                units.append(_Unit(f"{k.program.name}_{isa}", text, (f"-march=x86_64_{isa}",)))
 
         def build(unit: _Unit) -> Path:
             source = folder / f"{unit.stem}.c"
@@ -100,7 +100,7 @@ def link(
 
 def _tables(kernels: Sequence[Kernel], data: Path, manifest: str, variables_hash: str) -> str:
     """The plans, and what the host reads: regions, weights, manifest."""
-    text, rows, offset = "#define SIRIUS_ISA v1\n", [], 0
+    text, rows, offset = "", [], 0
     for k in kernels:
         declared, row = _region(k, offset)
         text += print_plan(k) + declared

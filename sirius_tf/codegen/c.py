@@ -1,37 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoopNest -> C for one kernel: a `plan` and a `run` function (native/sirius_abi.h).
 
-Every statement is printed as scalar code. The outermost parallel loop of a phase that has an
-iteration for every worker is divided among them; a phase without one belongs to worker 0.
+A statement over its part of a tile is a function (codegen/leaf.py); equal ones are one function.
+The tiles of a phase are numbered and divided among the workers; a single tile is worker 0's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sirius_tf.codegen import scalar
-from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run
-from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, substitute
+from sirius_tf.codegen import leaf, scalar
+from sirius_tf.codegen.leaf import Leaf, Range, Window
+from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile
+from sirius_tf.errors import VerifyError
+from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.schedule.plan import PANEL, choose
 
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
-Window = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A program with its loops and with the slots kept of its temporaries (schedule/storage.py)."""
+    """A program with its loops, and where its temporaries are kept (schedule/storage.py)."""
 
     program: Program
     nest: LoopNest
     windows: Mapping[str, Window]
+    slots: Mapping[str, int]
 
 
-def print_run(kernel: Kernel, threads: int = 2) -> str:
-    """The SPMD function `<name>_run`, for one instruction set (macro SIRIUS_ISA names it)."""
-    return _Printer(kernel, threads).run()
+def print_run(kernel: Kernel, isa: str) -> str:
+    """The SPMD function `<name>_run_<isa>` and the leaves it calls."""
+    return _Printer(kernel, isa).run()
 
 
 def print_plan(kernel: Kernel) -> str:
@@ -67,9 +71,9 @@ def print_plan(kernel: Kernel) -> str:
     for number, output in enumerate(program.outputs):
         for axis, size in enumerate(output.shape):
             body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = [_bytes(kernel, t) for t in program.tensors if t.role == "temp"]
+    sizes = _slot_bytes(kernel)
     work = " + ".join(_points(s) for s in program.statements) or "0"
-    body.append(f"*workspace_bytes = {' + '.join(sizes) or '0'};")
+    body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
     body += [f"*work = {work};", "(void)in; (void)threads; (void)params; (void)error;", "return 0;"]
     head = (
         f"int32_t {program.name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,\n"
@@ -116,19 +120,38 @@ def _bytes(kernel: Kernel, t: Tensor) -> str:
     return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 
+def _slot_bytes(kernel: Kernel) -> list[str]:
+    """C of the size of each slot: that of its largest tensor."""
+    members: dict[int, list[str]] = {}
+    for name, slot in kernel.slots.items():
+        members.setdefault(slot, []).append(_bytes(kernel, kernel.program.tensor[name]))
+    return [_nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
+
+
+def _nested(function: str, texts: list[str]) -> str:
+    result = texts[0]
+    for text in texts[1:]:
+        result = f"sirius_{function}_i64({result}, {text})"
+    return result
+
+
 def _points(s: Statement) -> str:
     return " * ".join(f"({scalar.index(i.extent)})" for i in s.all_iters) or "1"
 
 
 class _Printer:
-    def __init__(self, kernel: Kernel, threads: int) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: Kernel, isa: str) -> None:
+        self.kernel, self.isa = kernel, isa
         self.program = kernel.program
         self.statements = {s.name: s for s in kernel.program.statements}
-        self.threads = threads
+        self.plans = {s.name: choose(kernel.program, s) for s in kernel.program.statements}
+        self.functions: dict[str, str] = {}  # text of a leaf -> its name
+        self.clusters = 0  # of the phase so far
+        self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     def run(self) -> str:
-        lines = [f"void SIRIUS_NAME({self.program.name}_run)(SiriusCall *call, int32_t worker) {{"]
+        name = f"{self.program.name}_run_{self.isa}"
+        lines = [f"void {name}(SiriusCall *call, int32_t worker) {{"]
         for k, p in enumerate(self.program.params):
             lines.append(f"  const int64_t {p.name} = call->params[{k}];")
         lines += [f"  {line}" for line in self.arrays()]
@@ -136,14 +159,20 @@ class _Printer:
         names = [p.name for p in self.program.params]
         names += [t.name for t in self.program.tensors] + ["worker"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
-        return "\n".join([*lines, "}", ""])
+        leaves = [
+            f"static __attribute__((noinline)) void {name}{text}\n\n"
+            for text, name in self.functions.items()
+        ]
+        return "".join(leaves) + "\n".join([*lines, "}", ""])
 
     def arrays(self) -> list[str]:
-        """A pointer for every tensor; temporaries lie one after the other in the workspace."""
+        """A pointer for every tensor; the slots lie one after the other in the workspace."""
         inputs = {n: k for k, n in enumerate(self.program.inputs)}
         outputs = {o.tensor: k for k, o in enumerate(self.program.outputs)}
         offsets = weight_offsets(self.program)
         lines = ["char *workspace = call->workspace;"]
+        for k, size in enumerate(_slot_bytes(self.kernel)):
+            lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
         for t in self.program.tensors:
             c_type = scalar.TYPES[t.dtype]
             if t.role == "input":
@@ -154,105 +183,191 @@ class _Printer:
                 where = f"(call->weights + {offsets[t.name]})"
                 lines.append(f"const {c_type} *{t.name} = (const {c_type} *){where};")
             else:
-                lines.append(f"{c_type} *{t.name} = ({c_type} *)workspace;")
-                lines.append(f"workspace += {_bytes(self.kernel, t)};")
+                lines.append(f"{c_type} *{t.name} = ({c_type} *)slot{self.kernel.slots[t.name]};")
         return [*lines, "(void)workspace;"]
 
-    def node(self, nest: LoopNest, pad: str, divide: bool = False) -> list[str]:
+    # Loops
+
+    def node(self, nest: LoopNest, pad: str) -> list[str]:
+        """Outside of phases: what every worker runs."""
         match nest:
             case Block(parts):
-                return [line for part in parts for line in self.node(part, pad, divide)]
+                return [line for part in parts for line in self.node(part, pad)]
             case Phase(body):
-                if _divisible(body):
-                    lines = self.node(body, pad, divide=True)
-                else:
-                    lines = [f"{pad}if (worker == 0) {{", *self.node(body, pad + "  "), f"{pad}}}"]
-                return [*lines, f"{pad}sirius_barrier(call);"]
+                self.clusters = 0
+                return [*self.spread(body, pad), f"{pad}sirius_barrier(call);"]
             case Loop():
-                return self.loop(nest, pad, divide)
-            case Guard(conditions, body, otherwise):
-                test = " && ".join(f"{scalar.index(c)} >= 0" for c in conditions)
-                lines = [f"{pad}if ({test}) {{", *self.node(body, pad + "  "), f"{pad}}}"]
-                if otherwise:
-                    lines += [f"{pad}else {{", *self.node(otherwise, pad + "  "), f"{pad}}}"]
-                return lines
-            case Run(statement, iters):
-                return [pad + line for line in self.statement(statement, iters)]
+                return self.loop(nest, pad, self.node)
+            case Guard():
+                return self.guard(nest, pad, self.node)
+        raise VerifyError(f"a statement outside of every phase: {nest}")
 
-    def loop(self, loop: Loop, pad: str, divide: bool) -> list[str]:
-        here = divide and loop.parallel and self.enough(loop)
-        inner = divide and not here and isinstance(loop.body, Loop) and loop.body.parallel
-        if divide and not here and not inner:
-            here = True
+    def loop(self, loop: Loop, pad: str, print_body: _Print) -> list[str]:
         first, end = _bound("max", loop.lower), _bound("min", loop.upper)
-        lines = []
-        if here:
-            lines.append(f"{pad}const int64_t {loop.var}_n = {end} - ({first});")
-            share = f"{loop.var}_n * %s / call->threads"
-            end = f"({first}) + {share % '(worker + 1)'}"
-            first = f"({first}) + {share % 'worker'}"
-        lines.append(
-            f"{pad}for (int64_t {loop.var} = {first}; {loop.var} < {end}; "
-            f"{loop.var} += {loop.step}) {{"
+        head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
+        return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
+
+    def guard(self, guard: Guard, pad: str, print_body: _Print) -> list[str]:
+        test = " && ".join(f"{scalar.index(c)} >= 0" for c in guard.conditions)
+        lines = [f"{pad}if ({test}) {{", *print_body(guard.body, pad + "  "), f"{pad}}}"]
+        if guard.otherwise:
+            lines += [f"{pad}else {{", *print_body(guard.otherwise, pad + "  "), f"{pad}}}"]
+        return lines
+
+    def spread(self, nest: LoopNest, pad: str) -> list[str]:
+        """The tiles of a phase: those of rectangular loops are numbered, and divided.
+
+        Each cluster of a phase starts with another worker, so that single tiles spread too.
+        """
+        match nest:
+            case Block(parts):
+                return [line for part in parts for line in self.spread(part, pad)]
+            case Guard():
+                return self.guard(nest, pad, self.spread)
+            case Tile(body):
+                test = f"if ({self.next_worker()} == 0) {{"
+                return [pad + test, *self.tile(body, pad + "  "), f"{pad}}}"]
+            case Loop():
+                return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
+        raise VerifyError(f"a phase without a tile: {nest}")
+
+    def numbered(self, outermost: Loop, pad: str) -> list[str]:
+        loops, bound = list[Loop](), set[str]()
+        nest: LoopNest = outermost
+        while isinstance(nest, Loop) and not bound & _bound_names(nest):
+            loops.append(nest)
+            bound.add(nest.var)
+            self.multiples[nest.var] = _multiple(nest)
+            nest = nest.body
+        lines, total = list[str](), list[str]()
+        for loop in loops:
+            first, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            lines.append(f"{pad}const int64_t {loop.var}_0 = {first};")
+            count = f"({end} - {loop.var}_0 + {loop.step - 1}) / {loop.step}"
+            lines.append(f"{pad}const int64_t {loop.var}_n = sirius_max_i64({count}, 0);")
+            total.append(f"{loop.var}_n")
+        lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
+        lines.append(f"{pad}const int64_t mine = {self.next_worker()};")
+        head = "for (int64_t tile = tiles * mine / call->threads; "
+        lines.append(f"{pad}{head}tile < tiles * (mine + 1) / call->threads; ++tile) {{")
+        for k, loop in reversed(list(enumerate(loops))):
+            inner = total[k + 1 :]
+            number = f"tile / ({' * '.join(inner)})" if inner else "tile"
+            number = f"{number} % {loop.var}_n" if k else number
+            value = f"{loop.var}_0 + {number} * {loop.step}"
+            lines.append(f"{pad}  const int64_t {loop.var} = {value};")
+        return [*lines, *self.inside(nest, pad + "  "), f"{pad}}}"]
+
+    def next_worker(self) -> str:
+        self.clusters += 1
+        return f"(worker + {self.clusters - 1}) % call->threads" if self.clusters > 1 else "worker"
+
+    def inside(self, nest: LoopNest, pad: str) -> list[str]:
+        """Loops of a phase that are not numbered, down to the tile."""
+        match nest:
+            case Tile(body):
+                return self.tile(body, pad)
+            case Loop():
+                return self.loop(nest, pad, self.inside)
+            case Guard():
+                return self.guard(nest, pad, self.inside)
+            case Block(parts):
+                return [line for part in parts for line in self.inside(part, pad)]
+        raise VerifyError(f"a phase without a tile: {nest}")
+
+    # Leaves
+
+    def tile(self, nest: LoopNest, pad: str) -> list[str]:
+        """One statement after the other."""
+        match nest:
+            case Block(parts):
+                return [line for part in parts for line in self.tile(part, pad)]
+            case Guard():
+                return self.guard(nest, pad, self.tile)
+            case Run():
+                return [pad + self.call(nest, [])]
+            case Loop():
+                chain, inner = _chain(nest)
+                if isinstance(inner, Run) and _is_box(chain, inner):
+                    return [pad + self.call(inner, chain)]
+                return self.loop(nest, pad, self.tile)
+        raise VerifyError(f"not part of a tile: {nest}")
+
+    def call(self, run: Run, chain: list[Loop]) -> str:
+        """The call of the function of a leaf."""
+        s = self.statements[run.statement]
+        iters = {i.name: v for i, v in zip(s.iters, run.iters, strict=True)}
+        loops = {loop.var: loop for loop in chain}
+        passed: dict[str, str] = {}
+        box = []
+        for name, value in iters.items():
+            loop = loops.get(str(value))
+            if loop is None:
+                passed[name] = scalar.index(value)
+                continue
+            box.append(self.range(name, loop))
+            low, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
+        function = leaf.print_leaf(
+            self.program,
+            Leaf(s, tuple(box)),
+            self.plans[s.name],
+            self.kernel.windows,
+            leaf.ISAS[self.isa],
         )
-        lines += [*self.node(loop.body, pad + "  ", inner), f"{pad}}}"]
-        return [f"{pad}{{", *lines, f"{pad}}}"] if here else lines
+        name = self.functions.setdefault(
+            function.text, f"{self.program.name}_{self.isa}_leaf{len(self.functions)}"
+        )
+        integers = [passed.get(n, n) for n in function.integers]
+        return f"{name}({', '.join(['call', *function.tensors, *integers])}); /* {s.name} */"
 
-    def enough(self, loop: Loop) -> bool:
-        """The loop has an iteration for every worker at the sizes of the samples."""
-        hints = self.program.hints
-        try:
-            return loop.upper.terms[0].evaluate(hints) >= self.threads
-        except KeyError:  # the bound of a loop inside another
-            return True
-
-    def statement(self, name: str, values: tuple[Affine, ...]) -> list[str]:
-        s = self.statements[name]
-        point = {i.name: v for i, v in zip(s.iters, values, strict=True)}
-        local: dict[str, Affine] = {}
-        if s.reduce:
-            local = {i.name: symbol(f"r_{i.name}") for i in s.reduce.iters}
-        value = scalar.expression(substitute(s.value, {**point, **local}), self.address, {})
-        target = self.element(s.target, tuple(i.substitute(point) for i in s.index))
-        if not s.reduce:
-            return [f"{target} = {value};"]
-        dtype = self.program.tensor[s.target].dtype
-        c_type = scalar.TYPES[dtype]
-        lines = [f"{{ {c_type} sum = {scalar.identity(s.reduce.op, dtype)};"]
-        for i in s.reduce.iters:
-            lines.append(
-                f"for (int64_t r_{i.name} = 0; r_{i.name} < {scalar.index(i.extent)}; ++r_{i.name})"
-            )
-        combined = scalar.apply(s.reduce.op, ["sum", value], dtype)
-        return [*lines, f"  sum = {combined};", f"{target} = sum; }}"]
-
-    def address(self, load: Load) -> str:
-        return self.element(
-            load.tensor,
-            tuple(
-                i if isinstance(i, Affine) else scalar.expression(i, self.address, {})
-                for i in load.index
-            ),
+    def range(self, name: str, loop: Loop) -> Range:
+        low, high = loop.lower.terms, loop.upper.terms
+        only = low[0] if len(low) == 1 else None
+        known = only is not None and len(high) == 1 and (high[0] - only).is_const
+        aligned = only is not None and _divides(PANEL, only, self.multiples)
+        return Range(
+            name,
+            only.const if only is not None and only.is_const else None,
+            (high[0] - only).const if known and only is not None else None,
+            aligned,
         )
 
-    def element(self, tensor: str, index: tuple[Affine | str, ...]) -> str:
-        t = self.program.tensor[tensor]
-        slots = self.kernel.windows.get(tensor, (None,) * len(index))
-        kept: list[Affine | str] = []
-        shape: list[Affine] = []
-        for i, extent, slot in zip(index, t.shape, slots, strict=True):
-            kept.append(i if slot is None or isinstance(i, str) else i % slot)
-            shape.append(extent if slot is None else affine(slot))
-        return f"{tensor}[{scalar.flat(kept, shape)}]"
+
+_Print = Callable[[LoopNest, str], list[str]]
 
 
-def _divisible(body: LoopNest) -> bool:
-    return isinstance(body, Loop) and body.parallel
+def _chain(nest: LoopNest) -> tuple[list[Loop], LoopNest]:
+    loops = []
+    while isinstance(nest, Loop):
+        loops.append(nest)
+        nest = nest.body
+    return loops, nest
+
+
+def _is_box(chain: list[Loop], run: Run) -> bool:
+    """Every loop is one iterator of the statement, and no bound depends on another of them."""
+    names = {loop.var for loop in chain}
+    if any(names & _bound_names(loop) or loop.step != 1 for loop in chain):
+        return False
+    used = [v for v in run.iters if names & set(v.names())]
+    return sorted(map(str, used)) == sorted(names)
+
+
+def _bound_names(loop: Loop) -> set[str]:
+    return {n for t in (*loop.lower.terms, *loop.upper.terms) for n in t.names()}
+
+
+def _multiple(loop: Loop) -> int:
+    """What every value of a loop's variable is a multiple of."""
+    start = loop.lower.terms[0]
+    return math.gcd(loop.step, start.const) if loop.lower.terms == (affine(start.const),) else 1
+
+
+def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
+    parts = [c * (multiples.get(k, 1) if isinstance(k, str) else 1) for k, c in value.terms]
+    return all(p % number == 0 for p in (*parts, value.const))
 
 
 def _bound(function: str, bound: Bound) -> str:
-    texts = [scalar.index(t) for t in bound.terms]
-    result = texts[0]
-    for text in texts[1:]:
-        result = f"sirius_{function}_i64({result}, {text})"
-    return result
+    return _nested(function, [scalar.index(t) for t in bound.terms])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import islpy as isl
 
-from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run
+from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.poly.scop import Scop
@@ -16,7 +16,7 @@ _OP = isl.ast_expr_op_type
 
 
 def build_loops(scop: Scop, schedule: isl.Schedule) -> LoopNest:
-    """The loops that run `schedule`; a loop of a coincident member inside a phase is parallel."""
+    """The loops that run `schedule`; the loops between a phase and its tile are parallel."""
     builder = isl.AstBuild.from_context(scop.context)
     return _node(builder.node_from_schedule(schedule), in_phase=False)
 
@@ -35,8 +35,9 @@ def _node(node: isl.AstNode, in_phase: bool) -> LoopNest:
         parts = [children.get_at(k) for k in range(children.n_ast_node())]
         return Block(tuple(_node(part, in_phase) for part in parts))
     if kind == _NODE.mark:
-        body = _node(node.mark_get_node(), in_phase or node.mark_get_id().get_name() == "phase")
-        return Phase(body) if node.mark_get_id().get_name() == "phase" else body
+        is_phase = node.mark_get_id().get_name() == "phase"
+        body = _node(node.mark_get_node(), in_phase=is_phase)
+        return Phase(body) if is_phase else Tile(body)
     if kind == _NODE.user:
         call = node.user_get_expr()
         count = call.get_op_n_arg()

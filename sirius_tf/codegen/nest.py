@@ -3,8 +3,10 @@
 
 Loop t = 0 .. T
     Phase
-        parallel Loop b = 0 .. B
-            Run cell[t, b]
+        parallel Loop b = 0 .. B by 8
+            Tile
+                Loop i = b .. min(B, b + 8)
+                    Run cell[t, i]
 """
 
 from __future__ import annotations
@@ -57,6 +59,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """What one worker runs at one point of the parallel loops around it."""
+
+    body: LoopNest
+
+
+@dataclass(frozen=True)
 class Run:
     """One instance of a statement: the values of its iterators."""
 
@@ -64,7 +73,7 @@ class Run:
     iters: tuple[Affine, ...]
 
 
-LoopNest = Loop | Guard | Block | Phase | Run
+LoopNest = Loop | Guard | Block | Phase | Tile | Run
 
 
 def show(nest: LoopNest, depth: int = 0) -> str:
@@ -84,6 +93,8 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             return "".join(show(part, depth) for part in parts)
         case Phase(body):
             return f"{pad}phase\n" + show(body, depth + 1)
+        case Tile(body):
+            return f"{pad}tile\n" + show(body, depth + 1)
         case Run(statement, iters):
             return f"{pad}{statement}[{', '.join(map(str, iters))}]\n"
 

@@ -26,9 +26,6 @@ PRELUDE = """\
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
 #include "sirius_math.h"
-#define SIRIUS_NAME_(name, isa) name##_##isa
-#define SIRIUS_NAME_OF(name, isa) SIRIUS_NAME_(name, isa)
-#define SIRIUS_NAME(name) SIRIUS_NAME_OF(name, SIRIUS_ISA)
 #define HELPER static inline __attribute__((unused))
 HELPER int64_t sirius_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 HELPER int64_t sirius_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }

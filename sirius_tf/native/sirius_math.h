@@ -39,6 +39,7 @@ typedef float sr_f32 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef double sr_f64 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef int32_t sr_i32 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef int64_t sr_i64 __attribute__((ext_vector_type(SIRIUS_LANES)));
+typedef uint8_t sr_u8 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef uint32_t sr_u32 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef uint64_t sr_u64 __attribute__((ext_vector_type(SIRIUS_LANES)));
 /* A mask is what a comparison gives: all ones or zero in each lane, and `mask ? a : b` selects. */
@@ -78,7 +79,29 @@ SR_MEMORY(f32, float, sr_f32)
 SR_MEMORY(f64, double, sr_f64)
 SR_MEMORY(i32, int32_t, sr_i32)
 SR_MEMORY(i64, int64_t, sr_i64)
+SR_MEMORY(u8, uint8_t, sr_u8)
 #undef SR_MEMORY
+
+/* Lanes `step` elements apart; lanes from n on are neither read nor written, and load as zero. */
+#define SR_STRIDED(suffix, type, vector)                                                                     \
+    SR_FN vector sr_strided_##suffix(const type *p, int64_t step, int n) {                                   \
+        vector v = (vector)0;                                                                                \
+        for (int i = 0; i < n; i++) v[i] = p[i * step];                                                      \
+        return v;                                                                                            \
+    }                                                                                                        \
+    SR_FN void sr_scatter_##suffix(type *p, int64_t step, int n, vector v) {                                 \
+        for (int i = 0; i < n; i++) p[i * step] = v[i];                                                      \
+    }
+SR_STRIDED(f32, float, sr_f32)
+SR_STRIDED(f64, double, sr_f64)
+SR_STRIDED(i32, int32_t, sr_i32)
+SR_STRIDED(i64, int64_t, sr_i64)
+SR_STRIDED(u8, uint8_t, sr_u8)
+#undef SR_STRIDED
+
+/* A bool is a byte in memory and a mask in registers. */
+SR_FN sr_m32 sr_mask_u8(sr_u8 bytes) { return __builtin_convertvector(bytes, sr_i32) != 0; }
+SR_FN sr_u8 sr_bytes_u8(sr_m32 mask) { return __builtin_convertvector(mask & 1, sr_u8); }
 
 SR_FN sr_f32 sr_load(const float *p) { return sr_load_f32(p); }
 SR_FN void sr_store(float *p, sr_f32 v) { sr_store_f32(p, v); }

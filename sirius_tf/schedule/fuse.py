@@ -3,7 +3,7 @@
 
     schedule(statements) = for each strongly connected component, in topological order:
         a recurrence             ->  loop over its graph loop: schedule(its statements, inside)
-        runs of single statements -> convex clusters; each one is a phase:
+        runs of single statements -> convex clusters, those of one depth in one phase; a cluster:
                                      parallel loops all its statements share: sequence of statements
 
 No ILP: two loops fuse where every dependence between them stays within one iteration.
@@ -11,7 +11,7 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -21,13 +21,13 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.schedule.plan import choose, work
+from sirius_tf.schedule.tile import Loop, tile_sizes
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
 # A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
 WORTH_A_BARRIER = 4096
-
-Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def fuse(program: Program, flows: Sequence[Flow], threads: int) -> Node:
 
 class _Fuser:
     def __init__(self, program: Program, threads: int) -> None:
+        self.program = program
         self.statements = {s.name: s for s in program.statements}
+        self.plans = {s.name: choose(program, s) for s in program.statements}
         self.hints = program.hints
         self.threads = threads
 
@@ -87,8 +89,42 @@ class _Fuser:
     def phases(
         self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
-        """Clusters of statements that are in topological order, each as a phase."""
-        return [self.phase(c, entered) for c in self.clusters(names, flows, entered)]
+        """Clusters of statements, as few phases as their dependences allow."""
+        clusters = self.clusters(self.light_first(names, flows), flows, entered)
+        level: dict[str, int] = {}
+        for c in clusters:
+            sources = {f.source for f in flows if f.sink in c.statements} - set(c.statements)
+            here = 1 + max((level[s] for s in sources if s in level), default=-1)
+            level |= dict.fromkeys(c.statements, here)
+        return [
+            self.phase([c for c in clusters if level[c.statements[0]] == k], entered)
+            for k in sorted(set(level.values()))
+        ]
+
+    def light_first(self, names: Sequence[str], flows: Sequence[Flow]) -> list[str]:
+        """Topological order in which what a statement needs with least work comes first.
+
+        What needs most comes right before the statement, whose cluster it can then still join.
+        """
+        feeding: dict[str, list[str]] = {n: [] for n in names}
+        for f in flows:
+            if f.sink in feeding and f.source in feeding and f.source != f.sink:
+                feeding[f.sink].append(f.source)
+        depth: dict[str, int] = {}
+        for n in names:  # which are in some topological order
+            depth[n] = work(self.statements[n], self.hints)
+            depth[n] += max((depth[s] for s in feeding[n]), default=0)
+        order: dict[str, None] = {}
+        stack = [(n, False) for n in reversed(names)]
+        while stack:
+            name, ready = stack.pop()
+            if ready:
+                order[name] = None
+            elif name not in order:
+                stack.append((name, True))
+                later = sorted(set(feeding[name]), key=lambda s: (-depth[s], s))
+                stack += [(s, False) for s in later if s not in order]
+        return list(order)
 
     def clusters(
         self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
@@ -128,19 +164,35 @@ class _Fuser:
                 loops.append({**loop, name: match})
         return Cluster((*cluster.statements, name), tuple(loops))
 
-    def phase(self, cluster: Cluster, entered: frozenset[str]) -> Filter:
-        """Parallel shared loops: in sequence, each statement under the rest of its loops."""
+    def phase(self, clusters: Sequence[Cluster], entered: frozenset[str]) -> Filter:
+        """Clusters that do not depend on each other, between two barriers."""
+        parts = tuple(Filter(c.statements, self.tiles(c, entered)) for c in clusters)
+        names = tuple(n for c in clusters for n in c.statements)
+        body = parts[0].child if len(parts) == 1 else InOrder(parts)
+        return Filter(names, Mark("phase", body))
+
+    def tiles(self, cluster: Cluster, entered: frozenset[str]) -> Node:
+        """Parallel loops over tiles: in sequence, each statement over its part of a tile.
+
+        before   parallel b, n:  S[b, n]; R[b, n]
+        after    parallel b by 8, n by 32:  S[8 x 32 points]; R[8 x 32 points]
+        """
+        loops = cluster.loops
+        sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.threads)
         children = []
         for name in cluster.statements:
-            done = {loop[name] for loop in cluster.loops}
-            rest = [i for i in self._free(name, entered) if i.name not in done]
+            whole = {loop[name] for loop, size in zip(loops, sizes, strict=True) if size == 1}
+            rest = [i for i in self._free(name, entered) if i.name not in whole]
             point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
             children.append(Filter((name,), point if rest else None))
-        body: Node = InOrder(tuple(children))
-        if cluster.loops:
-            members = tuple({s: symbol(i) for s, i in loop.items()} for loop in cluster.loops)
-            body = Band(members, body, (True,) * len(members), permutable=True)
-        return Filter(cluster.statements, Mark("phase", body))
+        body: Node = Mark("tile", InOrder(tuple(children)))
+        if not loops:
+            return body
+        members = tuple(
+            {s: symbol(i) // size * size for s, i in loop.items()}
+            for loop, size in zip(loops, sizes, strict=True)
+        )
+        return Band(members, body, (True,) * len(members), permutable=True)
 
     def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:
         return [i for i in self.statements[name].iters if i.name not in entered]

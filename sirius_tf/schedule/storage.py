@@ -10,10 +10,12 @@ found after those before it (Lefebvre and Feautrier 1998, "successive modulo").
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import islpy as isl
 
 from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.expr import loads
 from sirius_tf.ir.program import Program
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
@@ -53,9 +55,37 @@ def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
     found = {}
     for tensor in program.tensors:
         if tensor.role == "temp" and tensor.name in scop.shapes:
-            window = _window(scop, times, tensor.name)
+            window = _smaller(_window(scop, times, tensor.name), tensor.shape)
             if any(w is not None for w in window):
                 found[tensor.name] = window
+    return found
+
+
+def slots(program: Program, root: Node) -> dict[str, int]:
+    """A number per temporary; those that share one are never alive in the same phase.
+
+    Life is counted in children of the outermost sequence: all of a loop is one of them.
+    """
+    when = {s: int(time[0].const) for s, time in phase_times(root).items()}
+    life: dict[str, tuple[int, int]] = {}
+    for s in program.statements:
+        for name in {s.target, *(load.tensor for load in loads(s.value))}:
+            first, last = life.get(name, (when[s.name], when[s.name]))
+            life[name] = (min(first, when[s.name]), max(last, when[s.name]))
+    ends: list[int] = []  # of the last tensor in each slot
+    sizes: list[int] = []
+    found: dict[str, int] = {}
+    temps = [t for t in program.tensors if t.role == "temp" and t.name in life]
+    for t in sorted(temps, key=lambda t: life[t.name]):
+        size = prod(e.evaluate(program.hints) for e in t.shape)
+        free = [k for k, end in enumerate(ends) if end < life[t.name][0]]
+        if not free:
+            free = [len(ends)]
+            ends.append(0)
+            sizes.append(size)
+        best = min(free, key=lambda k: (abs(sizes[k] - size), k))
+        found[t.name], ends[best] = best, life[t.name][1]
+        sizes[best] = max(sizes[best], size)
     return found
 
 
@@ -101,6 +131,14 @@ def _window(scop: Scop, times: Mapping[str, isl.Map], tensor: str) -> Window:
         # elements that differ here have slots of their own now
         deltas = deltas.fix_val(isl.dim_type.set, k, isl.Val(0))
     return tuple(window)
+
+
+def _smaller(window: Window, shape: tuple[Affine, ...]) -> Window:
+    """The window without what is no less than all of a dimension."""
+    return tuple(
+        None if w is not None and extent.is_const and w >= extent.const else w
+        for w, extent in zip(window, shape, strict=True)
+    )
 
 
 def _touched(

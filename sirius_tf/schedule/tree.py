@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import islpy as isl
 
-from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.poly.isl import union_set
 from sirius_tf.poly.scop import Scop
 
@@ -116,8 +116,10 @@ def show(node: Node | None, depth: int = 0) -> str:
             text = ""
             for k, member in enumerate(members):
                 kind = "parallel" if coincident and coincident[k] else "loop"
-                values = ", ".join(f"{s}: {v}" for s, v in member.items())
-                text += f"{pad}{kind} {values}\n"
+                size = _tile_size(next(iter(member.values())))
+                by = f" by {size}" if size > 1 else ""
+                values = ", ".join(f"{s}: {_untiled(v, size)}" for s, v in member.items())
+                text += f"{pad}{kind} {values}{by}\n"
             return text + show(child, depth + 1)
         case Filter(statements, child):
             return f"{pad}{', '.join(statements)}\n" + show(child, depth + 1)
@@ -125,3 +127,16 @@ def show(node: Node | None, depth: int = 0) -> str:
             return f"{pad}# {name}\n" + show(child, depth)
         case Sequence(children):
             return f"{pad}in sequence\n" + "".join(show(c, depth + 1) for c in children)
+
+
+def _tile_size(value: Affine) -> int:
+    """d where the value is d * floor(x / d), else 1."""
+    match value.terms:
+        case ((FloorDiv(_, divisor), coefficient),) if divisor == coefficient and not value.const:
+            return divisor
+    return 1
+
+
+def _untiled(value: Affine, size: int) -> Affine:
+    key = value.terms[0][0] if size > 1 else None
+    return key.numerator if isinstance(key, FloorDiv) else value

@@ -126,12 +126,18 @@ def check_reflow(scop: Scop, schedule: isl.Schedule, storage: Mapping[str, isl.M
     and compares it, access by access, with `write . read^-1`. VerifyError names a read and the
     instance that spoiled, or never filled, its cell.
     """
-    order = schedule.get_map()
-    stores = union_map(_keep(write, storage) for write in scop.writes.values())
+    order = {m.get_tuple_name(isl.dim_type.in_): m for m in maps(schedule.get_map())}
+    stores: dict[str, dict[str, isl.Map]] = {}  # of each memory, by statement
+    for s, write in scop.writes.items():
+        kept = _keep(write, storage)
+        stores.setdefault(kept.get_tuple_name(isl.dim_type.out), {})[s] = kept
     for sink, reads in scop.reads.items():
         for read in reads:
-            info = isl.UnionAccessInfo.from_sink(isl.UnionMap.from_map(_keep(read, storage)))
-            info = info.set_must_source(stores).set_schedule_map(order)
+            kept = _keep(read, storage)
+            into = stores[kept.get_tuple_name(isl.dim_type.out)]
+            info = isl.UnionAccessInfo.from_sink(isl.UnionMap.from_map(kept))
+            info = info.set_must_source(union_map(into.values()))
+            info = info.set_schedule_map(union_map(order[s] for s in {sink, *into}))
             actual = info.compute_flow().get_must_dependence()
             wanted = union_map(w.apply_range(read.reverse()) for w in _writers(scop, read))
             if actual.is_equal(wanted):

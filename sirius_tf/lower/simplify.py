@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Program -> equal Program with less in it: classical whole-program optimizations.
+
+    y[i] = relu(x[i]);  z[i] = y[i] + 1        ->  z[i] = relu(x[i]) + 1           inlining
+    s[c] * rsqrt(v[c] + eps),  s and v constant  ->  f[c], computed here           folding
+    out[i] = y[i]                              ->  y is the output                 forwarding
+
+No floating-point operation is reordered; a division by a power of two becomes a product, exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+
+from sirius_tf.ir import interp
+from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
+from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
+
+LARGEST_EXPRESSION = 96  # nodes; inlining stops there
+LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
+MOST_POINTS = 1 << 26  # evaluated for a folded constant
+
+
+def simplify(program: Program) -> Program:
+    """The program after forwarding, folding, sharing and inlining, until nothing changes."""
+    program = _map_values(_unify_sizes(program), lambda s: rewrite(s.value, _reciprocal))
+    program = _forward_outputs(program)
+    while True:
+        before = program
+        program = _inline(_share(_fold_subtrees(_fold_tensors(program))))
+        program = _drop_dead(_forward_outputs(program))
+        if program.statements == before.statements:
+            return program
+
+
+def points(iters: Iterable[Iter], hints: Mapping[str, int]) -> int:
+    """Size of a box on the sample inputs."""
+    return math.prod(i.extent.evaluate(hints) for i in iters)
+
+
+class _Uses:
+    """Who defines and who reads each tensor."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    @cached_property
+    def writers(self) -> dict[str, list[Statement]]:
+        found: dict[str, list[Statement]] = {}
+        for s in self.program.statements:
+            found.setdefault(s.target, []).append(s)
+        return found
+
+    @cached_property
+    def readers(self) -> dict[str, list[Statement]]:
+        found: dict[str, list[Statement]] = {}
+        for s in self.program.statements:
+            for name in dict.fromkeys(load.tensor for load in loads(s.value)):
+                found.setdefault(name, []).append(s)
+        return found
+
+    @cached_property
+    def definitions(self) -> dict[str, Statement]:
+        """The statement of each temporary that a single one defines as a function of its index."""
+        return {
+            name: only[0]
+            for name, only in self.writers.items()
+            if len(only) == 1 and self.program.tensor[name].role == "temp" and self._whole(only[0])
+        }
+
+    def _whole(self, s: Statement) -> bool:
+        shape = self.program.tensor[s.target].shape
+        own = tuple(symbol(i.name) for i in s.iters)
+        return s.index == own and tuple(i.extent for i in s.iters) == shape
+
+
+def _map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:
+    return replace(program, statements=tuple(replace(s, value=fn(s)) for s in program.statements))
+
+
+def _unify_sizes(program: Program) -> Program:
+    """Sizes that a check on entry makes equal get one name."""
+    order = {p.name: k for k, p in enumerate(program.params)}
+    same: dict[str, Affine] = {}
+    for check in program.checks:
+        match check.condition:
+            case Call("eq", (Index(a, _), Index(b, _)), _):
+                a, b = a.substitute(same), b.substitute(same)
+                names = [s for s in (a, b) if s.terms and s == symbol(str(s.terms[0][0]))]
+                old = max(names, key=lambda s: order.get(str(s), -1), default=None)
+                if old is None or a == b or str(old) not in order:
+                    continue
+                renamed = {str(old): b if old == a else a}
+                same = {n: s.substitute(renamed) for n, s in same.items()} | renamed
+    tensors = tuple(
+        replace(t, shape=tuple(e.substitute(same) for e in t.shape)) for t in program.tensors
+    )
+    statements = tuple(_resized(s, same) for s in program.statements)
+    return replace(program, tensors=tensors, statements=statements)
+
+
+def _resized(s: Statement, same: Mapping[str, Affine]) -> Statement:
+    def box(iters: tuple[Iter, ...]) -> tuple[Iter, ...]:
+        return tuple(replace(i, extent=i.extent.substitute(same)) for i in iters)
+
+    return replace(
+        s,
+        iters=box(s.iters),
+        index=tuple(i.substitute(same) for i in s.index),
+        value=substitute(s.value, same),
+        reduce=replace(s.reduce, iters=box(s.reduce.iters)) if s.reduce else None,
+    )
+
+
+def _reciprocal(expr: Expr) -> Expr | None:
+    match expr:
+        case Call("div", (x, Const(value)), dtype) if dtype.startswith("float") and value:
+            if math.frexp(abs(float(value)))[0] == 0.5:
+                return Call("mul", (x, Const(1.0 / float(value), dtype)), dtype)
+    return None
+
+
+# Outputs
+
+
+def _forward_outputs(program: Program) -> Program:
+    """A temporary that is copied to an output as it is becomes the output."""
+    uses = _Uses(program)
+    for s in program.statements:
+        target, value = program.tensor[s.target], s.value
+        if target.role != "output" or s.reduce or not isinstance(value, Load):
+            continue
+        source = program.tensor[value.tensor]
+        if value.index != s.index or source.role != "temp" or source.shape != target.shape:
+            continue
+        if len(uses.writers[s.target]) == 1 and s.target not in uses.readers:
+            kept = tuple(other for other in program.statements if other is not s)
+            return _forward_outputs(_renamed(replace(program, statements=kept), source, target))
+    return program
+
+
+def _renamed(program: Program, old: Tensor, new: Tensor) -> Program:
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, index, dtype) if tensor == old.name:
+                return Load(new.name, index, dtype)
+        return None
+
+    statements = tuple(
+        replace(
+            s,
+            target=new.name if s.target == old.name else s.target,
+            value=rewrite(s.value, leaf),
+        )
+        for s in program.statements
+    )
+    tensors = tuple(t for t in program.tensors if t.name != old.name)
+    return replace(program, statements=statements, tensors=tensors)
+
+
+# Constants
+
+
+def _constant_loads(program: Program, expr: Expr) -> bool:
+    return all(program.tensor[load.tensor].role == "constant" for load in loads(expr))
+
+
+def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
+    """The tensor that statements define from constants, as a constant."""
+    target = program.tensor[statements[0].target]
+    needed = {load.tensor for s in statements for load in loads(s.value)}
+    tensors = (replace(target, role="output"), *(program.tensor[n] for n in sorted(needed)))
+    shape = tuple(Const(extent.const, "int64") for extent in target.shape)
+    outputs = (Output(target.name, shape),)
+    small = Program("fold", (), (), (), tensors, statements, (), outputs)
+    (value,) = interp.run(small, {})
+    return replace(target, role="constant", value=value)
+
+
+def _foldable(program: Program, s: Statement) -> bool:
+    sizes = [i.extent for i in s.all_iters]
+    if not all(e.is_const for e in sizes) or not _constant_loads(program, s.value):
+        return False
+    if any(isinstance(e, Index) and not _closed(e.value, s) for e in walk(s.value)):
+        return False
+    return math.prod(e.const for e in sizes) <= MOST_POINTS
+
+
+def _closed(value: Affine, s: Statement) -> bool:
+    return set(value.names()) <= {i.name for i in s.all_iters}
+
+
+def _fold_tensors(program: Program) -> Program:
+    """Temporaries that are defined from constants alone become constants."""
+    uses, tensors, folded = _Uses(program), dict(program.tensor), set[str]()
+    for name, writers in uses.writers.items():
+        target = program.tensor[name]
+        if target.role != "temp" or not all(e.is_const for e in target.shape):
+            continue
+        if math.prod(e.const for e in target.shape) > LARGEST_CONSTANT:
+            continue
+        if all(_foldable(program, s) for s in writers):
+            tensors[name] = _evaluate(program, tuple(writers))
+            folded.add(name)
+    kept = tuple(s for s in program.statements if s.target not in folded)
+    return replace(program, tensors=tuple(tensors.values()), statements=kept)
+
+
+def _fold_subtrees(program: Program) -> Program:
+    """Parts of expressions that only constants enter become constants of their own."""
+    folder = _Folder(program)
+    program = _map_values(program, folder.statement)
+    return replace(program, tensors=(*program.tensors, *folder.made.values()))
+
+
+class _Folder:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.made: dict[tuple[object, ...], Tensor] = {}
+
+    def statement(self, s: Statement) -> Expr:
+        """The value of `s` with maximal constant parts replaced."""
+        return self.part(s, s.value)
+
+    def part(self, s: Statement, expr: Expr) -> Expr:
+        if not isinstance(expr, Call) or expr.fn == "bounded":
+            return expr
+        iters = self.iters(s, expr)
+        if iters is not None:
+            return self.fold(s, expr, iters)
+        return Call(expr.fn, tuple(self.part(s, a) for a in expr.args), expr.dtype)
+
+    def iters(self, s: Statement, expr: Expr) -> tuple[Iter, ...] | None:
+        """The iterators that a constant expression depends on; None if it is not constant."""
+        if not _constant_loads(self.program, expr):
+            return None
+        names = set(_names(expr))
+        iters = tuple(i for i in s.all_iters if i.name in names)
+        if len(iters) < len(names) or not all(i.extent.is_const for i in iters):
+            return None
+        small = math.prod(i.extent.const for i in iters) <= LARGEST_CONSTANT
+        return iters if small else None
+
+    def fold(self, s: Statement, expr: Expr, iters: tuple[Iter, ...]) -> Expr:
+        index = tuple(symbol(i.name) for i in iters)
+        key = (expr, iters)
+        if key not in self.made:
+            name, shape = self.fresh(), tuple(i.extent for i in iters)
+            target = Tensor(name, shape, expr.dtype)
+            tensors = (*self.program.tensors, target)
+            one = Statement("fold", iters, name, index, expr)
+            self.made[key] = _evaluate(replace(self.program, tensors=tensors), (one,))
+        made = self.made[key]
+        if next(loads(expr), None) is None and not iters:
+            assert made.value is not None
+            return Const(made.value.item(), expr.dtype)
+        return Load(made.name, index, expr.dtype)
+
+    def fresh(self) -> str:
+        taken = {*self.program.tensor, *(t.name for t in self.made.values())}
+        return next(n for k in range(len(taken) + 1) if (n := f"folded{k}") not in taken)
+
+
+def _names(expr: Expr) -> Iterator[str]:
+    for node in walk(expr):
+        if isinstance(node, Index):
+            yield from node.value.names()
+        elif isinstance(node, Load):
+            for i in node.index:
+                if isinstance(i, Affine):
+                    yield from i.names()
+
+
+# Equal and dead statements
+
+
+def _share(program: Program) -> Program:
+    """Of temporaries defined alike, all but the first go."""
+    seen: dict[tuple[object, ...], str] = {}
+    same: dict[str, str] = {}
+    for name, s in _Uses(program).definitions.items():
+        key = (s.iters, s.value, s.reduce, program.tensor[name].dtype)
+        same[name] = seen.setdefault(key, name)
+
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, index, dtype) if same.get(tensor, tensor) != tensor:
+                return Load(same[tensor], index, dtype)
+        return None
+
+    return _map_values(program, lambda s: rewrite(s.value, leaf))
+
+
+def _drop_dead(program: Program) -> Program:
+    """Only what an output needs; parameters and checks stay, they are part of the interface."""
+    needed = {o.tensor for o in program.outputs}
+    writers = _Uses(program).writers
+    stack = list(needed)
+    while stack:
+        for s in writers.get(stack.pop(), ()):
+            for load in loads(s.value):
+                if load.tensor not in needed:
+                    needed.add(load.tensor)
+                    stack.append(load.tensor)
+    statements = tuple(s for s in program.statements if s.target in needed)
+    entry = {load.tensor for p in program.params for load in loads(p.value)}
+    kept = needed | entry | set(program.inputs)
+    return replace(
+        program,
+        statements=statements,
+        tensors=tuple(t for t in program.tensors if t.name in kept),
+    )
+
+
+# Inlining
+
+
+def _inline(program: Program) -> Program:
+    """Substitute a definition into its reader where that computes nothing twice.
+
+    One sweep in order of definition, so that chains collapse.
+    """
+    uses = _Uses(program)
+    inlined = {
+        name: s
+        for name, s in uses.definitions.items()
+        if s.reduce is None and _worth_inlining(program, s, uses.readers.get(name, []))
+    }
+    values: dict[str, Expr] = {}
+
+    def leaf(expr: Expr) -> Expr | None:
+        if not isinstance(expr, Load) or expr.tensor not in inlined:
+            return None
+        source = inlined[expr.tensor]
+        value = values.setdefault(expr.tensor, rewrite(source.value, leaf))
+        places = [i for i in expr.index if isinstance(i, Affine)]
+        at = {i.name: p for i, p in zip(source.iters, places, strict=True)}
+        return substitute(value, at)
+
+    statements = []
+    for s in program.statements:
+        new = replace(s, value=rewrite(s.value, leaf))
+        if _size(new.value) > max(LARGEST_EXPRESSION, _size(s.value)):
+            new = s  # its sources are not dead then, and stay
+        elif new.value != s.value:
+            origin = [
+                n
+                for load in loads(s.value)
+                if load.tensor in inlined
+                for n in inlined[load.tensor].origin
+            ]
+            new = replace(new, origin=tuple(dict.fromkeys((*s.origin, *origin))))
+        statements.append(new)
+    return replace(program, statements=tuple(statements))
+
+
+def _size(expr: Expr) -> int:
+    return sum(1 for _ in walk(expr))
+
+
+def _worth_inlining(program: Program, s: Statement, readers: list[Statement]) -> bool:
+    if not readers:
+        return False
+    sites = [
+        (r, load)
+        for r in readers
+        for load in dict.fromkeys(loads(r.value))
+        if load.tensor == s.target
+    ]
+    if any(not isinstance(i, Affine) for _, load in sites for i in load.index):
+        return False
+    if not any(isinstance(e, Call) for e in walk(s.value)):
+        return True  # a copy
+    if len(readers) > 1:
+        return False
+    occurrences = Counter(load for load in loads(readers[0].value) if load.tensor == s.target)
+    if max(occurrences.values()) > 2 and _size(s.value) > 8:
+        return False
+    reads = len(sites) * points(readers[0].all_iters, program.hints)
+    return reads <= points(s.iters, program.hints) and not _injects_index(s, readers[0])
+
+
+def _injects_index(s: Statement, reader: Statement) -> bool:
+    """Whether a data-dependent subscript would come into a reduction's inner loop."""
+    inner = any(isinstance(e, Call) and e.fn == "bounded" for e in walk(s.value))
+    return inner and reader.reduce is not None

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where elements lie: temporaries are stored, and constants packed, as their readers want them.
+
+    k[b, t, d], read by scores along t        ->  stored as k[b, d, t]
+    w[k, n], read along n by a contraction    ->  packed as w'[n / PANEL, k, n % PANEL]
+
+Both are Program -> Program: a stored order is the order of the dimensions of a Tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Expr, Load, loads, rewrite
+from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.lower.symbolic import Poly, poly
+from sirius_tf.schedule import plan as plans
+from sirius_tf.schedule.plan import PANEL, Plan
+
+SMALLEST_PACKED = 2048  # elements; smaller constants stay in the first-level cache as they are
+MOST_COPIES = 2  # times its size that packing may take
+
+
+def lay_out(program: Program) -> Program:
+    """The program with temporaries ordered, and constants packed, for their readers."""
+    return pack(order_temporaries(program))
+
+
+# Temporaries
+
+
+def order_temporaries(program: Program) -> Program:
+    """Permute the dimensions of temporaries: the statements with most work choose first."""
+    hints, last = program.hints, dict[str, int | None]()
+    for s in sorted(program.statements, key=lambda s: -plans.work(s, hints)):
+        chosen = plans.choose(program, s, _Wishes(program, last))
+        for tensor, index in _accesses(s):
+            if program.tensor[tensor].role != "temp" or last.get(tensor) is not None:
+                continue
+            axis = _axis(index, chosen.lanes)
+            if axis is not None and (s.reduce or tensor == s.target):
+                last[tensor] = axis
+    for tensor, axis in last.items():
+        rank = len(program.tensor[tensor].shape)
+        if axis is not None and axis != rank - 1:
+            order = (*(k for k in range(rank) if k != axis), axis)
+            program = _permuted(program, tensor, order)
+    return program
+
+
+@dataclass
+class _Wishes:
+    """Strides if every temporary without an order yet could have the one that suits."""
+
+    program: Program
+    last: dict[str, int | None]
+
+    def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
+        t = self.program.tensor[tensor]
+        now = plans.stride(index, t.shape, name)
+        if now is None or now == poly(0):
+            return now
+        axis = _axis(index, name)
+        if t.role == "constant":
+            return poly(1) if axis is not None else now
+        if t.role != "temp" or axis is None:
+            return now
+        fixed = self.last.get(tensor)
+        return poly(1) if fixed is None or fixed == axis else poly(PANEL)
+
+
+def _accesses(s: Statement) -> list[tuple[str, tuple[Affine | Expr, ...]]]:
+    return [(s.target, s.index), *((load.tensor, load.index) for load in loads(s.value))]
+
+
+def _axis(index: Sequence[Affine | Expr], name: str | None) -> int | None:
+    """The only dimension that moves with an iterator, if it does by one."""
+    moved = [k for k, i in enumerate(index) if isinstance(i, Affine) and name in set(i.names())]
+    if name is None or len(moved) != 1:
+        return None
+    only = index[moved[0]]
+    assert isinstance(only, Affine)
+    plain = only.coefficient(name) == 1 and list(only.names()).count(name) == 1
+    return moved[0] if plain else None
+
+
+def _permuted(program: Program, name: str, order: Sequence[int]) -> Program:
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, index, dtype) if tensor == name:
+                return Load(tensor, tuple(index[k] for k in order), dtype)
+        return None
+
+    def statement(s: Statement) -> Statement:
+        index = tuple(s.index[k] for k in order) if s.target == name else s.index
+        return replace(s, index=index, value=rewrite(s.value, leaf))
+
+    old = program.tensor[name]
+    new = replace(old, shape=tuple(old.shape[k] for k in order))
+    return replace(
+        program,
+        tensors=tuple(new if t is old else t for t in program.tensors),
+        statements=tuple(statement(s) for s in program.statements),
+    )
+
+
+# Constants
+
+
+def pack(program: Program) -> Program:
+    """Copy constants into the order in which their readers run through them."""
+    packer = _Packer(program)
+    statements = tuple(packer.statement(s) for s in program.statements)
+    read = {load.tensor for s in statements for load in loads(s.value)}
+    kept = tuple(t for t in program.tensors if t.role != "constant" or t.name in read)
+    return replace(program, tensors=(*kept, *packer.made.values()), statements=statements)
+
+
+class _Packer:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.made: dict[tuple[object, ...], Tensor] = {}
+
+    def statement(self, s: Statement) -> Statement:
+        chosen = plans.choose(self.program, s, _Wishes(self.program, {}))
+
+        def leaf(expr: Expr) -> Expr | None:
+            return self.load(s, chosen, expr) if isinstance(expr, Load) else None
+
+        return replace(s, value=rewrite(s.value, leaf)) if chosen.lanes else s
+
+    def load(self, s: Statement, chosen: Plan, load: Load) -> Expr | None:
+        """The load from a packed copy, or None where the constant is fine as it is."""
+        t = self.program.tensor[load.tensor]
+        if t.role != "constant" or not all(isinstance(i, Affine) for i in load.index):
+            return None
+        iters = self.iters(s, chosen, load)
+        if not iters or not all(i.extent.is_const for i in iters):
+            return None
+        assert chosen.lanes is not None and t.value is not None
+        step = plans.stride(load.index, t.shape, chosen.lanes)
+        size = math.prod(i.extent.const for i in iters)
+        far = step not in (poly(0), poly(1))
+        if size > MOST_COPIES * max(t.value.size, PANEL) or size == 0:
+            return None
+        if not far and (s.reduce is None or size < SMALLEST_PACKED):
+            return None
+        panels = iters[-1].name == chosen.lanes and s.reduce is not None and not chosen.across
+        key = (load, iters, panels)
+        if key not in self.made:
+            name = f"{t.name}_packed{len(self.made)}"
+            self.made[key] = _packed(name, t, load, iters, panels)
+        made = self.made[key]
+        at = tuple(symbol(i.name) for i in iters)
+        if panels:
+            at = (at[-1] // PANEL, *at[:-1], at[-1] % PANEL)
+        return Load(made.name, at, load.dtype)
+
+    def iters(self, s: Statement, chosen: Plan, load: Load) -> tuple[Iter, ...]:
+        """The iterators of a load: outer ones, those of the reduction, rows, lanes."""
+        names = {n for i in load.index if isinstance(i, Affine) for n in i.names()}
+        used = [i for i in s.all_iters if i.name in names]
+        if len(used) < len(names):
+            return ()  # parameters
+        inner = {i.name for i in s.reduce.iters} if s.reduce else set()
+
+        def rank(i: Iter) -> int:
+            if i.name == chosen.lanes:
+                return 3
+            return 2 if i.name == chosen.rows else int(i.name in inner)
+
+        return tuple(sorted(used, key=rank))
+
+
+def _packed(name: str, t: Tensor, load: Load, iters: tuple[Iter, ...], panels: bool) -> Tensor:
+    """The constant that holds `load` at every point of the box `iters`."""
+    assert t.value is not None
+    shape = [i.extent.const for i in iters]
+    grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    env = {i.name: g for i, g in zip(iters, grid, strict=True)}
+    where = tuple(_evaluate(i, env) for i in load.index if isinstance(i, Affine))
+    value = np.broadcast_to(t.value[where], shape)
+    if panels:
+        n = shape[-1]
+        padded = -(-n // PANEL) * PANEL
+        value = np.pad(value, [(0, 0)] * (len(shape) - 1) + [(0, padded - n)])
+        value = np.moveaxis(value.reshape(*shape[:-1], padded // PANEL, PANEL), -2, 0)
+    value = np.ascontiguousarray(value)
+    return replace(t, name=name, shape=tuple(map(affine, value.shape)), value=value)
+
+
+def _evaluate(index: Affine, env: dict[str, np.ndarray]) -> np.ndarray:
+    total = np.asarray(index.const)
+    for key, coefficient in index.terms:
+        if isinstance(key, str):
+            total = total + coefficient * env[key]
+        else:
+            total = total + coefficient * (_evaluate(key.numerator, env) // key.divisor)
+    return total

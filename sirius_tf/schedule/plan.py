@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a statement will be computed: which iterator runs along vector lanes, which one fills
+registers. A cost per point decides, of loads, stores and functions on the sizes of the samples.
+
+    c[i, j] = sum over k of a[i, k] * b[k, j]     lanes along j: b is read, c written contiguously,
+                                                  a is a scalar; rows along i: b is read once for
+                                                  several of them
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sirius_tf.ir.affine import Affine, FloorDiv
+from sirius_tf.ir.expr import Call, Expr, Load, loads, walk
+from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.lower.symbolic import Poly, poly
+
+LANES = 16  # of float32, on x86-64-v4
+ROWS = 8  # values of an iterator that registers hold at once
+PANEL = 32  # lanes-iterator values that packed constants keep together: a multiple of every ISA's
+
+_ELEMENTARY = 10.0  # vector operations of exp, tanh, ...
+_CHEAP = {"add", "sub", "mul", "max", "min", "neg", "abs", "select", "cast", "eq", "ne", "lt", "le"}
+_CHEAP |= {"gt", "ge", "and", "or", "not", "isnan", "floor", "ceil", "round", "sqrt"}
+_SCATTERED = 16.0  # a vector whose lanes lie apart, in loads of a contiguous one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`lanes`: iterator of the vector, None for scalar code; `rows`: that of the register block.
+
+    `across`: the lanes are those of a reduction iterator, combined at the end.
+    """
+
+    lanes: str | None
+    rows: str | None = None
+    across: bool = False
+
+
+def stride(index: Sequence[Affine | Expr], shape: Sequence[Affine], name: str) -> Poly | None:
+    """Distance in elements between neighbours along iterator `name`; None if it is not constant.
+
+    The floors of a packed constant, floor(name / PANEL), do not change within a vector.
+    """
+    total, size = poly(0), poly(1)
+    for i, extent in zip(reversed(index), reversed(shape), strict=True):
+        if isinstance(i, Affine):
+            for key, coefficient in i.terms:
+                if key == name:
+                    total = total + size * coefficient
+                elif isinstance(key, FloorDiv) and not _steady(key, name):
+                    return None
+        elif name in _subscript_names(i):
+            return None
+        size = size * extent
+    return total
+
+
+def _steady(floor: FloorDiv, name: str) -> bool:
+    """Whether a floor does not change with `name` within a vector."""
+    if name not in floor.numerator.names():
+        return True
+    return floor.divisor % PANEL == 0 and str(floor.numerator) == name
+
+
+def _subscript_names(expr: Expr) -> set[str]:
+    found = {
+        n for load in loads(expr) for i in load.index if isinstance(i, Affine) for n in i.names()
+    }
+    return found | {
+        n
+        for node in walk(expr)
+        if hasattr(node, "value") and isinstance(node.value, Affine)
+        for n in node.value.names()
+    }
+
+
+def work(s: Statement, hints: Mapping[str, int]) -> int:
+    """Points that a statement evaluates on the sample inputs."""
+    return math.prod(max(i.extent.evaluate(hints), 0) for i in s.all_iters)
+
+
+Stride = Callable[[str, Sequence[Affine | Expr], str], Poly | None]
+"""Stride of an access: of which tensor, at which index, along which iterator."""
+
+
+def strides_of(program: Program) -> Stride:
+    """Strides in the program as it is stored now."""
+    return lambda tensor, index, name: stride(index, program.tensor[tensor].shape, name)
+
+
+def choose(program: Program, s: Statement, strides: Stride | None = None) -> Plan:
+    """The plan of least cost."""
+    coster = _Coster(program, s, strides or strides_of(program))
+    lanes = [Plan(i.name) for i in s.iters if not i.loop]
+    lanes += [Plan(i.name, across=True) for i in (s.reduce.iters if s.reduce else ())]
+    plans = [Plan(None), *(coster.with_rows(p) for p in reversed(lanes))]
+    return min(plans, key=coster.cost)
+
+
+class _Coster:
+    def __init__(self, program: Program, s: Statement, strides: Stride) -> None:
+        self.s, self.strides = s, strides
+        self.extents = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.all_iters}
+        self.loads = tuple(dict.fromkeys(loads(s.value)))
+        calls = [e for e in dict.fromkeys(walk(s.value)) if isinstance(e, Call)]
+        self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
+        self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
+
+    def along(self, load: Load, name: str) -> Poly | None:
+        return self.strides(load.tensor, load.index, name)
+
+    def with_rows(self, plan: Plan) -> Plan:
+        """The plan with the iterator along which most vectors need not be loaded again."""
+        if self.s.reduce is None or plan.lanes is None:
+            return plan
+        choices = [
+            Plan(plan.lanes, i.name, plan.across)
+            for i in self.s.iters
+            if i.name != plan.lanes and not i.loop
+        ]
+        return min([plan, *choices], key=self.cost)
+
+    def cost(self, plan: Plan) -> float:
+        """Cost of a point, in vector operations of one element."""
+        if plan.lanes is None:
+            return self.functions + len(self.loads) + 1.5
+        n = self.extents[plan.lanes]
+        filled = LANES * n / (math.ceil(n / LANES) * LANES)
+        total = self.functions
+        for load in self.loads:
+            step = self.along(load, plan.lanes)
+            one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else _SCATTERED
+            total += one / self.reuse(plan, load)
+        total /= filled
+        stored = self.strides(self.s.target, self.s.index, plan.lanes) == poly(1)
+        if plan.across:
+            return total + 12.0 / self.reduced
+        return total + (1.0 if stored else _SCATTERED) / filled / self.reduced
+
+    def reuse(self, plan: Plan, load: Load) -> float:
+        """How many rows share what is loaded once."""
+        if plan.rows is None or self.along(load, plan.rows) != poly(0):
+            return 1.0
+        return float(min(self.extents[plan.rows], ROWS))
+
+
+def _reduced(s: Statement) -> Iterable[Iter]:
+    return s.reduce.iters if s.reduce else ()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tile sizes of the loops that a cluster shares: cache and registers want large tiles, workers
+want many of them. All sizes are guesses for speed from the sizes of the samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
+
+Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
+
+MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
+WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
+
+
+def tile_sizes(
+    program: Program,
+    plans: Mapping[str, Plan],
+    statements: Sequence[str],
+    loops: Sequence[Loop],
+    threads: int,
+) -> tuple[int, ...]:
+    """A size per loop; 1 leaves the loop as it is."""
+    by_name = {s.name: s for s in program.statements}
+    tiler = _Tiler([by_name[n] for n in statements], loops, plans, program.hints, threads)
+    return tiler.sizes()
+
+
+class _Tiler:
+    def __init__(
+        self,
+        statements: Sequence[Statement],
+        loops: Sequence[Loop],
+        plans: Mapping[str, Plan],
+        hints: Mapping[str, int],
+        threads: int,
+    ) -> None:
+        self.statements, self.loops, self.threads = statements, loops, threads
+        self.points = sum(work(s, hints) for s in statements)
+        self.heavy = max(statements, key=lambda s: work(s, hints))
+        extents = {i.name: max(i.extent.evaluate(hints), 1) for i in self.heavy.iters}
+        self.extents = [extents[loop[self.heavy.name]] for loop in loops]
+        self.units = [self.unit(loop, plans) for loop in loops]
+        self.plan = plans[self.heavy.name]
+
+    def unit(self, loop: Loop, plans: Mapping[str, Plan]) -> int:
+        """What a tile size must be a multiple of: packed constants come in panels of lanes."""
+        panels = (s for s in self.statements if s.reduce and plans[s.name].lanes == loop[s.name])
+        return PANEL if any(panels) else 1
+
+    def sizes(self) -> tuple[int, ...]:
+        """Grow the tile, a loop at a time, while it is too small and enough tiles remain."""
+        self.tile = [1] * len(self.loops)
+        names = [loop[self.heavy.name] for loop in self.loops]
+        rows, lanes = (
+            names.index(n) if n in names else None for n in (self.plan.rows, self.plan.lanes)
+        )
+        if rows is not None:
+            self.grow(rows, MOST_ROWS, ROWS)
+        if lanes is not None:
+            least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
+            self.grow(lanes, least, PANEL, keep=False)
+        for k in reversed(range(len(self.loops))):
+            while self.work() < WORTH_A_TILE and self.tile[k] < self.extents[k]:
+                if not self.grow(k, 2 * self.tile[k], self.units[k]):
+                    break
+        return tuple(self.tile)
+
+    def grow(self, k: int, size: int, unit: int, keep: bool = True) -> bool:
+        """Set a tile size to at most `size`; with `keep`, workers keep a tile each."""
+        unit = max(unit, self.units[k])
+        whole = -(-self.extents[k] // unit) * unit
+        size = min(max(size // unit, 1) * unit, whole)
+        before = self.tile[k]
+        self.tile[k] = size
+        while keep and self.tiles() < self.wanted() and self.tile[k] > unit:
+            self.tile[k] = (self.tile[k] - 1) // unit * unit
+        if (keep and self.tiles() < self.wanted()) or self.tile[k] <= before:
+            self.tile[k] = before
+        return self.tile[k] > before
+
+    def tiles(self) -> int:
+        pairs = zip(self.extents, self.tile, strict=True)
+        return math.prod(-(-n // size) for n, size in pairs)
+
+    def wanted(self) -> int:
+        """Tiles that the workers need; few points are left to few of them."""
+        return min(self.threads, max(self.points // WORTH_A_TILE, 1))
+
+    def work(self) -> float:
+        return self.points / self.tiles()
