@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: flags, reports, exit codes; and one model through all of them."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import app, flags
+from rich.console import Console
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
+from tools import benchmark, convert, fetch_model
+
+ROOT = Path(__file__).parent.parent
+NO_RULE = "there is no rule for this op"
+LEFT = (
+    LeftNode("s", "lookup", "LookupTableFindV2", NO_RULE),
+    LeftNode("s", "lookup2", "LookupTableFindV2", NO_RULE),
+    LeftNode("s", "add", "AddV2", "too small"),
+)
+REGIONS = (RegionReport("s_0", "s", 40, 1.0, 0.25, True), RegionReport("s_1", "s", 3, 1, 2, False))
+SIGNATURE = SignatureReport("s", 43, 40, LEFT, REGIONS, 3.0, 1.5, 1.0, 0.6, 2e-7)
+RESULT = Result(Path("out"), Path("out/b"), (SIGNATURE,), 12.34, 5_000_000, 2_500_000)
+
+
+def parse(tool, *words):
+    values = flags.FlagValues()
+    tool.define_flags(values)
+    return values(["tool", *words]), values
+
+
+def text(renderable):
+    console = Console(width=100, no_color=True)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def test_report():
+    report = text(convert.report(RESULT))
+    lines = [" ".join(line.split()) for line in report.splitlines()]
+    assert "s 40 of 43 100% -> 60% 3.000 -> 1.500 2.00x 2.0e-07" in lines
+    assert "s_0 40 1.000 -> 0.250 4.00x yes" in lines
+    assert "s_1 3 1.000 -> 2.000 0.50x no" in lines
+    assert f"{NO_RULE} LookupTableFindV2 2" in lines
+    assert "too small AddV2 1" in lines
+    assert "out: 5.0 MB, of which the bundle, mapped when loaded: 2.5 MB." in report
+
+
+def test_complaints():
+    assert convert.complaint(RESULT, strict=False) is None
+    assert "1 ops that can be compiled stay on TensorFlow, the first is add" in convert.complaint(
+        RESULT, strict=True
+    )
+    fine = replace(RESULT, signatures=(replace(SIGNATURE, left=LEFT[:2]),))
+    assert convert.complaint(fine, strict=True) is None
+    nothing = replace(RESULT, bundle=None)
+    assert convert.complaint(nothing, strict=False) == "nothing was compiled"
+
+
+def test_shapes():
+    assert convert.parse_shapes(["x=1,100,256", "s/y="]) == {"x": (1, 100, 256), "s/y": ()}
+    for bad in ("x", "=1", "x=1,?", "x=-1"):
+        with pytest.raises(SiriusError, match="is not INPUT=SIZE"):
+            convert.parse_shapes([bad])
+
+
+def test_keys_of_samples():
+    inputs = {"a": {"x", "y"}, "b": {"x"}}
+    found = convert.split_keys({"b/x": 1, "x": 2, "y": 3}, inputs)
+    assert found == {"b": {"x": 1}, "a": {"x": 2, "y": 3}}
+    for key in ("z", "b/y", "c/x"):
+        with pytest.raises(SiriusError, match=f"no signature has an input {key}; .* a/x"):
+            convert.split_keys({key: 1}, inputs)
+
+
+def test_flags():
+    argv, values = parse(convert, "in", "out", "--signatures=a,b", "--input_shapes=x=1", "--force")
+    assert argv == ["tool", "in", "out"]
+    assert values.signatures == ["a", "b"] and values.input_shapes == ["x=1"] and values.force
+    assert values.tolerance == 1e-5 and not values.strict
+    with pytest.raises(flags.Error, match="tolerance"):
+        parse(convert, "--tolerance=-1")
+    with pytest.raises(app.UsageError, match="expected INPUT and OUTPUT"):
+        convert.main(*parse(convert, "in"))
+
+
+def test_an_error_is_one_sentence_and_an_exit_code(tmp_path, capsys):
+    argv, values = parse(convert, str(tmp_path / "missing"), str(tmp_path / "out"))
+    assert convert.main(argv, values) == 1
+    error = capsys.readouterr().err.strip()
+    assert error == f"sirius-convert: error: {tmp_path}/missing is not a directory"
+    argv, values = parse(convert, "in", "out", "--input_shapes=x")
+    assert convert.main(argv, values) == 1
+    assert "--input_shapes=x is not INPUT=SIZE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
+def test_strictness(monkeypatch, capsys, strict, code):
+    monkeypatch.setattr("sirius_tf.optimize", lambda *_, **__: replace(RESULT, bundle=None))
+    argv, values = parse(convert, "in", "out", *["--strict"] * strict)
+    assert convert.main(argv, values) == code
+    kind = "error" if strict else "warning"
+    assert f"sirius-convert: {kind}: nothing was compiled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["-m", "tools.convert"], ["tools/convert.py"]])
+def test_ways_to_start(words):
+    done = subprocess.run(
+        [sys.executable, *words, "--help"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert "--input_shapes" in done.stdout, done.stderr
+
+
+def test_fetch_model(tmp_path):
+    with zipfile.ZipFile(tmp_path / "some.whl", "w") as wheel:
+        wheel.writestr(f"{fetch_model.FOLDER}variables/variables.index", "index")
+        wheel.writestr("basic_pitch/other.py", "")
+    fetch_model.extract(tmp_path / "some.whl", tmp_path / "model")
+    files = [p for p in (tmp_path / "model").rglob("*") if p.is_file()]
+    assert files == [tmp_path / "model" / "variables" / "variables.index"]
+
+
+def test_benchmark_table():
+    timings = [
+        benchmark.Timing("tf", 2.0, 1.0),
+        benchmark.Timing("sirius", 0.5, 3.0, 1e-7),
+        benchmark.Timing("ort", failure="ImportError: no"),
+    ]
+    table = benchmark.markdown({"m": timings}).splitlines()
+    assert table[2:] == [
+        "| m | tf | 2.000 | 1.00x |  | 1.0 |",
+        "| m | sirius | 0.500 | 4.00x | 1.0e-07 | 3.0 |",
+        "| m | ort | failed: ImportError: no | | | |",
+    ]
+
+
+def test_benchmark_error_pairs_renamed_outputs():
+    a, b = np.arange(3.0), np.arange(4.0)
+    assert benchmark.largest_error({"a": a, "b": b}, {"x": b, "y": a + 1e-3}) == pytest.approx(5e-4)
+
+
+def test_a_peer_that_fails_is_reported(monkeypatch):
+    def fail(case):
+        raise ImportError("no such\npeer")
+
+    monkeypatch.setitem(benchmark.PEERS, "tf", lambda case: lambda: {"y": np.ones(2)})
+    monkeypatch.setitem(benchmark.PEERS, "direct", lambda case: lambda: {"y": np.full(2, 1.5)})
+    monkeypatch.setitem(benchmark.PEERS, "ort", fail)
+    case = benchmark.Case(Path("m"), "s", {}, 1)
+    tf, failed, direct = benchmark.measure(case, ["tf", "ort", "direct"], rounds=1, seconds=0)
+    assert failed == benchmark.Timing("ort", failure="ImportError: no such peer")
+    assert tf.error is None and direct.error == 0.5 and direct.ms > 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from tools import zoo
+
+    folder = tmp_path_factory.mktemp("zoo")
+    zoo.save_samples(zoo.build("vocabulary", folder / "model"), folder / "model.npz")
+    return folder / "model"
+
+
+def test_conversion(model, tmp_path, capsys):
+    source, output, dump = str(model), str(tmp_path / "out"), tmp_path / "dump"
+    samples = f"--samples={model}.npz"
+    argv, values = parse(convert, source, output, samples, "--keep_slow", f"--dump={dump}")
+    assert convert.main(argv, values) == 0
+    assert "10 of 10" in capsys.readouterr().out
+    assert list((tmp_path / "out" / "assets").glob("*.sirius.so"))
+    assert list(dump.iterdir())
+    assert convert.main(argv, values) == 1
+    assert f"{output} exists" in capsys.readouterr().err
+    argv, values = parse(convert, source, output, "--force", "--input_shapes=x=7,64")
+    assert convert.main(argv, values) == 0
+    argv, values = parse(convert, source, output, "--force", "--input_shapes=x=7,63")
+    assert convert.main(argv, values) == 1
+    assert "'x' has shape (7, 63)" in capsys.readouterr().err
+
+
+def test_benchmark(model, tmp_path):
+    words = ["--signature=features", "--peers=tf,call,sirius,direct", "--rounds=1"]
+    words += ["--seconds=0", f"--json={tmp_path}/out.json"]
+    # a process of its own, as TensorFlow's threads are set once
+    main = [sys.executable, "-m", "tools.benchmark", str(model), *words]
+    done = subprocess.run(main, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out.json").read_text())["models"]["model"]
+    assert [r["peer"] for r in results] == ["tf", "call", "sirius", "direct"]
+    assert all(r["ms"] > 0 for r in results)
+    assert results[2]["error"] < 1e-5 and results[3]["error"] < 1e-5
