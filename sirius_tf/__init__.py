@@ -1,2 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A polyhedral whole-program inference compiler for TensorFlow SavedModels."""
+"""A polyhedral whole-program inference compiler for TensorFlow SavedModels.
+
+`optimize` needs TensorFlow and the compiler; they are imported when it is first used, so that
+`sirius_tf.runtime` runs bundles without them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sirius_tf.config import Options
+from sirius_tf.errors import InvalidArgument, SiriusError, Unsupported, VerifyError
+from sirius_tf.report import Result
+
+if TYPE_CHECKING:
+    from sirius_tf.driver import optimize
+
+__all__ = [
+    "InvalidArgument",
+    "Options",
+    "Result",
+    "SiriusError",
+    "Unsupported",
+    "VerifyError",
+    "optimize",
+]
+_LAZY = ("optimize",)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sirius_tf' has no attribute '{name}'")
+    from sirius_tf import driver
+
+    return getattr(driver, name)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the user may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a conversion.
+
+    threads: how many threads the schedule is made for; 0 is as many as this process may use.
+    tolerance: the greatest relative error (in the L2 norm) of a floating-point output.
+    keep_slow: keep regions that are slower than the ops they replace.
+    force: replace an output that exists.
+    dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`.
+    progress: is called with the name of each stage as it begins.
+    bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
+    """
+
+    threads: int = 0
+    tolerance: float = 1e-5
+    keep_slow: bool = False
+    force: bool = False
+    dump: Path | None = None
+    progress: Callable[[str], None] | None = None
+    bundle: Path | None = None

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a conversion did: every node is in a region or on TensorFlow for a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RegionReport:
+    """A region, its nodes (constants aside), and a call of it against the ops it stands for."""
+
+    name: str
+    signature: str
+    nodes: int
+    tf_ms: float
+    sirius_ms: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class LeftNode:
+    """A node that stays on TensorFlow."""
+
+    signature: str
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SignatureReport:
+    """A signature: `compiled` of its `ops` are in regions; times are of a call of all of it.
+
+    `tf_share_before` and `tf_share_after` are the parts of such a call that TensorFlow's ops take;
+    `max_error` is the greatest relative error of an output.
+    """
+
+    name: str
+    ops: int
+    compiled: int
+    left: tuple[LeftNode, ...]
+    regions: tuple[RegionReport, ...]
+    tf_ms: float
+    sirius_ms: float
+    tf_share_before: float
+    tf_share_after: float
+    max_error: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished conversion; `bundle` is None if nothing was compiled."""
+
+    output_dir: Path
+    bundle: Path | None
+    signatures: tuple[SignatureReport, ...]
+    seconds: float
+    output_bytes: int
+    bundle_bytes: int

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest of a bundle: how to run a signature without TensorFlow, or why that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend.graph import Edge, Graph
+from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor
+from sirius_tf.frontend.variables import Variables
+from sirius_tf.rewrite import checkpoint
+from sirius_tf.rewrite.regions import Region
+from sirius_tf.rewrite.substitute import Use
+
+VERSION = 1
+
+
+def manifest(
+    model: Path, meta_graph: Any, signatures: Mapping[str, tuple[Signature, Sequence[Use]]]
+) -> dict[str, object]:
+    """The manifest of a model and the regions its signatures use."""
+    tables = _Tables(model, meta_graph)
+    return {
+        "sirius": VERSION,
+        "variables_hash": checkpoint.variables_hash(model),
+        "signatures": {
+            name: {
+                "inputs": {key: _type(tensor) for key, tensor in signature.inputs.items()},
+                "outputs": {key: _type(tensor) for key, tensor in signature.outputs.items()},
+                **_whole(signature, uses, tables),
+            }
+            for name, (signature, uses) in signatures.items()
+        },
+    }
+
+
+class _Tables:
+    """Where the file of a checkpoint has the variables that regions look up."""
+
+    def __init__(self, model: Path, meta_graph: Any) -> None:
+        variables = Variables(meta_graph, lambda op: False)
+        self._saved = variables.saved(meta_graph.saver_def.restore_op_name)
+        self._places = checkpoint.tensor_places(model) if self._saved else {}
+
+    def of(self, graph: Graph, edge: Edge) -> dict[str, object]:
+        saved = self._saved[edge.node]
+        if saved.part or saved.key not in self._places:
+            raise SiriusError(f"table '{saved.key}' is in parts")
+        file, offset = self._places[saved.key]
+        return {
+            "key": saved.key,
+            "dtype": graph.dtype(edge),
+            "shape": list(graph.shape(edge) or ()),
+            "file": file,
+            "offset": offset,
+        }
+
+
+def _type(tensor: Tensor) -> dict[str, object]:
+    return {"dtype": tensor.dtype, "shape": None if tensor.shape is None else list(tensor.shape)}
+
+
+def _whole(signature: Signature, uses: Sequence[Use], tables: _Tables) -> dict[str, object]:
+    """Which region is all of a signature, its arguments and results; or the reason that none is."""
+    try:
+        if len(uses) != 1:
+            raise SiriusError(f"{len(uses)} regions and TensorFlow compute it together")
+        region = uses[0].region
+        arguments = [_argument(signature, region, edge, tables) for edge in region.inputs]
+        results = {
+            key: _result(signature, region, f"{PROBE}{k}")
+            for k, key in enumerate(signature.outputs)
+        }
+    except SiriusError as error:
+        return {"region": None, "reason": str(error), "arguments": [], "results": {}}
+    return {"region": uses[0].kernel, "arguments": arguments, "results": results}
+
+
+def _argument(
+    signature: Signature, region: Region, edge: Edge, tables: _Tables
+) -> dict[str, object]:
+    graph = signature.graph
+    if edge.node in graph.arguments:
+        return {"input": _key(signature, edge)}
+    if graph.by_name[edge.node].op == "Variable":
+        return {"table": tables.of(graph, edge)}
+    node = graph.by_name[edge.node]
+    raise SiriusError(f"TensorFlow computes {edge} ({node.op}) for it")
+
+
+def _result(signature: Signature, region: Region, probe: str) -> dict[str, object]:
+    graph = signature.graph
+    node = graph.by_name[probe]
+    if any(control not in region.nodes for control in node.control_inputs):
+        raise SiriusError("it has effects, which TensorFlow carries out")
+    edge = node.inputs[0]
+    if edge in region.outputs:
+        return {"output": region.outputs.index(edge)}
+    if edge.node in graph.arguments:
+        return {"input": _key(signature, edge)}
+    raise SiriusError(f"TensorFlow computes its result {edge}")
+
+
+def _key(signature: Signature, edge: Edge) -> str:
+    """The input of a signature whose tensor an argument is."""
+    names = {edge.node, f"{edge.node}:0"}
+    return next(key for key, tensor in signature.inputs.items() if tensor.name in names)

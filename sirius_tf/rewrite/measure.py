@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far two results are apart, and how long two calls take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+_SECONDS = 0.5  # of measuring, per pair
+_ROUNDS = (5, 50)  # at least, at most
+
+
+def interleaved(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+    """The median times of two calls in milliseconds, taken in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in (first, second, first, second):
+        call()
+    end = time.perf_counter() + _SECONDS
+    while len(times[0]) < _ROUNDS[0] or (len(times[0]) < _ROUNDS[1] and time.perf_counter() < end):
+        for call, taken in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(1e3 * (time.perf_counter() - start))
+    return median(times[0]), median(times[1])
+
+
+def relative_error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
+    """The relative error in the L2 norm; infinite if shapes, types or not-finite elements differ.
+
+    What are not floating-point numbers must be equal.
+    """
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return float("inf")
+    if want.dtype.kind not in "fcV":  # V: bfloat16 and the like
+        return 0.0 if np.array_equal(got, want) else float("inf")
+    kind = np.complex128 if want.dtype.kind == "c" else np.float64
+    a, b = got.astype(kind), want.astype(kind)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    difference = float(np.linalg.norm((a - b)[finite]))
+    scale = float(np.linalg.norm(b[finite]))
+    return difference / scale if scale else difference

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A MetaGraphDef in which signatures use regions, edited in place.
+
+Of a TF2 model only the functions of signatures change, and of a TF1 model the nodes of the main
+graph that signatures compute with; every signature, variable, table, asset and saver stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf import any_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.python.framework import op_def_registry
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend import savedmodel
+from sirius_tf.frontend.savedmodel import PROBE, Signature
+from sirius_tf.rewrite.function import with_body
+from sirius_tf.rewrite.substitute import OP, Use, node_of, substitute
+
+ASSET = "sirius_bundle"
+_READ = f"{ASSET}/read:0"
+_INIT_OP = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_ASSETS = "saved_model_assets"
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A signature, its GraphDef with function calls inlined, and the regions to be used there."""
+
+    signature: Signature
+    inlined: Any
+    uses: tuple[Use, ...]
+
+
+def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
+    """The MetaGraphDef with the edits made; `bundle` is the file among the assets."""
+    made = meta_graph_pb2.MetaGraphDef()
+    made.CopyFrom(meta_graph)
+    edits = [edit for edit in edits if edit.uses]
+    if not edits:
+        return made
+    asset = _add_asset(made, bundle)
+    done: set[str] = set()
+    alone = len([key for key in meta_graph.signature_def if key != _INIT_OP]) == 1
+    for edit in edits:
+        graph_def = substitute(edit.inlined, edit.signature.graph, edit.uses, _READ)
+        _add_functions(made.graph_def.library, graph_def.library)
+        call = function_call(meta_graph, edit.signature)
+        if call is None:
+            _edit_main(made, edit.signature, graph_def, alone)
+        elif call.attr["f"].func.name not in done:
+            done.add(call.attr["f"].func.name)
+            _edit_function(made, edit.signature, call, graph_def, asset)
+    if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
+        made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
+    return made
+
+
+def function_call(meta_graph: Any, signature: Signature) -> Any:
+    """The node that calls the function of a signature; None if the main graph computes it."""
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    calls = {node_of(tensor.name) for tensor in signature.outputs.values()}
+    call = nodes[min(calls)] if len(calls) == 1 else None
+    if call is None or call.op not in _CALLS:
+        return None
+    arguments = {node_of(tensor) for tensor in call.input}
+    fed = {node_of(tensor.name) for tensor in signature.inputs.values()}
+    return call if fed <= arguments | {call.name} else None
+
+
+def _edit_function(
+    meta_graph: Any, signature: Signature, call: Any, graph_def: Any, asset: int | None
+) -> None:
+    """Give the function of a signature a new body, and the bundle's path as one more argument."""
+    name = call.attr["f"].func.name
+    library = {f.signature.name: f for f in meta_graph.graph_def.library.function}
+    function = library[name]
+    for caller in library.values():
+        if any(node.attr["f"].func.name == name for node in caller.node_def if "f" in node.attr):
+            raise SiriusError(
+                f"signature '{signature.name}': its function {name} is called by "
+                f"{caller.signature.name} too; leave the signature out"
+            )
+    function.signature.input_arg.add(name=ASSET, type=tf.string.as_datatype_enum)
+    if "_input_shapes" in function.attr:
+        function.attr["_input_shapes"].list.shape.add()
+    arguments = [*(t for t in call.input if not t.startswith("^")), _READ]
+    body = with_body(function, graph_def, arguments, _results(signature, call, function), library)
+    function.CopyFrom(body)
+    for node in meta_graph.graph_def.node:
+        if node.op in _CALLS and node.attr["f"].func.name == name:
+            data = [t for t in node.input if not t.startswith("^")]
+            node.input.insert(len(data), _READ)
+            node.attr["Tin"].list.type.append(tf.string.as_datatype_enum)
+    if asset is not None and name in meta_graph.object_graph_def.concrete_functions:
+        meta_graph.object_graph_def.concrete_functions[name].bound_inputs.append(asset)
+
+
+def _results(signature: Signature, call: Any, function: Any) -> list[str]:
+    """The node that computes each result of the function of a signature."""
+    probes: dict[str, str] = {}
+    for index, tensor in enumerate(signature.outputs.values()):
+        node, _, number = tensor.name.partition(":")
+        probes[f"{node}:{number or 0}"] = f"{PROBE}{index}"
+    wanted = [f"{call.name}:{k}" for k in range(len(function.signature.output_arg))]
+    missing = [tensor for tensor in wanted if tensor not in probes]
+    if missing:
+        raise SiriusError(f"signature '{signature.name}': {missing[0]} is not one of its outputs")
+    return [probes[tensor] for tensor in wanted]
+
+
+def _edit_main(meta_graph: Any, signature: Signature, graph_def: Any, alone: bool) -> None:
+    """Replace nodes of the main graph, or with other signatures there put new ones beside them."""
+    main = {node.name: node for node in meta_graph.graph_def.node}
+    outputs = {f"{PROBE}{k}": key for k, key in enumerate(signature.outputs)}
+    changed = {
+        node.name
+        for node in graph_def.node
+        if node.name not in main or list(node.input) != list(main[node.name].input)
+    }
+    if not alone:
+        _spread(graph_def, changed)
+        prefix = f"sirius/{signature.name}/"
+        graph_def = _renamed(graph_def, {name: prefix + name for name in changed})
+        changed = {prefix + name for name in changed}
+        outputs = {prefix + probe: key for probe, key in outputs.items()}
+    for node in graph_def.node:
+        key = outputs.get(node.name)
+        if key is None and node.name in changed:
+            target = main.get(node.name)
+            (meta_graph.graph_def.node.add() if target is None else target).CopyFrom(node)
+        elif key is not None:
+            tensor = node.input[0] if ":" in node.input[0] else f"{node.input[0]}:0"
+            if len(node.input) > 1:  # the output has to wait for effects
+                meta_graph.graph_def.node.add().CopyFrom(node)
+                tensor = f"{node.name}:0"
+            meta_graph.signature_def[signature.name].outputs[key].name = tensor
+
+
+def _spread(graph_def: Any, changed: set[str]) -> None:
+    """Add to `changed` what depends on it."""
+    growing = True
+    while growing:
+        before = len(changed)
+        for node in graph_def.node:
+            if any(node_of(tensor) in changed for tensor in node.input):
+                changed.add(node.name)
+        growing = len(changed) > before
+
+
+def _renamed(graph_def: Any, names: dict[str, str]) -> Any:
+    made = type(graph_def)()
+    made.CopyFrom(graph_def)
+    for node in made.node:
+        node.name = names.get(node.name, node.name)
+        for k, tensor in enumerate(node.input):
+            old = node_of(tensor)
+            if old in names:
+                caret = "^" if tensor.startswith("^") else ""
+                node.input[k] = caret + names[old] + tensor.removeprefix(caret)[len(old) :]
+        for k, place in enumerate(node.attr["_class"].list.s):
+            old = place.decode().partition("@")[2]
+            node.attr["_class"].list.s[k] = f"loc:@{names.get(old, old)}".encode()
+        if not node.attr["_class"].list.s:
+            node.attr.pop("_class")
+    return made
+
+
+def _add_functions(library: Any, found: Any) -> None:
+    """Functions that inlining has specialized."""
+    known = {function.signature.name for function in library.function}
+    for function in found.function:
+        if function.signature.name not in known:
+            library.function.add().CopyFrom(function)
+            for node in library.function[-1].node_def:
+                if "_lower_using_switch_merge" in node.attr:
+                    node.attr["_lower_using_switch_merge"].b = True
+
+
+def _add_asset(meta_graph: Any, bundle: Path) -> int | None:
+    """Make a file an asset; the tensor `_READ` is its path once the model is initialized.
+
+    The result is its number in the object graph, if the model has one.
+    """
+    string = tf.string.as_datatype_enum
+    graph_def = meta_graph.graph_def
+
+    def add(name: str, op: str, *inputs: str) -> Any:
+        node = graph_def.node.add(name=f"{ASSET}{name}", op=op)
+        node.input.extend(inputs)
+        node.attr["dtype"].type = string
+        return node
+
+    add("/path", "Placeholder").attr["shape"].shape.SetInParent()
+    variable = add("", "VarHandleOp")
+    variable.attr["shape"].shape.SetInParent()
+    # In eager mode all models of a process share what has this name: those with the same bundle.
+    content = hashlib.sha256(bundle.read_bytes()).hexdigest()[:16]
+    variable.attr["shared_name"].s = f"{ASSET}_{content}".encode()
+    variable.attr["container"].s = b""
+    add("/assign", "AssignVariableOp", ASSET, f"{ASSET}/path")
+    add("/read", "ReadVariableOp", ASSET)
+    _initialize(meta_graph, f"{ASSET}/assign")
+    asset = meta_graph_pb2.AssetFileDef(filename=bundle.name)
+    asset.tensor_info.name = f"{ASSET}/path:0"
+    if _ASSETS in meta_graph.collection_def:
+        packed = any_pb2.Any()
+        packed.Pack(asset)
+        meta_graph.collection_def[_ASSETS].any_list.value.append(packed)
+    if meta_graph.asset_file_def or _ASSETS not in meta_graph.collection_def:
+        meta_graph.asset_file_def.append(asset)
+    objects = meta_graph.object_graph_def
+    if not objects.nodes:
+        return None
+    objects.nodes.add().asset.asset_file_def_index = len(meta_graph.asset_file_def) - 1
+    number = len(objects.nodes) - 1
+    objects.nodes[0].children.add(node_id=number, local_name=f"_{ASSET}")
+    return number
+
+
+def _initialize(meta_graph: Any, node: str) -> None:
+    """Have an op run when the model is initialized."""
+    nodes = {n.name: n for n in meta_graph.graph_def.node}
+    if _INIT_OP in meta_graph.signature_def:
+        found = meta_graph.signature_def[_INIT_OP].outputs[_INIT_OP].name
+        nodes[node_of(found)].input.append(f"^{node}")
+        return
+    for key in _INIT_COLLECTIONS:
+        for name in meta_graph.collection_def[key].node_list.value if _has(meta_graph, key) else ():
+            nodes[node_of(name)].input.append(f"^{node}")
+            return
+    meta_graph.graph_def.node.add(name=f"{ASSET}/init", op="NoOp").input.append(f"^{node}")
+    collection = meta_graph.collection_def[_INIT_COLLECTIONS[0]]
+    collection.node_list.value.append(f"{ASSET}/init")
+
+
+def _has(meta_graph: Any, key: str) -> bool:
+    return key in meta_graph.collection_def
+
+
+def select(saved_model: Any) -> Any:
+    """The MetaGraphDef that the frontend reads."""
+    for meta_graph in saved_model.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            return meta_graph
+    return saved_model.meta_graphs[0]
+
+
+def inlined(meta_graph: Any, signature: Signature) -> Any:
+    """The GraphDef that the Graph of a signature shows."""
+    tensors = [tensor.name for tensor in signature.outputs.values()]
+    return savedmodel.inline(meta_graph.graph_def, tensors)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes of a graph become regions, and why the others stay on TensorFlow.
+
+A region is pure: a control edge into one of its nodes orders nothing but results (substitute.py
+moves it behind the region), so it splits no region. All other edges count: along a path from a
+region through TensorFlow every node gets a level, one higher each time the path enters compiled
+nodes again. The nodes of one level are a region: convex, and regions depend on lower levels only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sirius_tf.errors import Unsupported
+from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
+from sirius_tf.lower.registry import RULES, lower
+
+SOURCES = ("Const", "Variable")
+"""Ops that are copied into each region that reads them."""
+DTYPES = frozenset(
+    ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"),
+)
+TABLE_BYTES = 64 << 10
+"""A variable of this size that is only looked up is read where it is, not copied."""
+EFFECTS = ("Assert",)
+"""Ops with a rule of which others may have to wait."""
+_PLUMBING = {"Assert", "BroadcastTo", "Cast", "ConcatV2", "EnsureShape", "ExpandDims", "Fill"}
+_PLUMBING |= {"Identity", "OnesLike", "Pack", "PreventGradient", "Prod", "Range", "Rank"}
+_PLUMBING |= {"Reshape", "Shape", "Size", "Snapshot", "Squeeze", "StopGradient", "StridedSlice"}
+_PLUMBING |= {"Unpack", "ZerosLike"}
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Nodes of an outer graph that are compiled together.
+
+    Input k of `graph` carries the outer edge `inputs[k]`, output k is the outer edge `outputs[k]`.
+    An input that is the edge of a Variable is a table. `nodes` are the outer nodes it stands for.
+    """
+
+    name: str
+    graph: Graph
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The regions of a graph, and of every other node the reason; sources have none."""
+
+    regions: tuple[Region, ...]
+    left: Mapping[str, str]
+
+
+def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
+    """The maximal regions of a graph, called `<name>_<k>`; nodes in `left` are taken as given."""
+    lower(Graph("empty", (), (), ()))  # registers the rules
+    reasons = dict(left or {})
+    for node in graph.nodes:
+        problem = _obstacle(graph, node)
+        if problem and node.name not in reasons:
+            reasons[node.name] = problem
+    while True:
+        regions = _regions(graph, name, reasons)
+        rejected = [pair for region in regions for pair in _rejected(region)]
+        if not rejected:
+            break
+        reasons.update(rejected)
+    return _without_small(graph, regions, reasons)
+
+
+def region_name(signature: str, number: int) -> str:
+    """The name of a region, a C identifier."""
+    stem = re.sub(r"\W", "_", signature)
+    return f"{stem if stem[:1].isalpha() else 'r' + stem}_{number}"
+
+
+def is_source(graph: Graph, edge: Edge) -> bool:
+    """Whether an edge carries a constant."""
+    return edge.node in graph.by_name and graph.by_name[edge.node].op in SOURCES
+
+
+def table(graph: Graph, edge: Edge, readers: Iterable[tuple[Node, int]]) -> bool:
+    """Whether an edge carries a large variable that is only looked up along its first axis."""
+    node = graph.by_name.get(edge.node)
+    if node is None or node.op != "Variable" or node.attr_array().nbytes < TABLE_BYTES:
+        return False
+    return all(position == 0 and _gathers_rows(graph, reader) for reader, position in readers)
+
+
+def _gathers_rows(graph: Graph, node: Node) -> bool:
+    if node.op == "GatherNd":
+        return True
+    if node.op == "GatherV2" and is_source(graph, node.inputs[2]):
+        axis = graph.by_name[node.inputs[2].node].attr_array()
+        return int(axis) == 0 and not node.attrs.get("batch_dims", 0)
+    return node.op == "Gather"
+
+
+def _obstacle(graph: Graph, node: Node) -> str | None:
+    """Why a node cannot be compiled, as far as its op and types tell."""
+    if node.op in SOURCES:
+        return None
+    if node.op not in RULES:
+        return "there is no rule for this op"
+    if node.op in EFFECTS:  # it may read strings
+        return None
+    types = [*node.dtypes, *(graph.dtype(edge) for edge in node.inputs)]
+    strange = sorted(set(types) - DTYPES - {"variant"})  # a TensorList, inside of a region
+    return f"dtype {strange[0]} is not compiled" if strange else None
+
+
+def _rejected(region: Region) -> list[tuple[str, str]]:
+    """Nodes that lowering a region rejects, with the reason."""
+    try:
+        for argument in region.graph.inputs:
+            if argument.dtype not in DTYPES:
+                problem = f"its input {argument.name} has dtype {argument.dtype}"
+                raise Unsupported(argument.name, "Placeholder", problem)
+            if argument.shape is None:
+                problem = f"the rank of its input {argument.name} is not known"
+                raise Unsupported(argument.name, "Placeholder", problem)
+        for name, edge in region.graph.outputs:
+            if region.graph.dtype(edge) not in DTYPES:
+                raise Unsupported(name, "Output", f"its result {name} cannot leave a region")
+        lower(region.graph)
+    except Unsupported as error:
+        return [(node, error.reason) for node in _blamed(region, error.node)]
+    return []
+
+
+def _blamed(region: Region, name: str) -> list[str]:
+    """The nodes to take out where an error names a node, an argument or an output."""
+    if name in region.nodes:
+        return [name]
+    found = [edge.node for key, edge in region.graph.outputs if key == name]
+    found += [n.name for n in region.graph.nodes if any(e.node == name for e in n.inputs)]
+    return [node for node in found if node in region.nodes] or sorted(region.nodes)
+
+
+def _regions(graph: Graph, name: str, left: Collection[str]) -> list[Region]:
+    levels = _levels(graph, left)
+    members: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        if node.name in levels and node.name not in left:
+            members.setdefault(levels[node.name], []).append(node)
+    readers = consumers(graph)
+    made: list[Region] = []
+    for level in sorted(members):
+        region = _region(graph, region_name(name, len(made)), members[level], readers)
+        if region is not None:
+            made.append(region)
+    return made
+
+
+def _levels(graph: Graph, left: Collection[str]) -> dict[str, int]:
+    """The level of each node; that of a compiled one is as high as all its readers allow."""
+    levels: dict[str, int] = {}
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if node.op in SOURCES:
+            continue
+        compiled = node.name not in left
+        needs = {edge.node for edge in node.inputs} | _waits(graph, node, left)
+        level = 1 if compiled else 0
+        for need in needs & levels.keys():
+            level = max(level, levels[need] + (compiled and need in left))
+            readers.setdefault(need, []).append(node.name)
+        levels[node.name] = level
+    for node in reversed(graph.nodes):
+        after = readers.get(node.name, [])
+        if node.name in levels and node.name not in left and after and not _any(after, left):
+            levels[node.name] = min(levels[reader] for reader in after)
+    return levels
+
+
+def _any(names: Iterable[str], left: Collection[str]) -> bool:
+    """Whether one of the nodes stays on TensorFlow."""
+    return any(name in left for name in names)
+
+
+def _waits(graph: Graph, node: Node, left: Collection[str]) -> set[str]:
+    """The control inputs of a node that order more than results."""
+    controls = set(node.control_inputs)
+    if node.name in left:
+        return controls
+    return {c for c in controls if c not in left and graph.by_name[c].op in EFFECTS}
+
+
+def _region(
+    graph: Graph,
+    name: str,
+    members: Sequence[Node],
+    readers: Mapping[Edge, Sequence[tuple[Node, int]]],
+) -> Region | None:
+    """The region of some nodes; None if nothing reads its results.
+
+    Nodes and inputs are in an order that depends on the outputs only: those of a signature come
+    first, as they do there. So the same region in another signature has the same order.
+    """
+    inside = {node.name for node in members}
+    outputs = _outputs(graph, members, readers)
+    if not outputs:
+        return None
+    roots = [edge.node for edge in outputs] + [n.name for n in members if n.op in EFFECTS]
+    inputs: dict[Edge, str] = {}
+    copied: set[str] = set()
+    for node in _ordered(graph, roots, inside):
+        for edge in node.inputs:
+            if edge.node in inside | copied or edge in inputs:
+                continue
+            reading = [(n, k) for n, k in readers[edge] if n.name in inside]
+            if is_source(graph, edge) and not table(graph, edge, reading):
+                copied.add(edge.node)
+            else:
+                inputs[edge] = f"{edge}"
+    local = [
+        replace(
+            node,
+            inputs=tuple(Edge(inputs[e]) if e in inputs else e for e in node.inputs),
+            control_inputs=(),
+        )
+        for node in _ordered(graph, roots, inside | copied)
+    ]
+    arguments = [Argument(label, graph.dtype(e), graph.shape(e)) for e, label in inputs.items()]
+    results = tuple((str(edge), edge) for edge in outputs)
+    inner = Graph(name, tuple(arguments), results, tuple(local), graph.bodies)
+    return Region(name, inner, tuple(inputs), tuple(outputs), frozenset(inside))
+
+
+def _outputs(
+    graph: Graph, members: Sequence[Node], readers: Mapping[Edge, Sequence[tuple[Node, int]]]
+) -> list[Edge]:
+    """What is read outside of a region, results of the signature first."""
+    inside = {node.name for node in members}
+    made = [Edge(n.name, k) for n in members for k in range(len(n.dtypes))]
+    direct = [edge for _, edge in graph.outputs]
+    probed = [e for p in direct if p.node in graph.by_name for e in graph.by_name[p.node].inputs]
+    read = [e for e in made if any(n.name not in inside for n, _ in readers.get(e, ()))]
+    known = set(made)
+    return list(dict.fromkeys(e for e in [*direct, *probed, *read] if e in known))
+
+
+def _ordered(graph: Graph, roots: Iterable[str], inside: Collection[str]) -> list[Node]:
+    """Those of some nodes that the roots need, each after what it reads."""
+    order: dict[str, Node] = {}
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        name, done = stack.pop()
+        if name in order or name not in inside:
+            continue
+        node = graph.by_name[name]
+        if done:
+            order[name] = node
+        else:
+            stack.append((name, True))
+            stack.extend((edge.node, False) for edge in reversed(node.inputs))
+    return list(order.values())
+
+
+def _without_small(graph: Graph, regions: Sequence[Region], reasons: dict[str, str]) -> Cut:
+    """The regions that compute something, or that are all there is to a signature."""
+    kept: list[Region] = []
+    results = {edge.node for _, edge in graph.outputs}
+    others = {n.name for n in graph.nodes if n.op not in SOURCES} - results
+    for region in regions:
+        ops = {node.op for node in region.graph.nodes if node.name in region.nodes}
+        if ops <= _PLUMBING and not others <= region.nodes:
+            reasons.update((node, "too small") for node in region.nodes)
+        else:
+            kept.append(region)
+    compiled = {node for region in kept for node in region.nodes}
+    for node in graph.nodes:
+        if node.name not in compiled and node.op not in SOURCES:
+            reasons.setdefault(node.name, "nothing reads its results")
+    return Cut(tuple(kept), {n: r for n, r in reasons.items() if n not in compiled})

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signature of a SavedModel in a session in which every edge of its Graph can be fed and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.python.saved_model import loader_impl
+
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend.graph import Edge, Graph
+from sirius_tf.rewrite.measure import interleaved, relative_error
+from sirius_tf.rewrite.substitute import Use, region_op, restore_lowering, table_reads, tensor_name
+
+Array = np.ndarray[Any, Any]
+_BUNDLE = "sirius_timed/bundle"
+
+
+class Session:
+    """Runs edges of a graph on values of others.
+
+    With `uses` and a bundle, also the regions that are to take the place of nodes.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        meta_graph: Any,
+        inlined: Any,
+        graph: Graph,
+        uses: Sequence[Use] = (),
+        bundle: Path | None = None,
+    ) -> None:
+        merged = meta_graph_pb2.MetaGraphDef()
+        merged.CopyFrom(meta_graph)
+        names = {node.name for node in merged.graph_def.node}
+        merged.graph_def.node.extend(node for node in inlined.node if node.name not in names)
+        known = {function.signature.name for function in merged.graph_def.library.function}
+        merged.graph_def.library.function.extend(
+            f for f in inlined.library.function if f.signature.name not in known
+        )
+        for node in merged.graph_def.node:
+            restore_lowering(node)
+        if bundle is not None:
+            merged.graph_def.node.extend(_timed(graph, uses, merged.graph_def, bundle))
+        self._graph = graph
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            self._load(path, merged)
+
+    def _load(self, path: Path | None, meta_graph: Any) -> None:
+        if path is None:
+            tf.import_graph_def(meta_graph.graph_def, name="")
+            return
+        saver = tf.compat.v1.train.import_meta_graph(meta_graph)
+        loader = loader_impl.SavedModelLoader(str(path))
+        try:
+            loader.restore_variables(self._session, saver)
+            loader.run_init_ops(self._session, list(meta_graph.meta_info_def.tags))
+        except tf.errors.OpError as error:
+            raise SiriusError(f"TensorFlow cannot load {path}: {error}") from error
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session.close()
+
+    def values(self, feeds: Mapping[str, Array], edges: Sequence[Edge]) -> dict[Edge, Array]:
+        """What edges carry when the graph is run on values of tensors."""
+        names = {edge: tensor_name(edge, self._graph) for edge in edges}
+        try:
+            found = self._session.run(names, dict(feeds)) if names else {}
+        except tf.errors.OpError as error:
+            raise SiriusError(f"the model does not run on the sample inputs: {error}") from error
+        return dict(found)
+
+    def time(self, use: Use, values: Mapping[Edge, Array]) -> tuple[float, float]:
+        """Milliseconds that TensorFlow's ops and the region take from values of its inputs."""
+        return interleaved(*self._calls(use, values))
+
+    def difference(self, use: Use, values: Mapping[Edge, Array], tolerance: float) -> str | None:
+        """How the results of a region differ from those of TensorFlow's ops, if they do."""
+        theirs, ours = self._calls(use, values)
+        want = theirs()
+        try:
+            got = ours()
+        except tf.errors.OpError as error:
+            return f"the region fails: {error.message}"
+        for edge, a, b in zip(use.region.outputs, got, want, strict=True):
+            distance = relative_error(np.asarray(a), np.asarray(b))
+            if not distance <= tolerance:
+                return f"its result {edge} would have an error of {distance:.1e}"
+        return None
+
+    def _calls(
+        self, use: Use, values: Mapping[Edge, Array]
+    ) -> tuple[Callable[[], list[Array]], Callable[[], list[Array]]]:
+        """TensorFlow's ops and the region, both on the same values."""
+        region = use.region
+        fed = [edge for edge in region.inputs if edge in values]
+        feeds = [tensor_name(edge, self._graph) for edge in fed]
+        arrays = [values[edge] for edge in fed]
+        theirs = [tensor_name(edge, self._graph) for edge in region.outputs]
+        ours = [f"{_timed_name(use)}:{k}" for k in range(len(region.outputs))]
+        first, second = (self._session.make_callable(f, feeds) for f in (theirs, ours))
+        return lambda: first(*arrays), lambda: second(*arrays)
+
+
+def _timed_name(use: Use) -> str:
+    return f"sirius_timed/{use.region.name}"
+
+
+def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> list[Any]:
+    """Each region as an op that reads the tensors its nodes read, and so the values fed there."""
+    path = tf.compat.v1.NodeDef(name=_BUNDLE, op="Const")
+    path.attr["dtype"].type = tf.string.as_datatype_enum
+    path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle)))
+    ops = {node.name: node.op for node in graph_def.node}
+    made = [path]
+    for use in uses:
+        name = _timed_name(use)
+        reads = table_reads(use, graph, name, lambda node: ops[node] == "VarHandleOp")
+        tables = {int(node.name.rpartition("_")[2]): f"{node.name}:0" for node in reads}
+        inputs = [
+            tables.get(k, tensor_name(edge, graph)) for k, edge in enumerate(use.region.inputs)
+        ]
+        made += [*reads, region_op(name, use, graph, inputs, f"{_BUNDLE}:0", ())]
+    return made

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions become SiriusRegion ops in the GraphDef of a signature.
+
+    control:  c ^-> r     r -> n        where r is in a region, c and n are not
+    becomes   c ^-> S     S -> r' -> n          if c depends on no region
+              c ^-> r'    S -> r' -> n          if it does
+
+S is the SiriusRegion op; r' is the EnsureShape that has r's name and the region's result. A region
+has no effects, so that it may run before c; what reads its result must not, and does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, node_def_pb2
+
+from sirius_tf.frontend.convert import CALLS
+from sirius_tf.frontend.graph import Edge, Graph, Shape
+from sirius_tf.rewrite.regions import EFFECTS, Region
+
+OP = "SiriusRegion"
+
+
+@dataclass(frozen=True)
+class Use:
+    """A region in a graph, and the kernel that computes it: another region may share it."""
+
+    region: Region
+    kernel: str
+
+
+def substitute(graph_def: Any, graph: Graph, uses: Sequence[Use], bundle: str) -> Any:
+    """The GraphDef with regions in place of their nodes; `graph` is the Graph of `graph_def`.
+
+    `bundle` is the tensor with the bundle's path, which need not be there yet. What the outputs of
+    `graph` do not need is dropped.
+    """
+    moved = _Moved(graph, uses)
+    made = graph_pb2.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    handles = {node.name: node for node in graph_def.node}
+    for node in graph_def.node:
+        if node.name not in moved.region_of:
+            kept = made.node.add()
+            kept.CopyFrom(node)
+            del kept.input[:]
+            kept.input.extend(moved.inputs(node.input))
+            restore_lowering(kept)
+    for use in uses:
+        made.node.extend(_region_nodes(graph, moved, use, bundle, handles))
+    return _needed(made, [edge.node for _, edge in graph.outputs])
+
+
+def region_op(
+    name: str, use: Use, graph: Graph, inputs: Iterable[str], bundle: str, controls: Iterable[str]
+) -> Any:
+    """The NodeDef of a SiriusRegion."""
+    region = use.region
+    node = node_def_pb2.NodeDef(name=name, op=OP)
+    node.input.extend([*inputs, bundle, *(f"^{c}" for c in controls)])
+    node.attr["Tin"].list.SetInParent()
+    node.attr["Tin"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.inputs)
+    node.attr["Tout"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.outputs)
+    node.attr["region"].s = use.kernel.encode()
+    return node
+
+
+def table_reads(use: Use, graph: Graph, name: str, is_resource: Callable[[str], bool]) -> list[Any]:
+    """Nodes called `<name>/table_<k>` that read input k of a region where it is a table."""
+    reads = []
+    for k, edge in enumerate(use.region.inputs):
+        if edge.node not in graph.by_name or graph.by_name[edge.node].op != "Variable":
+            continue
+        resource = is_resource(edge.node)
+        node = node_def_pb2.NodeDef(
+            name=f"{name}/table_{k}", op="ReadVariableOp" if resource else "Identity"
+        )
+        node.input.append(edge.node)
+        node.attr["dtype" if resource else "T"].type = _enum(graph.dtype(edge))
+        reads.append(node)
+    return reads
+
+
+def tensor_name(edge: Edge, graph: Graph) -> str:
+    """The tensor of an edge; an argument may be called as a tensor."""
+    if edge.node in graph.arguments:
+        return edge.node if ":" in edge.node else f"{edge.node}:0"
+    return f"{edge.node}:{edge.output}"
+
+
+def node_of(tensor: str) -> str:
+    """The node of a tensor or control input."""
+    return tensor.lstrip("^").partition(":")[0]
+
+
+class _Moved:
+    """Where the edges from and into regions are afterwards."""
+
+    def __init__(self, graph: Graph, uses: Sequence[Use]) -> None:
+        self.region_of = {node: use.region for use in uses for node in use.region.nodes}
+        self._graph = graph
+        self._waits: dict[str, set[str]] = {}
+        self._dependent: set[str] = set()
+        for node in graph.nodes:
+            self._visit(node.name)
+
+    def _visit(self, name: str) -> None:
+        node = self._graph.by_name[name]
+        region = self.region_of.get(name)
+        before = {edge.node for edge in node.inputs} | set(node.control_inputs)
+        if region or before & self._dependent:
+            self._dependent.add(name)
+        if region is None:
+            return
+        waits: set[str] = set()
+        for need in before:
+            if self.region_of.get(need) is region or (
+                need in node.control_inputs and need in self.region_of
+            ):
+                waits |= self._waits[need]
+            elif need in node.control_inputs:
+                waits.add(need)
+        waits.update(
+            self.op_name(self.region_of[c])
+            for c in node.control_inputs
+            if c in self.region_of
+            and self.region_of[c] is not region
+            and self._graph.by_name[c].op in EFFECTS
+        )
+        self._waits[name] = waits
+
+    def op_name(self, region: Region) -> str:
+        """The name of the SiriusRegion node."""
+        return f"sirius/{region.name}"
+
+    def early(self, region: Region) -> list[str]:
+        """What the region itself waits for."""
+        waits = set().union(*(self._waits[node] for node in region.nodes))
+        return sorted(w for w in waits if w in self._graph.by_name and w not in self._dependent)
+
+    def late(self, node: str) -> list[str]:
+        """What those that read or wait for a node of a region wait for, besides the region."""
+        early = self.early(self.region_of[node])
+        return sorted(self._waits[node] - set(early))
+
+    def result(self, edge: Edge) -> str:
+        """The tensor that carries what an edge carried."""
+        if edge.node not in self.region_of:
+            return tensor_name(edge, self._graph)
+        single = len(self._graph.by_name[edge.node].dtypes) == 1
+        return f"{edge.node}:0" if single else f"{edge.node}/sirius_{edge.output}:0"
+
+    def inputs(self, tensors: Iterable[str]) -> list[str]:
+        """The inputs of a node that stays."""
+        data: list[str] = []
+        controls: dict[str, None] = {}
+        for tensor in tensors:
+            name = node_of(tensor)
+            region = self.region_of.get(name)
+            if region is None and tensor.startswith("^"):
+                controls[name] = None
+            elif region is None:
+                data.append(tensor)
+            elif tensor.startswith("^"):
+                controls.update(dict.fromkeys([self.op_name(region), *self.late(name)]))
+            else:
+                number = int(tensor.partition(":")[2] or 0)
+                data.append(self.result(Edge(name, number)))
+        return data + [f"^{name}" for name in controls]
+
+
+def _region_nodes(
+    graph: Graph, moved: _Moved, use: Use, bundle: str, nodes: Mapping[str, Any]
+) -> list[Any]:
+    region = use.region
+    name = moved.op_name(region)
+    made = table_reads(use, graph, name, lambda node: nodes[node].op == "VarHandleOp")
+    reads = {int(node.name.rpartition("_")[2]): node.name for node in made}
+    inputs = [
+        f"{reads[k]}:0" if k in reads else moved.result(edge)
+        for k, edge in enumerate(region.inputs)
+    ]
+    made.append(region_op(name, use, graph, inputs, bundle, moved.early(region)))
+    for k, edge in enumerate(region.outputs):
+        tensor = moved.result(edge)
+        made.append(_shaped(node_of(tensor), f"{name}:{k}", graph.dtype(edge), graph.shape(edge)))
+        made[-1].input.extend(f"^{control}" for control in moved.late(edge.node))
+    return made
+
+
+def _shaped(name: str, tensor: str, dtype: str, shape: Shape | None) -> Any:
+    """An op that hands a tensor on, and states its static shape: the region's op knows none."""
+    node = node_def_pb2.NodeDef(name=name, op="Identity" if shape is None else "EnsureShape")
+    node.input.append(tensor)
+    node.attr["T"].type = _enum(dtype)
+    if shape is not None:
+        node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return node
+
+
+def restore_lowering(node: Any) -> None:
+    """Inlining had to switch this off."""
+    if node.op in CALLS and "_lower_using_switch_merge" in node.attr:
+        node.attr["_lower_using_switch_merge"].b = True
+
+
+def _needed(graph_def: Any, roots: Iterable[str]) -> Any:
+    """The GraphDef without what the roots do not need; nor do colocations keep anything."""
+    nodes = {node.name: node for node in graph_def.node}
+    stack, seen = list(roots), set()
+    while stack:
+        name = stack.pop()
+        if name not in seen and name in nodes:
+            seen.add(name)
+            stack.extend(node_of(tensor) for tensor in nodes[name].input)
+    made = graph_pb2.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    for node in graph_def.node:
+        if node.name not in seen:
+            continue
+        kept = made.node.add()
+        kept.CopyFrom(node)
+        places = [p for p in kept.attr["_class"].list.s if p.decode().partition("@")[2] in seen]
+        kept.attr.pop("_class")
+        if places:
+            kept.attr["_class"].list.s.extend(places)
+    return made
+
+
+def _enum(dtype: str) -> int:
+    return int(tf.dtypes.as_dtype(dtype).as_datatype_enum)
