@@ -11,6 +11,7 @@ reduction is shared between rows and vectors and hoisted out of the reduction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, stride
 
 Window = tuple[int | None, ...]
+LINE = 16  # float32 in a cache line
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Isa:
 
 
 ISAS = {
-    "v3": Isa(8, 4, {1: 8, 2: 4, 4: 2}),
+    "v3": Isa(8, 6, {1: 8, 2: 4, 4: 2, 6: 2}),
     "v4": Isa(16, ROWS, {1: 8, 2: 6, 4: 4, 8: 2}),
 }
 
@@ -135,6 +137,7 @@ class _Printer:
         self.block = _Block(1, 1, False)
         self.at = affine(0)  # first lane of the block
         self.written = 0
+        self.per_line = max(LINE // isa.lanes, 1)  # vectors in a cache line
 
     # The function
 
@@ -384,6 +387,8 @@ class _Printer:
         if packed and not (self.plan.across or self.box[str(self.plan.lanes)].aligned):
             raise NotVectorizableError("lanes that cross panels")
         at = f"{pointer} + {offset}"
+        if packed and self.block.rows > 1 and j % self.per_line == 0:
+            self.block.inside.append(self.prefetch(load.tensor, at))
         if step != "1":
             count = "left" if self.block.tail else "SIRIUS_LANES"
             text = f"sr_strided_{kind}({at}, {step}, {count})"
@@ -392,6 +397,11 @@ class _Printer:
         else:
             text = f"sr_load_{kind}({at})"
         return f"sr_mask_u8({text})" if load.dtype == "bool" else text
+
+    def prefetch(self, tensor: str, at: str) -> str:
+        """Ask for the same line of the next panel while rows still use this one."""
+        extents = self.program.tensor[tensor].shape[1:]
+        return f"__builtin_prefetch({at} + {math.prod(e.const for e in extents)}, 0, 2);"
 
     def in_panels(self, index: Affine | Expr) -> bool:
         """Whether an index divides the lanes' iterator: vectors must not cross panels then."""

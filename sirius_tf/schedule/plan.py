@@ -20,7 +20,7 @@ from sirius_tf.lower.symbolic import Poly, poly
 
 LANES = 16  # of float32, on x86-64-v4
 ROWS = 8  # values of an iterator that registers hold at once
-PANEL = 32  # lanes-iterator values that packed constants keep together: a multiple of every ISA's
+PANEL = 16  # lanes-iterator values that packed constants keep together: a multiple of any ISA's
 
 _ELEMENTARY = 10.0  # vector operations of exp, tanh, ...
 _CHEAP = {"add", "sub", "mul", "max", "min", "neg", "abs", "select", "cast", "eq", "ne", "lt", "le"}

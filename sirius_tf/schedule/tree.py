@@ -130,7 +130,7 @@ def show(node: Node | None, depth: int = 0) -> str:
 
 
 def _tile_size(value: Affine) -> int:
-    """d where the value is d * floor(x / d), else 1."""
+    """The size d of a value d * floor(x / d), else 1."""
     match value.terms:
         case ((FloorDiv(_, divisor), coefficient),) if divisor == coefficient and not value.const:
             return divisor
