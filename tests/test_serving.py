@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rewritten model in a C program that knows nothing of sirius_tf but LD_PRELOAD."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sirius_tf
+from sirius_tf.bundle import cc
+from sirius_tf.frontend import savedmodel
+from sirius_tf.runtime import native
+from tools import zoo
+
+SOURCE = Path(__file__).with_name("serving_example.c")
+SHAPE = (3, 64)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    folder = Path(tf.sysconfig.get_lib())
+    libraries = [folder / "libtensorflow_framework.so.2", folder / "libtensorflow_cc.so.2"]
+    output = tmp_path_factory.mktemp("program") / "serving_example"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-Wl,-rpath,{folder}"]
+    flags += ["-Wl,--allow-shlib-undefined", "-o", str(output)]
+    cc.run_compiler([str(SOURCE), *map(str, libraries), *flags])
+    return output
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A model and the rewritten one, which is moved after it was written."""
+    folder = tmp_path_factory.mktemp("served")
+    zoo.build("vocabulary", folder / "model")
+    options = sirius_tf.Options(keep_slow=True)
+    sirius_tf.optimize(folder / "model", folder / "rewritten", options=options)
+    shutil.move(folder / "rewritten", folder / "moved")
+    return folder / "model", folder / "moved"
+
+
+def serve(program, model, preload):
+    signature = savedmodel.load_meta_graph(model).signature_def["features"]
+    names = [t.name.split(":")[0] for t in (signature.inputs["x"], signature.outputs["p"])]
+    environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "PYTHONPATH")}
+    if preload:
+        environment["LD_PRELOAD"] = str(native.library_path())
+    words = [str(program), str(model), *names, *map(str, SHAPE)]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_preloaded(program, models):
+    x = (np.arange(SHAPE[0] * SHAPE[1]) % 7 * np.float32(0.25)).astype("f").reshape(SHAPE)
+    want = tf.saved_model.load(models[0]).signatures["features"](x=tf.constant(x))["p"].numpy()
+    done = serve(program, models[1], preload=True)
+    assert done.returncode == 0, done.stderr
+    got = np.array(done.stdout.split(), "f").reshape(want.shape)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_the_op_comes_from_the_library(program, models):
+    assert serve(program, models[0], preload=False).returncode == 0
+    done = serve(program, models[1], preload=False)
+    assert done.returncode == 1
+    assert "SiriusRegion" in done.stderr
