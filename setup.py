@@ -1,7 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Package metadata."""
+"""Package metadata, and the build of the native library."""
 
-from setuptools import find_packages, setup
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, str(Path(__file__).parent))  # build backends do not
+from sirius_tf.bundle import library
+
+
+class BuildLibrary(build_ext):
+    """Builds libsirius_tf.so with the ziglang package's clang: no compiler need be installed."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The library is no Python module: its name has no version of Python in it."""
+        return f"{fullname.replace('.', '/')}.so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build the only extension."""
+        output = Path(self.get_ext_fullpath(ext.name))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        library.build_library(output)
+
+
+class AnyPython(bdist_wheel):
+    """One wheel serves every version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Replace the tag of this Python by that of any."""
+        return ("py3", "none", super().get_tag()[2])
+
+
+native = library.native_directory().relative_to(Path(__file__).resolve().parent)
 
 setup(
     name="sirius-tf",
@@ -9,12 +42,28 @@ setup(
     description="Polyhedral whole-program inference compiler for TensorFlow SavedModels",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["sirius_tf", "sirius_tf.*"]),
+    packages=[*find_packages(include=["sirius_tf", "sirius_tf.*"]), "sirius_tf.tools"],
+    package_dir={"sirius_tf.tools": "tools"},
     package_data={"sirius_tf": ["py.typed", "native/*.c", "native/*.h"]},
+    ext_modules=[
+        Extension(
+            "sirius_tf.native.libsirius_tf",
+            sources=[str(native / name) for name in library.SOURCES],
+        )
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
+    entry_points={
+        "console_scripts": [
+            "sirius-convert = sirius_tf.tools:run_convert",
+            "sirius-benchmark = sirius_tf.tools:run_benchmark",
+        ]
+    },
     install_requires=["absl-py>=2.1", "islpy>=2025.1", "numpy>=1.26", "rich>=13", "ziglang>=0.15"],
     extras_require={
         "tf": ["tensorflow>=2.19,<2.22"],
         "tf-cpu": ["tensorflow-cpu>=2.19,<2.22"],
+        "cuda": ["cupy-cuda13x>=13.6"],
+        "bench": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0", "tf2onnx>=1.16"],
         "test": [
             "hypothesis>=6",
             "import-linter>=2",
@@ -22,6 +71,7 @@ setup(
             "mypy>=1.10",
             "pytest>=8",
             "ruff>=0.6",
+            "setuptools>=70.1",
         ],
     },
 )

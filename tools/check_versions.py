@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one rewritten model in several versions of TensorFlow: none may need another library.
+
+usage: check_versions.py [--versions=2.19,2.21] [--folder=FOLDER]
+
+Makes a virtual environment for each version, which takes minutes and gigabytes; a FOLDER keeps them
+for the next time. Zoo models are rewritten by the first version and run by all.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import app, flags
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("vocabulary", "lstm")
+
+#: Runs in a version's environment: the model as it was and as it was rewritten, on the samples.
+COMPARE = """
+import sys
+from pathlib import Path
+import numpy as np, tensorflow as tf
+from sirius_tf.runtime.op import register_with_tensorflow
+register_with_tensorflow()
+original, rewritten = map(Path, sys.argv[1:])
+with np.load(f"{original}.npz") as arrays:
+    samples = {k if "/" in k else f"serving_default/{k}": a for k, a in arrays.items()}
+models = [tf.saved_model.load(str(path)) for path in (original, rewritten)]
+for name in sorted({key.split("/")[0] for key in samples}):
+    prefix = f"{name}/"
+    inputs = {k.removeprefix(prefix): a for k, a in samples.items() if k.startswith(prefix)}
+    feed = {key: tf.constant(array) for key, array in inputs.items()}
+    want, got = (model.signatures[name](**feed) for model in models)
+    for key in want:
+        a, b = want[key].numpy(), got[key].numpy()
+        error = np.linalg.norm(a - b) / np.linalg.norm(a)
+        print(f"TensorFlow {tf.__version__}, {original.name}, {name}: error of {key} {error:.1e}")
+        assert error < 1e-5
+"""
+
+
+def environment(folder: Path, version: str) -> str:
+    """Make the virtual environment of a version unless it is there; returns its Python."""
+    python = folder / f"tf-{version}" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
+    packages = [f"tensorflow-cpu=={version}.*", "--editable", str(ROOT)]
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+    return str(python)
+
+
+def check(folder: Path, versions: list[str]) -> None:
+    """Rewrite with the first version, compare with all."""
+    pythons = [environment(folder, version) for version in versions]
+    with tempfile.TemporaryDirectory() as models:
+        _run(pythons[0], "tools/zoo.py", models, *MODELS)
+        for name in MODELS:
+            original, rewritten = f"{models}/{name}", f"{models}/{name}.sirius"
+            samples = f"--samples={original}.npz"
+            _run(pythons[0], "tools/convert.py", original, rewritten, samples, "--keep_slow")
+            for python in pythons:
+                _run(python, "-c", COMPARE, original, rewritten)
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, cwd=ROOT, check=True)
+
+
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """See the module."""
+    if len(argv) != 1:
+        raise app.UsageError("expected flags only")
+    if values.folder:
+        check(Path(values.folder).absolute(), values.versions)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        check(Path(folder), values.versions)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of this command."""
+    flags.DEFINE_list("versions", ["2.19", "2.21"], "The versions.", flag_values=values)
+    flags.DEFINE_string("folder", None, "Where environments are kept.", flag_values=values)
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    define_flags(flags.FLAGS)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
