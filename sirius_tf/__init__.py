@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A polyhedral whole-program inference compiler for TensorFlow SavedModels.
 
-`optimize` needs TensorFlow and the compiler; they are imported when it is first used, so that
+Converting needs TensorFlow and the compiler; they are imported when it is first asked for, so that
 `sirius_tf.runtime` runs bundles without them.
 """
 
@@ -14,7 +14,7 @@ from sirius_tf.errors import InvalidArgument, SiriusError, Unsupported, VerifyEr
 from sirius_tf.report import Result
 
 if TYPE_CHECKING:
-    from sirius_tf.driver import optimize
+    from sirius_tf.driver import optimize, optimize_graph_def
 
 __all__ = [
     "InvalidArgument",
@@ -24,8 +24,9 @@ __all__ = [
     "Unsupported",
     "VerifyError",
     "optimize",
+    "optimize_graph_def",
 ]
-_LAZY = ("optimize",)
+_LAZY = ("optimize", "optimize_graph_def")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.bundle.link import link
@@ -18,31 +19,32 @@ from sirius_tf.compile import compile_graph
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
-from sirius_tf.frontend.graph import show
+from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
-from sirius_tf.rewrite import check, metagraph, output
+from sirius_tf.rewrite import check, graphdef, metagraph, output
 from sirius_tf.rewrite import samples as sampling
 from sirius_tf.rewrite.canonical import digest
 from sirius_tf.rewrite.manifest import manifest
 from sirius_tf.rewrite.metagraph import Edit
-from sirius_tf.rewrite.regions import SOURCES, Region, cut
+from sirius_tf.rewrite.regions import Region, constant, cut, is_variable
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.rewrite.session import Session
 from sirius_tf.rewrite.substitute import OP, Use
 from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A signature on its way: regions in use, nodes left with reasons, and regions timed."""
+    """A signature on its way: regions in use, nodes left with reasons, and regions timed.
+
+    `values` are those of the edges that regions read, on the samples.
+    """
 
     signature: Signature
     inlined: Any
-    feeds: Mapping[str, Array]
+    values: Mapping[Edge, Array]
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     timed: tuple[RegionReport, ...] = ()
@@ -83,19 +85,19 @@ def optimize(
         raise SiriusError(f"{source} is already optimized; take the model it was made from")
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
-    parts, shapes = [], {}
-    for name, signature in model.signatures.items():
-        part, found = _cut(source, meta_graph, signature, given[name])
-        parts.append(part)
-        shapes.update(found)
+    parts = [
+        _cut(source, meta_graph, signature, given[name])
+        for name, signature in model.signatures.items()
+    ]
     stage("compile")
-    parts, kernels = _compile(parts, shapes, options)
+    parts, kernels = _compile(parts, options)
     with output.workplace(source, target) as work:
         bundle = work / "assets" / f"{source.name}.sirius.so"
         stage("link")
         _link(work, meta_graph, parts, kernels, bundle)
         stage("time")
-        timed = [_time(work, meta_graph, part, bundle, options) for part in parts]
+        times: dict[str, tuple[float, float]] = {}
+        timed = [_time(work, meta_graph, part, bundle, times, options) for part in parts]
         if [part.uses for part in timed] != [part.uses for part in parts]:
             _link(work, meta_graph, timed, kernels, bundle)
         stage("rewrite")
@@ -119,38 +121,69 @@ def optimize(
     )
 
 
+def optimize_graph_def(
+    graph_def: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    samples: Mapping[str, Any] | None = None,
+    options: Options = Options(),  # noqa: B008  it is frozen
+) -> Any:
+    """A GraphDef that computes the same outputs, with regions compiled to `options.bundle`.
+
+    Inputs and outputs are tensors of a frozen GraphDef ("x" or "x:0") and keep their names.
+    """
+    bundle = options.bundle
+    if bundle is None:
+        raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
+    if bundle.exists() and not options.force:
+        raise SiriusError(f"{bundle} exists; name another bundle, or force it to be replaced")
+    register_with_tensorflow()
+    signature = graphdef.as_signature(graph_def, inputs, outputs)
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
+    arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
+    part = _cut(None, meta_graph, signature, arrays, graphdef.named_parts(signature))
+    parts, kernels = _compile([part], options)
+    with output.written(bundle) as work:
+        _link(None, meta_graph, parts, kernels, work)
+        timed = _time(None, meta_graph, parts[0], work, {}, options)
+        if timed.uses != parts[0].uses:
+            _link(None, meta_graph, [timed], kernels, work)
+    if not timed.uses:
+        return graph_def
+    return graphdef.rewrite(graph_def, Edit(signature, timed.inlined, timed.uses), bundle)
+
+
 def _cut(
-    source: Path, meta_graph: Any, signature: Signature, arrays: Mapping[str, Array]
-) -> tuple[Part, dict[str, Shapes]]:
-    """The regions of a signature, and by region the shapes of its inputs on the samples."""
+    source: Path | None,
+    meta_graph: Any,
+    signature: Signature,
+    arrays: Mapping[str, Array],
+    kept: Mapping[str, str] | None = None,
+) -> Part:
+    """The regions of a signature; nodes in `kept` stay on TensorFlow."""
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
-    found = cut(graph, signature.name, probes)
+    found = cut(graph, signature.name, {**probes, **(kept or {})})
     inlined = metagraph.inlined(meta_graph, signature)
-    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
-    part = Part(signature, inlined, feeds, uses, left)
     if not uses:
-        return part, {}
+        return Part(signature, inlined, {}, uses, left)
+    edges = {edge for region in found.regions for edge in _read(signature, region)}
+    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
     with Session(source, meta_graph, inlined, graph) as session:
-        edges = {edge for region in found.regions for edge in _read(signature, region)}
         values = session.values(feeds, sorted(edges, key=str))
-    return part, {
-        region.name: {str(edge): values[edge].shape for edge in _read(signature, region)}
-        for region in found.regions
-    }
+    return Part(signature, inlined, values, uses, left)
 
 
-def _read(signature: Signature, region: Region) -> list[Any]:
+def _read(signature: Signature, region: Region) -> list[Edge]:
     """The inputs of a region that are no tables."""
     nodes = signature.graph.by_name
-    return [e for e in region.inputs if e.node not in nodes or nodes[e.node].op != "Variable"]
+    return [e for e in region.inputs if e.node not in nodes or not is_variable(nodes[e.node])]
 
 
-def _compile(
-    parts: Sequence[Part], shapes: Mapping[str, Shapes], options: Options
-) -> tuple[list[Part], dict[str, Kernel]]:
+def _compile(parts: Sequence[Part], options: Options) -> tuple[list[Part], dict[str, Kernel]]:
     """Kernels by name, one for regions that are the same; those that do not compile go back."""
     kernels: dict[str, Kernel] = {}
     names: dict[str, str] = {}
@@ -162,7 +195,7 @@ def _compile(
             key = digest(region.graph)
             if key not in names:
                 try:
-                    kernels[region.name] = _compile_region(region, shapes[region.name], options)
+                    kernels[region.name] = _compile_region(region, part.values, options)
                 except SiriusError as error:
                     failed[region.name] = f"{type(error).__name__}: {error}"
                     continue
@@ -172,8 +205,9 @@ def _compile(
     return made, kernels
 
 
-def _compile_region(region: Region, shapes: Shapes, options: Options) -> Kernel:
+def _compile_region(region: Region, values: Mapping[Edge, Array], options: Options) -> Kernel:
     count = 0
+    hints = {str(edge): values[edge].shape for edge in region.inputs if edge in values}
 
     def dump(stage: str, text: str) -> None:
         nonlocal count
@@ -184,11 +218,11 @@ def _compile_region(region: Region, shapes: Shapes, options: Options) -> Kernel:
 
     dump("graph", show(region.graph))
     threads = options.threads or native.default_threads()
-    return compile_graph(region.graph, shapes, threads, dump)
+    return compile_graph(region.graph, hints, threads, dump)
 
 
 def _link(
-    work: Path,
+    work: Path | None,
     meta_graph: Any,
     parts: Sequence[Part],
     kernels: Mapping[str, Kernel],
@@ -199,30 +233,40 @@ def _link(
     if not used:
         bundle.unlink(missing_ok=True)
         return
-    bundle.parent.mkdir(exist_ok=True)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
     signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
     content = manifest(work, meta_graph, signatures)
     link([kernels[name] for name in used], bundle, content, str(content["variables_hash"]))
 
 
-def _time(work: Path, meta_graph: Any, part: Part, bundle: Path, options: Options) -> Part:
-    """Compare and time each region; those that differ or are slower go back to TensorFlow."""
+def _time(
+    work: Path | None,
+    meta_graph: Any,
+    part: Part,
+    bundle: Path,
+    times: dict[str, tuple[float, float]],
+    options: Options,
+) -> Part:
+    """Compare and time each region; those that differ or are slower go back to TensorFlow.
+
+    `times` are those of kernels, of TensorFlow and ours, in milliseconds.
+    """
     if not part.uses:
         return part
     graph, name = part.signature.graph, part.signature.name
     reports, reasons = [], {}
     with Session(work, meta_graph, part.inlined, graph, part.uses, bundle) as session:
-        edges = {edge for use in part.uses for edge in _read(part.signature, use.region)}
-        values = session.values(part.feeds, sorted(edges, key=str))
         for use in part.uses:
             region = use.region.name
-            problem = session.difference(use, values, options.tolerance)
-            tf_ms, our_ms = (0.0, 0.0) if problem else session.time(use, values)
-            if not problem and our_ms > tf_ms and not options.keep_slow:
+            problem = session.difference(use, part.values, options.tolerance)
+            if not problem and use.kernel not in times:
+                times[use.kernel] = session.time(use, part.values)
+            tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
+            if our_ms > tf_ms and not options.keep_slow:
                 problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
             if problem:
                 reasons[region] = problem
-            count = len(use.region.nodes)
+            count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem))
     return replace(part.without(reasons), timed=tuple(reports))
 
@@ -230,7 +274,7 @@ def _time(work: Path, meta_graph: Any, part: Part, bundle: Path, options: Option
 def _report(part: Part, measured: check.Measured) -> SignatureReport:
     graph, name = part.signature.graph, part.signature.name
     results = {edge.node for _, edge in graph.outputs}
-    ops = [n for n in graph.nodes if n.op not in SOURCES and n.name not in results]
+    ops = [n for n in graph.nodes if n.name not in results and _computes(n)]
     left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
     ours = sum(region.sirius_ms for region in part.timed if region.kept)
     share = max(0.0, 1.0 - ours / measured.sirius_ms)
@@ -246,3 +290,8 @@ def _report(part: Part, measured: check.Measured) -> SignatureReport:
         share if part.uses else 1.0,
         measured.error,
     )
+
+
+def _computes(node: Node) -> bool:
+    """Whether a node is more than a constant, a handle or what inlining puts around a call."""
+    return not constant(node) and node.op != "Identity" and set(node.dtypes) != {"resource"}

@@ -135,6 +135,42 @@ static const SiriusBundle *open_locked(const char *path, const struct stat *info
   return entry->bundle;
 }
 
+/* FNV-1a-64 of a file. Returns 0, or 1 if it cannot be read. */
+static int hash_file(const char *path, uint64_t *hash) {
+  FILE *file = fopen(path, "rb");
+  if (!file) return 1;
+  uint64_t h = 0xcbf29ce484222325u;
+  unsigned char buffer[4096];
+  size_t n;
+  while ((n = fread(buffer, 1, sizeof buffer, file)) > 0)
+    for (size_t i = 0; i < n; ++i) h = (h ^ buffer[i]) * 0x100000001b3u;
+  const int failed = ferror(file);
+  fclose(file);
+  *hash = h;
+  return failed;
+}
+
+/* A bundle in the assets of a SavedModel holds copies of its variables. Returns 0 if they are those of the
+ * checkpoint, which may have changed since the file was opened first. */
+static int check_variables(const char *path, const SiriusBundle *bundle, char *error, size_t size) {
+  if (bundle->variables_hash[0] == '\0') return 0;
+  const char *slash = strrchr(path, '/');
+  char *index = NULL, hex[17];
+  if (asprintf(&index, "%.*s/../variables/variables.index", slash ? (int)(slash - path) : 1, slash ? path : ".") < 0) {
+    snprintf(error, size, "out of memory");
+    return 1;
+  }
+  uint64_t hash = 0;
+  const int missing = hash_file(index, &hash);
+  snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
+  const int differs = missing || strcmp(hex, bundle->variables_hash) != 0;
+  if (differs)
+    snprintf(error, size, "%s: its weights are not those of %s, which %s; renew them with tools/convert --refresh",
+             path, index, missing ? "cannot be read" : "has changed");
+  free(index);
+  return differs;
+}
+
 const SiriusBundle *sirius_open(const char *path, char *error, size_t error_bytes) {
   struct stat info;
   if (sirius_isa() < 0) {
@@ -148,7 +184,7 @@ const SiriusBundle *sirius_open(const char *path, char *error, size_t error_byte
   pthread_mutex_lock(&opened_mutex);
   const SiriusBundle *bundle = open_locked(path, &info, error, error_bytes);
   pthread_mutex_unlock(&opened_mutex);
-  return bundle;
+  return bundle && check_variables(path, bundle, error, error_bytes) == 0 ? bundle : NULL;
 }
 
 const SiriusRegionInfo *sirius_find_region(const SiriusBundle *bundle, const char *name) {

@@ -44,7 +44,7 @@ def tensor_places(model: Path) -> dict[str, tuple[str, int]]:
         entry = tensor_bundle_pb2.BundleEntryProto.FromString(value)
         if not entry.slices:
             file = f"variables/variables.data-{entry.shard_id:05d}-of-{header.num_shards:05d}"
-            places[key.decode()] = (file, int(entry.offset))
+            places[key.decode(errors="replace")] = (file, int(entry.offset))
     return places
 
 

@@ -12,20 +12,22 @@ from sirius_tf.frontend.graph import Edge, Graph
 from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor
 from sirius_tf.frontend.variables import Variables
 from sirius_tf.rewrite import checkpoint
-from sirius_tf.rewrite.regions import Region
+from sirius_tf.rewrite.regions import Region, is_variable
 from sirius_tf.rewrite.substitute import Use
 
 VERSION = 1
 
 
 def manifest(
-    model: Path, meta_graph: Any, signatures: Mapping[str, tuple[Signature, Sequence[Use]]]
+    model: Path | None,
+    meta_graph: Any,
+    signatures: Mapping[str, tuple[Signature, Sequence[Use]]],
 ) -> dict[str, object]:
-    """The manifest of a model and the regions its signatures use."""
+    """The manifest of a model, or of a GraphDef, and the regions its signatures use."""
     tables = _Tables(model, meta_graph)
     return {
         "sirius": VERSION,
-        "variables_hash": checkpoint.variables_hash(model),
+        "variables_hash": checkpoint.variables_hash(model) if model else "",
         "signatures": {
             name: {
                 "inputs": {key: _type(tensor) for key, tensor in signature.inputs.items()},
@@ -40,10 +42,10 @@ def manifest(
 class _Tables:
     """Where the file of a checkpoint has the variables that regions look up."""
 
-    def __init__(self, model: Path, meta_graph: Any) -> None:
+    def __init__(self, model: Path | None, meta_graph: Any) -> None:
         variables = Variables(meta_graph, lambda op: False)
         self._saved = variables.saved(meta_graph.saver_def.restore_op_name)
-        self._places = checkpoint.tensor_places(model) if self._saved else {}
+        self._places = checkpoint.tensor_places(model) if model and self._saved else {}
 
     def of(self, graph: Graph, edge: Edge) -> dict[str, object]:
         saved = self._saved[edge.node]
@@ -85,7 +87,7 @@ def _argument(
     graph = signature.graph
     if edge.node in graph.arguments:
         return {"input": _key(signature, edge)}
-    if graph.by_name[edge.node].op == "Variable":
+    if is_variable(graph.by_name[edge.node]):
         return {"table": tables.of(graph, edge)}
     node = graph.by_name[edge.node]
     raise SiriusError(f"TensorFlow computes {edge} ({node.op}) for it")

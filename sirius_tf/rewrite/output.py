@@ -43,6 +43,20 @@ def workplace(source: Path, target: Path) -> Iterator[Path]:
         raise SiriusError(f"cannot write {target}: {reason}") from error
 
 
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file beside `path`, which it becomes afterwards if it is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            work = Path(folder) / path.name
+            yield work
+            if work.exists():
+                work.replace(path)
+    except OSError as error:
+        raise SiriusError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def publish(work: Path, target: Path) -> None:
     """Move the finished directory to the target, and what was there out of the way."""
     if target.exists():

@@ -13,12 +13,13 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tensorflow.python.framework import op_def_registry
+
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
 from sirius_tf.lower.registry import RULES, lower
 
-SOURCES = ("Const", "Variable")
-"""Ops that are copied into each region that reads them."""
+_SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
 DTYPES = frozenset(
     ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"),
 )
@@ -80,13 +81,23 @@ def region_name(signature: str, number: int) -> str:
 
 def is_source(graph: Graph, edge: Edge) -> bool:
     """Whether an edge carries a constant."""
-    return edge.node in graph.by_name and graph.by_name[edge.node].op in SOURCES
+    return edge.node in graph.by_name and constant(graph.by_name[edge.node])
+
+
+def constant(node: Node) -> bool:
+    """Whether a node is a constant; TensorFlow has an op Variable too, which has no value."""
+    return node.op in _SOURCES and "value" in node.attrs
+
+
+def is_variable(node: Node) -> bool:
+    """Whether a node is a variable of known value."""
+    return node.op == "Variable" and "value" in node.attrs
 
 
 def table(graph: Graph, edge: Edge, readers: Iterable[tuple[Node, int]]) -> bool:
     """Whether an edge carries a large variable that is only looked up along its first axis."""
     node = graph.by_name.get(edge.node)
-    if node is None or node.op != "Variable" or node.attr_array().nbytes < TABLE_BYTES:
+    if node is None or not is_variable(node) or node.attr_array().nbytes < TABLE_BYTES:
         return False
     return all(position == 0 and _gathers_rows(graph, reader) for reader, position in readers)
 
@@ -102,15 +113,26 @@ def _gathers_rows(graph: Graph, node: Node) -> bool:
 
 def _obstacle(graph: Graph, node: Node) -> str | None:
     """Why a node cannot be compiled, as far as its op and types tell."""
-    if node.op in SOURCES:
+    if constant(node):
         return None
     if node.op not in RULES:
         return "there is no rule for this op"
     if node.op in EFFECTS:  # it may read strings
         return None
+    if any(_is_reference(graph, edge) for edge in node.inputs):
+        return "it reads a variable that may change, when its control inputs have run"
     types = [*node.dtypes, *(graph.dtype(edge) for edge in node.inputs)]
     strange = sorted(set(types) - DTYPES - {"variant"})  # a TensorList, inside of a region
     return f"dtype {strange[0]} is not compiled" if strange else None
+
+
+def _is_reference(graph: Graph, edge: Edge) -> bool:
+    """Whether an edge is a reference of TF1, of which the value is taken by who reads it."""
+    node = graph.by_name.get(edge.node)
+    if node is None or constant(node):
+        return False
+    definition = op_def_registry.get(node.op)
+    return definition is not None and any(result.is_ref for result in definition.output_arg)
 
 
 def _rejected(region: Region) -> list[tuple[str, str]]:
@@ -161,7 +183,7 @@ def _levels(graph: Graph, left: Collection[str]) -> dict[str, int]:
     levels: dict[str, int] = {}
     readers: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if node.op in SOURCES:
+        if constant(node):
             continue
         compiled = node.name not in left
         needs = {edge.node for edge in node.inputs} | _waits(graph, node, left)
@@ -265,7 +287,7 @@ def _without_small(graph: Graph, regions: Sequence[Region], reasons: dict[str, s
     """The regions that compute something, or that are all there is to a signature."""
     kept: list[Region] = []
     results = {edge.node for _, edge in graph.outputs}
-    others = {n.name for n in graph.nodes if n.op not in SOURCES} - results
+    others = {n.name for n in graph.nodes if not constant(n)} - results
     for region in regions:
         ops = {node.op for node in region.graph.nodes if node.name in region.nodes}
         if ops <= _PLUMBING and not others <= region.nodes:
@@ -274,6 +296,6 @@ def _without_small(graph: Graph, regions: Sequence[Region], reasons: dict[str, s
             kept.append(region)
     compiled = {node for region in kept for node in region.nodes}
     for node in graph.nodes:
-        if node.name not in compiled and node.op not in SOURCES:
+        if node.name not in compiled and not constant(node):
             reasons.setdefault(node.name, "nothing reads its results")
     return Cut(tuple(kept), {n: r for n, r in reasons.items() if n not in compiled})

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +25,8 @@ _BUNDLE = "sirius_timed/bundle"
 class Session:
     """Runs edges of a graph on values of others.
 
-    With `uses` and a bundle, also the regions that are to take the place of nodes.
+    With `uses` and a bundle, also the regions that are to take the place of nodes; what the nodes
+    wait for is then left out.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Session:
         for node in merged.graph_def.node:
             restore_lowering(node)
         if bundle is not None:
+            _without_controls(merged.graph_def, {n for use in uses for n in use.region.nodes})
             merged.graph_def.node.extend(_timed(graph, uses, merged.graph_def, bundle))
         self._graph = graph
         self._session = tf.compat.v1.Session(graph=tf.Graph())
@@ -97,7 +99,7 @@ class Session:
         try:
             got = ours()
         except tf.errors.OpError as error:
-            return f"the region fails: {error.message}"
+            return f"the region fails: {_reason(error.message, _timed_name(use))}"
         for edge, a, b in zip(use.region.outputs, got, want, strict=True):
             distance = relative_error(np.asarray(a), np.asarray(b))
             if not distance <= tolerance:
@@ -116,6 +118,21 @@ class Session:
         ours = [f"{_timed_name(use)}:{k}" for k in range(len(region.outputs))]
         first, second = (self._session.make_callable(f, feeds) for f in (theirs, ours))
         return lambda: first(*arrays), lambda: second(*arrays)
+
+
+def _without_controls(graph_def: Any, nodes: Collection[str]) -> None:
+    """Have nodes of regions wait for nothing: the effects are no part of what is compared."""
+    for node in graph_def.node:
+        if node.name in nodes:
+            data = [tensor for tensor in node.input if not tensor.startswith("^")]
+            del node.input[:]
+            node.input.extend(data)
+
+
+def _reason(message: str, node: str) -> str:
+    """Of TensorFlow's report about a node, what the node itself says."""
+    said = [line for line in message.splitlines() if line.startswith(f"{node}: ")]
+    return said[0].removeprefix(f"{node}: ") if said else message
 
 
 def _timed_name(use: Use) -> str:

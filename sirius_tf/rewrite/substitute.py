@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from sirius_tf.frontend.convert import CALLS
 from sirius_tf.frontend.graph import Edge, Graph, Shape
-from sirius_tf.rewrite.regions import EFFECTS, Region
+from sirius_tf.rewrite.regions import EFFECTS, Region, is_variable
 
 OP = "SiriusRegion"
 
@@ -72,7 +72,7 @@ def table_reads(use: Use, graph: Graph, name: str, is_resource: Callable[[str], 
     """Nodes called `<name>/table_<k>` that read input k of a region where it is a table."""
     reads = []
     for k, edge in enumerate(use.region.inputs):
-        if edge.node not in graph.by_name or graph.by_name[edge.node].op != "Variable":
+        if edge.node not in graph.by_name or not is_variable(graph.by_name[edge.node]):
             continue
         resource = is_resource(edge.node)
         node = node_def_pb2.NodeDef(
