@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, walk
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, walk
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, stride
@@ -81,13 +81,19 @@ class Isa:
     rows: int
     vectors: Mapping[int, int]
 
-    def beside(self, rows: int) -> int:
-        """Vectors side by side for a number of rows."""
-        return self.vectors[max(r for r in self.vectors if r <= rows)]
+    def beside(self, rows: int, panels: bool) -> int:
+        """Vectors side by side for a number of rows; they share panels if there are some."""
+        most = self.vectors[max(r for r in self.vectors if r <= rows)]
+        return most // self.per_panel * self.per_panel if panels else most
+
+    @property
+    def per_panel(self) -> int:
+        """Vectors that a panel holds."""
+        return PANEL // self.lanes
 
 
 ISAS = {
-    "v3": Isa(8, 6, {1: 8, 2: 4, 4: 2, 6: 2}),
+    "v3": Isa(8, 6, {1: 8, 2: 4, 4: 3, 6: 2}),
     "v4": Isa(16, ROWS, {1: 8, 2: 6, 4: 4, 8: 2}),
 }
 
@@ -137,6 +143,7 @@ class _Printer:
         self.block = _Block(1, 1, False)
         self.at = affine(0)  # first lane of the block
         self.written = 0
+        self.has_panels = any(self.in_panels(i) for load in loads(self.s.value) for i in load.index)
         self.per_line = max(LINE // isa.lanes, 1)  # vectors in a cache line
 
     # The function
@@ -185,20 +192,23 @@ class _Printer:
         return lines
 
     def row_counts(self, rows: Range) -> list[int]:
-        most = self.isa.rows
+        """Rows of the blocks to print: one kind if it always fits, else down to single rows."""
+        choices = [c for c in self.isa.vectors if c <= self.isa.rows]
         if rows.size is not None:
-            return [next(c for c in (most, 4, 2, 1) if c <= min(rows.size, most))]
+            size = rows.size  # a few small blocks cost less than rows done twice
+            fits = [c for c in choices if c <= size]
+            return [min(fits, key=lambda c: -(-size // c) * (c + 1))]
         extent = next(i.extent for i in self.s.iters if i.name == rows.name)
         hint = extent.evaluate(self.program.hints)
-        few = [c for c in (4, 2) if c <= hint < most and c < most][:1]
-        return [most, *few, 1]
+        few = [c for c in sorted(choices, reverse=True) if 1 < c <= hint < self.isa.rows][:1]
+        return [self.isa.rows, *few, 1]
 
     def lanes(self, count: int, rows: Range | None) -> list[str]:
         """Blocks along the lanes' iterator: full ones, then vectors, the last one partial."""
         lanes = self.box.get(self.plan.lanes or "")
         if self.plan.lanes is None or self.plan.across or lanes is None:
             return self.blocks(count, rows, 1, False)
-        wide = self.isa.beside(count) if self.s.reduce else 2
+        wide = self.isa.beside(count, self.has_panels) if self.s.reduce else 2
         width = wide * self.isa.lanes
         offset, lines = f"{lanes.name}_b", list[str]()
         if lanes.low is None and lanes.aligned:
@@ -208,13 +218,38 @@ class _Printer:
             head = f"for (int64_t {offset} = 0; {offset} < {end}; ++{offset}) {{"
             self.at = self.lanes_base(lanes) + symbol(offset) * width
             lines += [head, *_indented(self.blocks(count, rows, wide, False)), "}"]
-        if lanes.size is None or lanes.size % width:
-            start = f"{lanes.n} / {width} * {width}"
-            head = f"for (int64_t {offset} = {start}; {offset} < {lanes.n}; "
-            head += f"{offset} += {self.isa.lanes}) {{"
-            left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {self.isa.lanes});"
-            self.at = self.lanes_base(lanes) + symbol(offset)
-            lines += [head, f"  {left}", *_indented(self.blocks(count, rows, 1, True)), "}"]
+        return lines + self.lanes_left(count, rows, lanes, width)
+
+    def lanes_left(self, count: int, rows: Range | None, lanes: Range, width: int) -> list[str]:
+        """What full blocks leave: single vectors, of which the last moves back to end in time.
+
+        Where that is not possible, for want of lanes or since a packed constant holds them in
+        panels, the last vector is partial.
+        """
+        size, vector_size = lanes.size, self.isa.lanes
+        if size is not None and size % width == 0:
+            return []
+        offset, start = f"{lanes.name}_b", f"{lanes.n} / {width} * {width}"
+        head = f"for (int64_t {offset}{{0}} = {start}; {offset}{{0}} < {lanes.n}; "
+        head += f"{offset}{{0}} += {vector_size}) {{{{"
+        self.at = self.lanes_base(lanes) + symbol(offset)
+        if self.has_panels or (size is not None and size < vector_size):
+            left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {vector_size});"
+            body = self.blocks(count, rows, 1, True)
+            return [head.format(""), f"  {left}", *_indented(body), "}"]
+        back = f"const int64_t {offset} = sirius_min_i64({offset}_, {lanes.n} - {vector_size});"
+        body = self.blocks(count, rows, 1, False)
+        lines = [head.format("_"), f"  {back}", *_indented(body), "}"]
+        if size is None:
+            few = [f"const int64_t {offset} = 0;", f"const int left = (int){lanes.n};"]
+            few += self.blocks(count, rows, 1, True)
+            lines = [
+                f"if ({lanes.n} >= {vector_size}) {{",
+                *_indented(lines),
+                "} else {",
+                *_indented(few),
+                "}",
+            ]
         return lines
 
     def lanes_base(self, lanes: Range) -> Affine:

@@ -28,7 +28,7 @@ MOST_POINTS = 1 << 26  # evaluated for a folded constant
 
 def simplify(program: Program) -> Program:
     """The program after forwarding, folding, sharing and inlining, until nothing changes."""
-    program = _map_values(_unify_sizes(program), lambda s: rewrite(s.value, _reciprocal))
+    program = _map_values(_unify_sizes(program), lambda s: rewrite(s.value, _arithmetic))
     program = _forward_outputs(program)
     while True:
         before = program
@@ -117,11 +117,19 @@ def _resized(s: Statement, same: Mapping[str, Affine]) -> Statement:
     )
 
 
-def _reciprocal(expr: Expr) -> Expr | None:
+def _arithmetic(expr: Expr) -> Expr | None:
+    """The same value from a cheaper function."""
     match expr:
         case Call("div", (x, Const(value)), dtype) if dtype.startswith("float") and value:
-            if math.frexp(abs(float(value)))[0] == 0.5:
-                return Call("mul", (x, Const(1.0 / float(value), dtype)), dtype)
+            if math.frexp(abs(float(value)))[0] == 0.5:  # a power of two
+                return (
+                    _arithmetic(product := Call("mul", (x, Const(1.0 / value, dtype)), dtype))
+                    or product
+                )
+        case Call("mul", (x, Const(value)), dtype) | Call("mul", (Const(value), x), dtype):
+            return x if value == 1 and x.dtype == dtype else None
+        case Call("pow", (x, Const(value)), dtype) if value in (1.0, 2.0):
+            return x if value == 1.0 else Call("mul", (x, x), dtype)
     return None
 
 

@@ -43,7 +43,7 @@ def order_temporaries(program: Program) -> Program:
             if program.tensor[tensor].role != "temp" or last.get(tensor) is not None:
                 continue
             axis = _axis(index, chosen.lanes)
-            if axis is not None and (s.reduce or tensor == s.target):
+            if axis is not None and not (chosen.across and tensor == s.target):
                 last[tensor] = axis
     for tensor, axis in last.items():
         rank = len(program.tensor[tensor].shape)

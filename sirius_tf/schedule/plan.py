@@ -18,7 +18,8 @@ from sirius_tf.ir.expr import Call, Expr, Load, loads, walk
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.lower.symbolic import Poly, poly
 
-LANES = 16  # of float32, on x86-64-v4
+LANES = 8  # of float32, on x86-64-v3
+IN_FLIGHT = 8  # fused multiply-adds that keep the units busy: latency times throughput
 ROWS = 8  # values of an iterator that registers hold at once
 PANEL = 16  # lanes-iterator values that packed constants keep together: a multiple of any ISA's
 
@@ -129,12 +130,15 @@ class _Coster:
         if plan.lanes is None:
             return self.functions + len(self.loads) + 1.5
         n = self.extents[plan.lanes]
-        filled = LANES * n / (math.ceil(n / LANES) * LANES)
+        filled = LANES * n / (math.ceil(n / LANES) * LANES) if n >= LANES else n / 2
         total = self.functions
         for load in self.loads:
             step = self.along(load, plan.lanes)
             one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else _SCATTERED
             total += one / self.reuse(plan, load)
+        if self.s.reduce:  # a sum needs the last one before the next: several run at a time
+            sums = self.extents.get(str(plan.rows), 1), math.ceil(n / LANES)
+            total *= max(1.0, IN_FLIGHT / (min(sums[0], ROWS) * min(sums[1], 2)))
         total /= filled
         stored = self.strides(self.s.target, self.s.index, plan.lanes) == poly(1)
         if plan.across:
