@@ -178,6 +178,9 @@ def test_conversion(model, tmp_path, capsys):
     assert list(dump.iterdir())
     assert convert.main(argv, values) == 1
     assert f"{output} exists" in capsys.readouterr().err
+    only = "--signatures=serving_default"  # the file has samples of the other, too
+    argv, values = parse(convert, source, output, samples, only, "--force")
+    assert convert.main(argv, values) == 0
     argv, values = parse(convert, source, output, "--force", "--input_shapes=x=7,64")
     assert convert.main(argv, values) == 0
     argv, values = parse(convert, source, output, "--force", "--input_shapes=x=7,63")

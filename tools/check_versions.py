@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ("vocabulary", "lstm")
+MODELS = ("vocabulary", "bert_small")
 
 #: Runs in a version's environment: the model as it was and as it was rewritten, on the samples.
 COMPARE = """

@@ -139,7 +139,9 @@ def read_samples(
     if file is not None:
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                result |= split_keys(dict(arrays), inputs)
+                others = savedmodel.load_meta_graph(path).signature_def.keys() - model.keys()
+                used = {k: a for k, a in arrays.items() if k.rpartition("/")[0] not in others}
+                result |= split_keys(used, inputs)
         except (OSError, ValueError) as error:
             raise SiriusError(f"--samples={file}: {error}") from error
     return result

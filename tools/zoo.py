@@ -175,12 +175,12 @@ def build(name: str, path: str | Path) -> Samples:
 
 def save_samples(samples: Samples, file: Path) -> None:
     """Write samples as convert.py takes them; the default signature's need no prefix."""
-    arrays = {
+    arrays: dict[str, Any] = {
         key if name == DEFAULT else f"{name}/{key}": array
         for name, inputs in samples.items()
         for key, array in inputs.items()
     }
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, Any]:
