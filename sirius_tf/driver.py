@@ -173,7 +173,9 @@ def _cut(
     edges = {edge for region in found.regions for edge in _read(signature, region)}
     feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
     with Session(source, meta_graph, inlined, graph) as session:
-        values = session.values(feeds, sorted(edges, key=str))
+        outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
+        found_values = session.values(feeds, [*sorted(edges, key=str), *outputs])
+    values = {edge: found_values[edge] for edge in edges}
     return Part(signature, inlined, values, uses, left)
 
 

@@ -55,7 +55,7 @@ def compare(
             for name in samples:
                 _error(name, objects[name], again[name], tolerance)
     except tf.errors.OpError as error:
-        raise SiriusError(f"the rewritten model does not run: {error}") from error
+        raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {name: Measured(errors[name], *times[name]) for name in samples}
 
 

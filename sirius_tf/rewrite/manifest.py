@@ -85,6 +85,7 @@ def _argument(
     signature: Signature, region: Region, edge: Edge, tables: _Tables
 ) -> dict[str, object]:
     graph = signature.graph
+    edge = _origin(graph, edge)
     if edge.node in graph.arguments:
         return {"input": _key(signature, edge)}
     if is_variable(graph.by_name[edge.node]):
@@ -101,9 +102,17 @@ def _result(signature: Signature, region: Region, probe: str) -> dict[str, objec
     edge = node.inputs[0]
     if edge in region.outputs:
         return {"output": region.outputs.index(edge)}
+    edge = _origin(graph, edge)
     if edge.node in graph.arguments:
         return {"input": _key(signature, edge)}
     raise SiriusError(f"TensorFlow computes its result {edge}")
+
+
+def _origin(graph: Graph, edge: Edge) -> Edge:
+    """What TensorFlow hands on as it is."""
+    while edge.node in graph.by_name and graph.by_name[edge.node].op == "Identity":
+        edge = graph.by_name[edge.node].inputs[0]
+    return edge
 
 
 def _key(signature: Signature, edge: Edge) -> str:

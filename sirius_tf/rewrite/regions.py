@@ -136,7 +136,10 @@ def _is_reference(graph: Graph, edge: Edge) -> bool:
 
 
 def _rejected(region: Region) -> list[tuple[str, str]]:
-    """Nodes that lowering a region rejects, with the reason."""
+    """Nodes of a region that are better left to TensorFlow, or that lowering rejects, and why."""
+    copies = [node for edge in region.outputs for node in _handed_on(region, edge)]
+    if copies:
+        return [(node, "it hands on an input") for node in copies]
     try:
         for argument in region.graph.inputs:
             if argument.dtype not in DTYPES:
@@ -152,6 +155,16 @@ def _rejected(region: Region) -> list[tuple[str, str]]:
     except Unsupported as error:
         return [(node, error.reason) for node in _blamed(region, error.node)]
     return []
+
+
+def _handed_on(region: Region, edge: Edge) -> list[str]:
+    """The nodes between an input of a region and an output, if that is all they are."""
+    chain = []
+    nodes = region.graph.by_name
+    while edge.node in nodes and nodes[edge.node].op == "Identity":
+        chain.append(edge.node)
+        edge = nodes[edge.node].inputs[0]
+    return chain if edge.node in region.graph.arguments else []
 
 
 def _blamed(region: Region, name: str) -> list[str]:
@@ -260,7 +273,8 @@ def _outputs(
     inside = {node.name for node in members}
     made = [Edge(n.name, k) for n in members for k in range(len(n.dtypes))]
     direct = [edge for _, edge in graph.outputs]
-    probed = [e for p in direct if p.node in graph.by_name for e in graph.by_name[p.node].inputs]
+    probes = [graph.by_name[e.node] for e in direct if e.node in graph.by_name.keys() - inside]
+    probed = [edge for probe in probes for edge in probe.inputs]
     read = [e for e in made if any(n.name not in inside for n, _ in readers.get(e, ()))]
     known = set(made)
     return list(dict.fromkeys(e for e in [*direct, *probed, *read] if e in known))
@@ -287,7 +301,7 @@ def _without_small(graph: Graph, regions: Sequence[Region], reasons: dict[str, s
     """The regions that compute something, or that are all there is to a signature."""
     kept: list[Region] = []
     results = {edge.node for _, edge in graph.outputs}
-    others = {n.name for n in graph.nodes if not constant(n)} - results
+    others = {n.name for n in graph.nodes if not constant(n) and n.op != "Identity"} - results
     for region in regions:
         ops = {node.op for node in region.graph.nodes if node.name in region.nodes}
         if ops <= _PLUMBING and not others <= region.nodes:
