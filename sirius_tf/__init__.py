@@ -14,7 +14,7 @@ from sirius_tf.errors import InvalidArgument, SiriusError, Unsupported, VerifyEr
 from sirius_tf.report import Result
 
 if TYPE_CHECKING:
-    from sirius_tf.driver import optimize, optimize_graph_def
+    from sirius_tf.driver import optimize, optimize_graph_def, refresh
 
 __all__ = [
     "InvalidArgument",
@@ -25,8 +25,9 @@ __all__ = [
     "VerifyError",
     "optimize",
     "optimize_graph_def",
+    "refresh",
 ]
-_LAZY = ("optimize", "optimize_graph_def")
+_LAZY = ("optimize", "optimize_graph_def", "refresh")
 
 
 def __getattr__(name: str) -> Any:

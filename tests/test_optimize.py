@@ -327,3 +327,38 @@ def test_a_model_is_not_optimized_twice_and_force_replaces(gathers, tmp_path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["out"] and result.bundle.exists()
     with pytest.raises(SiriusError, match="already optimized"):
         sirius_tf.optimize(tmp_path / "out", tmp_path / "again", options=OPTIONS)
+
+
+class Weights(tf.Module):
+    """A layer whose weights can be chosen."""
+
+    def __init__(self, value, size=4):
+        self.w = tf.Variable(np.full((size, 4), value, "f"))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def serve(self, x):
+        return {"out": tf.nn.relu(tf.matmul(x, self.w))}
+
+
+def test_new_weights_in_an_optimized_model(tmp_path) -> None:
+    for name, module in {"old": Weights(1), "new": Weights(2), "other": Nothing()}.items():
+        tf.saved_model.save(module, str(tmp_path / name), signatures=module.serve)
+    x = np.ones((3, 4), "f")
+    samples = {"x": x}
+    sirius_tf.optimize(tmp_path / "old", tmp_path / "out", samples=samples, options=OPTIONS)
+    result = sirius_tf.refresh(tmp_path / "out", tmp_path / "new", samples=samples)
+    assert result.signatures[0].compiled == result.signatures[0].ops
+    same(tmp_path / "new", tmp_path / "out", "serving_default", x=x)
+    with pytest.raises(SiriusError, match="convert the model anew"):
+        sirius_tf.refresh(tmp_path / "out", tmp_path / "other", samples=samples)
+    with pytest.raises(SiriusError, match="has no bundle to refresh"):
+        sirius_tf.refresh(tmp_path / "old", tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old", "other", "out"]
+
+
+class Nothing(tf.Module):
+    """Nothing of it is compiled."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def serve(self, x):
+        return {"out": tf.py_function(tf.identity, [x], tf.float32)}

@@ -23,7 +23,10 @@ def manifest(
     meta_graph: Any,
     signatures: Mapping[str, tuple[Signature, Sequence[Use]]],
 ) -> dict[str, object]:
-    """The manifest of a model, or of a GraphDef, and the regions its signatures use."""
+    """The manifest of a model, or of a GraphDef, and the regions its signatures use.
+
+    "uses" names the kernel of each region; "region" is the one that is all of a signature.
+    """
     tables = _Tables(model, meta_graph)
     return {
         "sirius": VERSION,
@@ -32,6 +35,7 @@ def manifest(
             name: {
                 "inputs": {key: _type(tensor) for key, tensor in signature.inputs.items()},
                 "outputs": {key: _type(tensor) for key, tensor in signature.outputs.items()},
+                "uses": {use.region.name: use.kernel for use in uses},
                 **_whole(signature, uses, tables),
             }
             for name, (signature, uses) in signatures.items()

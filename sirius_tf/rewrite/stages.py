@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages between reading a model and writing it, a signature at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sirius_tf.bundle import link as linker
+from sirius_tf.codegen.c import Kernel
+from sirius_tf.compile import compile_graph
+from sirius_tf.config import Options
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend.graph import Edge, Node, show
+from sirius_tf.frontend.savedmodel import Signature
+from sirius_tf.report import LeftNode, RegionReport, SignatureReport
+from sirius_tf.rewrite import metagraph, regions
+from sirius_tf.rewrite.canonical import digest
+from sirius_tf.rewrite.check import Measured
+from sirius_tf.rewrite.manifest import manifest
+from sirius_tf.rewrite.regions import Region, constant, is_variable
+from sirius_tf.rewrite.samples import Array
+from sirius_tf.rewrite.session import Session
+from sirius_tf.rewrite.substitute import Use
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A kernel, what it was made for, and a hash of its code, in which the weights are not."""
+
+    kernel: Kernel
+    threads: int
+    hints: Mapping[str, Sequence[int]]
+    code: str
+
+    @property
+    def note(self) -> dict[str, object]:
+        """What the manifest says of it."""
+        hints = {name: list(shape) for name, shape in self.hints.items()}
+        return {"threads": self.threads, "hints": hints, "code": self.code}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A signature on its way: regions in use, nodes left with reasons, and regions timed.
+
+    `values` are those of the edges that regions read, on the samples.
+    """
+
+    signature: Signature
+    inlined: Any
+    values: Mapping[Edge, Array]
+    uses: tuple[Use, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
+    timed: tuple[RegionReport, ...] = ()
+
+    def without(self, reasons: Mapping[str, str]) -> Part:
+        """Regions, by name, go back to TensorFlow."""
+        dropped = [use for use in self.uses if use.region.name in reasons]
+        left = {n: reasons[use.region.name] for use in dropped for n in use.region.nodes}
+        kept = tuple(use for use in self.uses if use not in dropped)
+        return replace(self, uses=kept, left={**self.left, **left})
+
+    def only(self, kernels: Mapping[str, str]) -> Part:
+        """The regions that have a kernel in a former bundle."""
+        found = {use.region.name: use.region for use in self.uses}
+        missing = kernels.keys() - found.keys()
+        if missing:
+            raise SiriusError(
+                f"signature '{self.signature.name}' has no region {min(missing)}: its graph is "
+                "another one; convert the model anew"
+            )
+        part = self.without({name: "left before" for name in found if name not in kernels})
+        uses = tuple(Use(use.region, kernels[use.region.name]) for use in part.uses)
+        return replace(part, uses=uses)
+
+
+def cut(
+    source: Path | None,
+    meta_graph: Any,
+    signature: Signature,
+    arrays: Mapping[str, Array],
+    kept: Mapping[str, str] | None = None,
+) -> Part:
+    """The regions of a signature; nodes in `kept` stay on TensorFlow."""
+    graph = signature.graph
+    probes = {edge.node: "" for _, edge in graph.outputs}
+    found = regions.cut(graph, signature.name, {**probes, **(kept or {})})
+    inlined = metagraph.inlined(meta_graph, signature)
+    uses = tuple(Use(region, region.name) for region in found.regions)
+    left = {node: reason for node, reason in found.left.items() if node not in probes}
+    if not uses:
+        return Part(signature, inlined, {}, uses, left)
+    edges = {edge for region in found.regions for edge in _read(signature, region)}
+    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
+    with Session(source, meta_graph, inlined, graph) as session:
+        outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
+        found_values = session.values(feeds, [*sorted(edges, key=str), *outputs])
+    values = {edge: found_values[edge] for edge in edges}
+    return Part(signature, inlined, values, uses, left)
+
+
+def _read(signature: Signature, region: Region) -> list[Edge]:
+    """The inputs of a region that are no tables."""
+    nodes = signature.graph.by_name
+    return [e for e in region.inputs if e.node not in nodes or not is_variable(nodes[e.node])]
+
+
+def compile_parts(
+    parts: Sequence[Part], threads: int, options: Options
+) -> tuple[list[Part], dict[str, Compiled]]:
+    """Kernels by name, one for regions that are the same; those that do not compile go back."""
+    kernels: dict[str, Compiled] = {}
+    names: dict[str, str] = {}
+    made = []
+    for part in parts:
+        uses, failed = [], {}
+        for use in part.uses:
+            region = use.region
+            key = digest(region.graph)
+            if key not in names:
+                hints = {str(e): part.values[e].shape for e in region.inputs if e in part.values}
+                try:
+                    kernels[region.name] = compile_region(region, hints, threads, options)
+                except SiriusError as error:
+                    failed[region.name] = f"{type(error).__name__}: {error}"
+                    continue
+                names[key] = region.name
+            uses.append(Use(region, names[key]))
+        made.append(replace(part.without(failed), uses=tuple(uses)))
+    return made, kernels
+
+
+def compile_region(
+    region: Region, hints: Mapping[str, Sequence[int]], threads: int, options: Options
+) -> Compiled:
+    """Compile one region; every stage is dumped, if the user wants that."""
+    texts: dict[str, str] = {}
+
+    def dump(stage: str, text: str) -> None:
+        if options.dump is not None:
+            options.dump.mkdir(parents=True, exist_ok=True)
+            name = f"{region.name}.{len(texts)}.{stage}.txt"
+            (options.dump / name).write_text(text + "\n")
+        texts[stage] = text
+
+    dump("graph", show(region.graph))
+    kernel = compile_graph(region.graph, hints, threads, dump)
+    return Compiled(kernel, threads, hints, hashlib.sha256(texts["c"].encode()).hexdigest())
+
+
+def link(
+    work: Path | None,
+    meta_graph: Any,
+    parts: Sequence[Part],
+    kernels: Mapping[str, Compiled],
+    bundle: Path,
+    old: Path | None = None,
+) -> None:
+    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given."""
+    used = list(dict.fromkeys(use.kernel for part in parts for use in part.uses))
+    if not used:
+        bundle.unlink(missing_ok=True)
+        return
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
+    content = manifest(work, meta_graph, signatures)
+    content["kernels"] = {name: kernels[name].note for name in used}
+    made = [kernels[name].kernel for name in used]
+    checkpoint = str(content["variables_hash"])
+    repack = getattr(linker, "repack", None)
+    if old is not None and repack is not None:
+        repack(old, bundle, made, content, checkpoint)
+    else:
+        linker.link(made, bundle, content, checkpoint)
+
+
+def compare_and_time(
+    work: Path | None,
+    meta_graph: Any,
+    part: Part,
+    bundle: Path,
+    times: dict[str, tuple[float, float]],
+    options: Options,
+) -> Part:
+    """Compare and time each region; those that differ or are slower go back to TensorFlow.
+
+    `times` are those of kernels, of TensorFlow and ours, in milliseconds.
+    """
+    if not part.uses:
+        return part
+    graph, name = part.signature.graph, part.signature.name
+    reports, reasons = [], {}
+    with Session(work, meta_graph, part.inlined, graph, part.uses, bundle) as session:
+        for use in part.uses:
+            region = use.region.name
+            problem = session.difference(use, part.values, options.tolerance)
+            if not problem and use.kernel not in times:
+                times[use.kernel] = session.time(use, part.values)
+            tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
+            if our_ms > tf_ms and not options.keep_slow:
+                problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
+            if problem:
+                reasons[region] = problem
+            count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
+            reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem))
+    return replace(part.without(reasons), timed=tuple(reports))
+
+
+def report(part: Part, measured: Measured) -> SignatureReport:
+    """What became of a signature."""
+    graph, name = part.signature.graph, part.signature.name
+    results = {edge.node for _, edge in graph.outputs}
+    ops = [n for n in graph.nodes if n.name not in results and _computes(n)]
+    left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
+    ours = sum(region.sirius_ms for region in part.timed if region.kept)
+    share = max(0.0, 1.0 - ours / measured.sirius_ms)
+    return SignatureReport(
+        name,
+        len(ops),
+        len(ops) - len(left),
+        tuple(left),
+        part.timed,
+        measured.tf_ms,
+        measured.sirius_ms,
+        1.0,
+        share if part.uses else 1.0,
+        measured.error,
+    )
+
+
+def _computes(node: Node) -> bool:
+    """Whether a node is more than a constant, a handle or what inlining puts around a call."""
+    return not constant(node) and node.op != "Identity" and set(node.dtypes) != {"resource"}
