@@ -12,6 +12,7 @@ from sirius_tf.ir.expr import Const, Expr
 from sirius_tf.lower import value as values
 from sirius_tf.lower.registry import Lowering, call, lowers
 from sirius_tf.lower.symbolic import Poly, poly
+from sirius_tf.lower.tensors import Carried
 from sirius_tf.lower.value import Host, Value
 
 # ops that are one function
@@ -79,21 +80,30 @@ _ARITHMETIC: Mapping[str, Callable[[Lowering, Poly, Poly], Poly]] = {
     "floordiv": lambda ctx, a, b: ctx.params.opaque("floordiv", a, b),
     "floormod": lambda ctx, a, b: ctx.params.opaque("floormod", a, b),
 }
-_COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "and": lambda a, b: bool(a and b),
-    "or": lambda a, b: bool(a or b),
-}
+_CONDITIONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
+
+
+def _decide(ctx: Lowering, fn: str, a: Poly, b: Poly) -> bool | None:
+    """Whether a condition holds for all sizes, or for none; None if that depends on them."""
+    if fn in ("and", "or"):
+        both = bool(a.const and b.const if fn == "and" else a.const or b.const)
+        return both if a.is_const and b.is_const else None
+    less, more = ctx.params.at_least(b - a, 1), ctx.params.at_least(a - b, 1)
+    at_most, at_least = ctx.params.at_least(b - a, 0), ctx.params.at_least(a - b, 0)
+    holds, fails = {
+        "eq": (at_most and at_least, less or more),
+        "ne": (less or more, at_most and at_least),
+        "lt": (less, at_least),
+        "le": (at_most, more),
+        "gt": (more, at_most),
+        "ge": (at_least, less),
+    }[fn]
+    return True if holds else False if fails else None
 
 
 def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
     """The result as polynomials if both operands are, and the function allows it."""
-    if len(operands) != 2 or not (fn in _ARITHMETIC or fn in _COMPARISONS):
+    if len(operands) != 2 or not (fn in _ARITHMETIC or fn in _CONDITIONS):
         return None
     scalars = all(v.rank == 0 for v in operands)
     left, right = (ctx.known(v, inputs=scalars) for v in operands)
@@ -105,12 +115,11 @@ def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
         a, b = values.element(left, point), values.element(right, point)
         if fn in _ARITHMETIC:
             result[point] = _ARITHMETIC[fn](ctx, a, b)
-        elif (a - b).is_const and (fn not in ("and", "or") or (a.is_const and b.is_const)):
-            same = a.is_const and b.is_const
-            compared = (a.const, b.const) if same else ((a - b).const, 0)
-            result[point] = poly(int(_COMPARISONS[fn](*compared)))
         else:
-            return None
+            holds = _decide(ctx, fn, a, b)
+            if holds is None:
+                return None
+            result[point] = poly(int(holds))
     return result
 
 
@@ -120,6 +129,9 @@ def _function(ctx: Lowering, node: Node) -> Value:
     host = _on_host(ctx, fn, operands)
     if host is not None:
         return ctx.from_host(host, node.dtypes[0])
+    if fn in _CONDITIONS and all(ctx.entry(x) is not None for x in operands):
+        dims, views = values.broadcast(operands, ctx.equal)
+        return Value("bool", dims, lambda i: call(fn, *(v.at(i) for v in views), dtype="bool"))
     return ctx.map(lambda *args: call(fn, *args, dtype=node.dtypes[0]), *operands)
 
 
@@ -140,13 +152,13 @@ def _leaky_relu(ctx: Lowering, node: Node) -> Value:
 
 
 @lowers("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape")
-def _identity(ctx: Lowering, node: Node) -> Value:
-    return ctx.input(0)
+def _identity(ctx: Lowering, node: Node) -> Carried:
+    return ctx.carried(node.inputs[0])
 
 
 @lowers("IdentityN")
-def _identities(ctx: Lowering, node: Node) -> list[Value]:
-    return ctx.inputs()
+def _identities(ctx: Lowering, node: Node) -> list[Carried]:
+    return [ctx.carried(edge) for edge in node.inputs]
 
 
 @lowers("NoOp")

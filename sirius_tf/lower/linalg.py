@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sirius_tf.frontend.graph import Node
@@ -34,6 +34,11 @@ def _reduction(ctx: Lowering, node: Node) -> Value:
             total = total + item if node.op == "Sum" else total * item
         shape = polys([total]) if node.attrs.get("keep_dims") else scalar(total)
         return ctx.from_host(shape, x.dtype)
+    conditions = ctx.entry(x) if node.op in ("All", "Any") and len(axes) == x.rank else None
+    if conditions is not None:
+        dims = ((),) * (x.rank if node.attrs.get("keep_dims") else 0)
+        combined = _combined(_REDUCTIONS[node.op], conditions.reshape(-1).tolist())
+        return Value(x.dtype, dims, lambda i: combined)
     result = ctx.reduce(_REDUCTIONS[node.op], x, axes, bool(node.attrs.get("keep_dims")))
     if node.op != "Mean":
         return result
@@ -44,6 +49,18 @@ def _reduction(ctx: Lowering, node: Node) -> Value:
     if count.is_const:
         divisor = Const(float(count.const), x.dtype)
     return ctx.map(lambda s: call("div", s, divisor, dtype=x.dtype), result)
+
+
+def _combined(fn: str, conditions: Sequence[Expr]) -> Expr:
+    """Conjunction or disjunction, of as few conditions as it needs."""
+    neutral, decides = Const(fn == "and", "bool"), Const(fn != "and", "bool")
+    result: Expr = neutral
+    for condition in conditions:
+        if decides in (condition, result):
+            return decides
+        if condition != neutral:
+            result = condition if result == neutral else call(fn, result, condition)
+    return result
 
 
 @lowers("Softmax", "LogSoftmax")

@@ -12,7 +12,8 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Const, Expr, Load, index, loads
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, elements, fill, pad, polys, scalar, zero
-from sirius_tf.lower.registry import HOST_LIMIT, Lowering, call, lowers
+from sirius_tf.lower.entry import HOST_LIMIT
+from sirius_tf.lower.registry import Lowering, call, lowers
 from sirius_tf.lower.symbolic import UNBOUNDED, Poly, poly
 from sirius_tf.lower.value import Indices, Value
 

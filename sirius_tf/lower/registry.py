@@ -16,14 +16,13 @@ from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load
 from sirius_tf.ir.expr import Dim as DimExpr
+from sirius_tf.lower import entry
 from sirius_tf.lower import value as values
-from sirius_tf.lower.symbolic import UNBOUNDED, NotAffineError, Params, Poly, PolyLike, poly
+from sirius_tf.lower.symbolic import NotAffineError, Params, PolyLike, poly
+from sirius_tf.lower.tensors import Carried, TensorList, iterators, literal, load
 from sirius_tf.lower.value import Dim, Host, Indices, Value
 
-HOST_LIMIT = 64
-"""Integer tensors of more elements than this are never treated as symbolic."""
-
-Rule = Callable[["Lowering", Node], "Value | list[Value]"]
+Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
 RULES: dict[str, Rule] = {}
 
 
@@ -57,7 +56,9 @@ class Lowering:
     tensors: dict[str, ir.Tensor] = field(default_factory=dict)
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
-    _values: dict[Edge, Value] = field(default_factory=dict)
+    statement_numbers: Iterator[int] = field(default_factory=itertools.count)
+    loop_numbers: Iterator[int] = field(default_factory=itertools.count)
+    _values: dict[Edge, Carried] = field(default_factory=dict)
     _same: dict[str, Affine] = field(default_factory=dict)
 
     # Inputs of the current node
@@ -75,8 +76,24 @@ class Lowering:
         return [self.read(edge) for edge in self.node.inputs]
 
     def read(self, edge: Edge) -> Value:
+        """The tensor an edge carries."""
+        value = self.carried(edge)
+        if isinstance(value, TensorList):
+            raise self.unsupported("a list is used as a tensor")
+        return value
+
+    def tensor_list(self, k: int) -> TensorList:
+        """Input `k` of the current node, a TensorList."""
+        value = self.carried(self.node.inputs[k])
+        if not isinstance(value, TensorList):
+            raise self.unsupported(f"input {k} is a list that is not made in this region")
+        return value
+
+    def carried(self, edge: Edge) -> Carried:
         """What an edge carries."""
         value = self._values[edge]
+        if isinstance(value, TensorList):
+            return value
         dims = tuple(tuple(a.substitute(self._same) for a in dim) for dim in value.dims)
         return Value(value.dtype, dims, value.at, value.host)
 
@@ -102,43 +119,12 @@ class Lowering:
         """The elements as polynomials, or None. With `inputs`, define parameters for inputs."""
         if value.host is not None:
             return value.host
-        if not value.dtype.startswith(("int", "uint", "bool")):
-            return None
-        if not all(s.is_const for s in value.shape):
-            return None
-        shape = [s.const for s in value.shape]
-        if np.prod(shape) > HOST_LIMIT:
-            return None
-        result = np.empty(shape, object)
-        for point in itertools.product(*map(range, shape)):
-            pairs = zip(value.dims, point, strict=True)
-            at = [i for dim, p in pairs for i in (values.unflatten(dim, affine(p)) if dim else ())]
-            element = self._to_poly(value.at(tuple(at)), inputs)
-            if element is None:
-                return None
-            result[point] = element
-        return result
+        params = self.params if inputs else None
+        return entry.small(value, lambda e: entry.to_poly(e, self.tensors, params))
 
-    def _to_poly(self, expr: Expr, inputs: bool) -> Poly | None:
-        match expr:
-            case Const(number):
-                return poly(int(number))
-            case Index(position):
-                return poly(position)
-            case Call("add" | "mul", (left, right)):
-                a, b = self._to_poly(left, inputs), self._to_poly(right, inputs)
-                if a is None or b is None:
-                    return None
-                return a + b if expr.fn == "add" else a * b
-            case Load(name, where):
-                at = tuple(i.const for i in where if isinstance(i, Affine) and i.is_const)
-                tensor = self.tensors[name]
-                if len(at) == len(where) and tensor.value is not None:
-                    return poly(int(tensor.value[at]))
-                if len(at) == len(where) and tensor.role == "input" and inputs:
-                    stem = "_".join(map(str, (name, "at", *at)))
-                    return self.params.define(stem, expr, 1, UNBOUNDED)
-        return None
+    def entry(self, value: Value) -> Host | None:
+        """The elements as expressions that can be evaluated before the region runs, or None."""
+        return entry.small(value, lambda e: entry.to_condition(e, self.tensors))
 
     # Definitions
 
@@ -160,7 +146,7 @@ class Lowering:
         shape = tuple(affine(s) for s in array.shape)
         name = self.fresh(self.node.name)
         self.tensors[name] = ir.Tensor(name, shape, dtype, "constant", array)
-        return _load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
+        return load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
 
     def from_host(self, host: Host, dtype: DType) -> Value:
         """Polynomials as a Value."""
@@ -171,7 +157,7 @@ class Lowering:
             point = [next(ones) if size != 1 else affine(0) for size in host.shape]
             if all(p.is_const for p in point):
                 element = values.element(host, tuple(p.const for p in point))
-                return _literal(element, dtype)
+                return literal(element, dtype)
             if not tensor:
                 tensor.append(self._store_host(host, dtype))
             return tensor[0].at(i)
@@ -186,11 +172,12 @@ class Lowering:
         name = self.new_tensor(dtype, shape)
         for point in np.ndindex(*host.shape):
             index = tuple(map(affine, point))
-            self.write(name, (), index, _literal(values.element(host, point), dtype))
-        return _load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
+            self.write(name, (), index, literal(values.element(host, point), dtype))
+        return load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
 
     def new_tensor(self, dtype: DType, shape: Sequence[Affine], role: ir.Role = "temp") -> str:
         """A tensor for statements to define."""
+        self._fixed(shape)
         name = self.fresh(self.node.name)
         self.tensors[name] = ir.Tensor(name, tuple(shape), dtype, role)
         return name
@@ -202,12 +189,18 @@ class Lowering:
         index: Indices,
         expr: Expr,
         reduce: ir.Reduce | None = None,
+        loops: tuple[ir.Iter, ...] = (),
     ) -> None:
-        """`target[index] = expr` for the iterators i0, i1, ... of `box`."""
-        iters = tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
-        name = f"S{len(self.statements)}"
+        """`target[index] = expr` for `loops` and the iterators i0, i1, ... of `box`."""
+        self._fixed([*box, *(i.extent for i in (reduce.iters if reduce else ()))])
+        iters = loops + tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
+        name = f"S{next(self.statement_numbers)}"
         origin = (self.node.name,)
         self.statements.append(ir.Statement(name, iters, target, index, expr, reduce, origin))
+
+    def _fixed(self, extents: Sequence[Affine]) -> None:
+        if any(name in self.params.loops for extent in extents for name in extent.names()):
+            raise self.unsupported("a size depends on the iteration of a loop")
 
     def define(
         self,
@@ -221,7 +214,7 @@ class Lowering:
         name = self.new_tensor(dtype, atoms, role)
         index = iterators("i", atoms)
         self.write(name, atoms, index, at(index))
-        return _load(name, dtype, dims, atoms)
+        return load(name, dtype, dims, atoms)
 
     def materialize(self, value: Value) -> Value:
         """The value stored in a tensor of its own."""
@@ -263,12 +256,14 @@ class Lowering:
         i, r = iterators("i", outer), iterators("r", inner)
         iters = tuple(ir.Iter(f"r{k}", extent) for k, extent in enumerate(inner))
         self.write(name, outer, i, at(i, r), ir.Reduce(op, iters) if iters else None)
-        return _load(name, dtype, dims, outer)
+        return load(name, dtype, dims, outer)
 
     # Facts
 
     def check(self, condition: Expr, message: str) -> None:
         """What must hold on entry; once."""
+        if self.params.vary(condition):
+            raise self.unsupported("what must hold depends on the iteration of a loop")
         if all(c.condition != condition for c in self.checks):
             text = f"{self.node.name} ({self.node.op}): {message}"
             self.checks.append(ir.Check(condition, text))
@@ -295,13 +290,22 @@ class Lowering:
             self._same = {n: a.substitute(renamed) for n, a in self._same.items()} | renamed
 
     def nonnegative(self, size: PolyLike) -> None:
-        """A size that the rules computed: checked unless known to be >= 0."""
-        if self.params.at_least(size, 0):
+        """A size that the rules computed: checked, in all iterations, unless known to be >= 0.
+
+        A loop that is not entered at all is held to it too.
+        """
+        least = self.params.least(size)
+        if least is None:
+            raise self.unsupported(f"whether {size} is negative depends on the iteration of a loop")
+        if self.params.at_least(least, 0):
             return
-        condition = call("ge", poly(size).to_expr(), Const(0, "int64"), dtype="bool")
-        self.check(condition, f"size {size} is negative")
-        if poly(size).degree <= 1:
-            self.context.append(poly(size).to_affine())
+        bound = least.to_affine() if least.degree <= 1 else None
+        if bound in self.context:
+            return
+        condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
+        self.check(condition, f"size {least} is negative")
+        if bound is not None:
+            self.context.append(bound)
 
     # The graph
 
@@ -319,7 +323,7 @@ class Lowering:
             shape.append(affine(size) if size is not None else size_.to_affine())
         self.tensors[name] = ir.Tensor(name, tuple(shape), argument.dtype, "input")
         dims = [() if a == affine(1) else (a,) for a in shape]
-        return _load(name, argument.dtype, dims, shape)
+        return load(name, argument.dtype, dims, shape)
 
     def lower_node(self, node: Node) -> None:
         """Apply the rule of one node."""
@@ -332,6 +336,18 @@ class Lowering:
             raise self.unsupported(str(error)) from error
         for k, value in enumerate(result if isinstance(result, list) else [result]):
             self._values[Edge(node.name, k)] = value
+
+    def body(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
+        """Lower a function's graph for given arguments; what its outputs carry."""
+        outer = self.graph, self.node, self._values
+        named = zip(graph.inputs, arguments, strict=True)
+        self.graph, self._values = graph, {Edge(a.name): value for a, value in named}
+        try:
+            for node in graph.nodes:
+                self.lower_node(node)
+            return [self.carried(edge) for _, edge in graph.outputs]
+        finally:
+            self.graph, self.node, self._values = outer
 
     def finish(self) -> ir.Program:
         """Define the outputs and put the Program together."""
@@ -355,33 +371,9 @@ class Lowering:
         )
 
 
-def iterators(letter: str, box: Sequence[Affine]) -> Indices:
-    """The iterators of a box as indices."""
-    return tuple(symbol(f"{letter}{k}") for k in range(len(box)))
-
-
-def _literal(element: Poly, dtype: DType) -> Expr:
-    if element.is_const:
-        return Const(bool(element.const) if dtype == "bool" else element.const, dtype)
-    return element.to_expr(dtype)
-
-
-def _load(name: str, dtype: DType, dims: Sequence[Dim], shape: Sequence[Affine]) -> Value:
-    """A tensor as a Value; where dims leave size-1 axes of `shape` out, they are read at 0."""
-    atoms = [a for dim in dims for a in dim]
-    all_there = len(atoms) == len(shape)
-
-    def at(i: Indices) -> Expr:
-        rest: Iterator[Affine] = iter(i)
-        index = i if all_there else (affine(0) if a == affine(1) else next(rest) for a in shape)
-        return Load(name, tuple(index), dtype)
-
-    return Value(dtype, tuple(dims), at)
-
-
 def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.Program:
     """The Program of a graph. `hints` gives the sample shape of inputs by name."""
-    from sirius_tf.lower import elementwise, linalg, movement  # noqa: F401  they register rules
+    from sirius_tf.lower import control, elementwise, linalg, lists, movement  # noqa: F401  rules
 
     lowering = Lowering(graph, hints or {})
     for argument in graph.inputs:

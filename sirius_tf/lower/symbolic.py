@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import gcd, prod
 
 from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, walk
 from sirius_tf.ir.program import Param
 
 Monomial = tuple[str, ...]  # sorted names, repeated for powers; () is the constant
@@ -185,6 +185,18 @@ def poly(value: PolyLike) -> Poly:
     return _make(sums)
 
 
+def names(expr: Expr) -> Iterator[str]:
+    """Iterators and parameters in an expression; may repeat."""
+    for node in walk(expr):
+        match node:
+            case Index(value, _):
+                yield from value.names()
+            case Load(_, subscripts, _):
+                for subscript in subscripts:
+                    if isinstance(subscript, Affine):
+                        yield from subscript.names()
+
+
 UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
     "min": min,
@@ -196,18 +208,29 @@ _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass
 class Params:
-    """The parameters of a program under construction, in order of definition."""
+    """The parameters of a program under construction, in order of definition.
+
+    `loops` are the loops that are being lowered, outer ones first: iterator and trip count (None
+    while the condition is read). An iterator may occur in polynomials, but not in a parameter.
+    """
 
     defined: list[Param] = field(default_factory=list)
+    loops: dict[str, Poly | None] = field(default_factory=dict)
     _by_value: dict[Expr, str] = field(default_factory=dict)
 
     @property
     def hints(self) -> dict[str, int]:
-        """Parameter values on the sample inputs."""
-        return {p.name: p.hint for p in self.defined}
+        """Parameter values on the sample inputs, in the first iteration of every loop."""
+        return {p.name: p.hint for p in self.defined} | dict.fromkeys(self.loops, 0)
+
+    def vary(self, expr: Expr) -> bool:
+        """Whether an expression depends on the iteration of a loop."""
+        return any(name in self.loops for name in names(expr))
 
     def define(self, stem: str, value: Expr, hint: int, minimum: int = 0) -> Poly:
         """The parameter with definition `value`; the existing one if there is one."""
+        if self.vary(value):
+            raise NotAffineError("a size or position is not affine in the iteration of a loop")
         if value not in self._by_value:
             used = {p.name for p in self.defined}
             name = stem
@@ -218,10 +241,35 @@ class Params:
             self.defined.append(Param(name, value, minimum, hint))
         return poly(symbol(self._by_value[value]))
 
+    def least(self, value: PolyLike) -> Poly | None:
+        """A bound below `value` in every iteration: a linear function is least at an end.
+
+        None if the sign of a slope is not known.
+        """
+        value = poly(value)
+        for name, trips in reversed(self.loops.items()):
+            first = value.substitute({name: 0})
+            slope = (value - first).exact_div(symbol(name))
+            assert slope is not None
+            if not slope.terms:
+                continue
+            if self.at_least(slope, 0):
+                value = first
+            elif trips is not None and slope == slope.substitute({name: 0}):
+                if not self.at_least(-slope, 0):
+                    return None
+                value = first + slope * (trips - 1)
+            else:
+                return None
+        return value
+
     def lower_bound(self, value: PolyLike) -> int | None:
         """A constant that `value` is never below, from the parameters' minima; None if unknown."""
         minima = {p.name: p.minimum for p in self.defined}
-        value = poly(value)
+        least = self.least(value) if self.loops else poly(value)
+        if least is None:
+            return None
+        value = least
         negative = any(c < 0 for m, c in value.terms if m)
         if negative or any(minima.get(n, -1) < 0 for m, _ in value.terms for n in m):
             return None

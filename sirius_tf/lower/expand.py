@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expansion along a loop: what a body defines, as tensors subscripted by the iteration.
+
+A body is lowered as if it ran once: `s[i] = x[t, i] + h[t, i]`. Then every tensor that varies,
+because its definition mentions t or a tensor that varies, is subscripted by t:
+`s[t, i] = x[t, i] + h[t, i]` for 0 <= t < T. The others are loop-invariant and stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.expr import Expr, Load, loads, rewrite
+from sirius_tf.ir.program import Iter, Statement, Tensor
+from sirius_tf.lower.symbolic import names
+
+
+def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -> set[str]:
+    """The `local` tensors whose definitions depend on the iterator: a least fixed point."""
+    local, found = set(local), set[str]()
+    while True:
+        more = {
+            s.target
+            for s in statements
+            if s.target in local - found
+            and (_mentions(s, loop.name) or any(x.tensor in found for x in loads(s.value)))
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _mentions(s: Statement, name: str) -> bool:
+    subscripts = (n for i in s.index for n in i.names())
+    return name in subscripts or name in names(s.value)
+
+
+def expand_tensor(tensor: Tensor, loop: Iter) -> Tensor:
+    """The tensor with one slice per iteration."""
+    return replace(tensor, shape=(loop.extent, *tensor.shape))
+
+
+def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
+    """The statement for every iteration if its target is expanded; reads follow in any case."""
+    t = symbol(loop.name)
+
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, index, dtype) if tensor in expanded:
+                return Load(tensor, (t, *index), dtype)
+        return None
+
+    s = replace(s, value=rewrite(s.value, leaf))
+    if s.target not in expanded:
+        return s
+    return replace(s, iters=(loop, *s.iters), index=(t, *s.index))
+
+
+def forward(
+    statements: Sequence[Statement], carried: set[str], expanded: set[str]
+) -> list[Statement]:
+    """Where h[t + 1, i] = m[t, i], what defines m defines h instead, and m is gone."""
+    same: dict[str, str] = {}
+    for s in statements:
+        if s.target in carried and isinstance(s.value, Load) and s.value.tensor in expanded:
+            m = s.value
+            if m.index[1:] == s.index[1:] and m.index[0] == s.index[0] - 1:
+                same.setdefault(m.tensor, s.target)
+
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, (Affine() as t, *rest), dtype) if tensor in same:
+                return Load(same[tensor], (t + 1, *rest), dtype)
+        return None
+
+    result = []
+    for s in statements:
+        s = replace(s, value=rewrite(s.value, leaf))
+        if s.target in same:
+            s = replace(s, target=same[s.target], index=(s.index[0] + 1, *s.index[1:]))
+        if s.value != Load(s.target, s.index, s.value.dtype):
+            result.append(s)
+    return result

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of TensorLists, which become arrays: element i of a list is slice i.
+
+A list is a value, so a write makes a new one. No list is copied for it: writes are collected, and
+when a list is read whole, or its loop is over, one array gets a statement for each, and statements
+for the elements that nothing wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sirius_tf.frontend.graph import Node
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Iter
+from sirius_tf.lower import value as values
+from sirius_tf.lower.boxes import elements, fill, scalar, zero
+from sirius_tf.lower.registry import Lowering, lowers
+from sirius_tf.lower.symbolic import Poly, PolyLike, poly
+from sirius_tf.lower.tensors import TensorList, Write, iterators, load
+from sirius_tf.lower.value import Dim, Value
+
+
+@lowers("TensorListReserve")
+def _reserve(ctx: Lowering, node: Node) -> TensorList:
+    length = elements(ctx.host(1))[0]
+    ctx.nonnegative(length)
+    return TensorList(node.attr_str("element_dtype"), length)
+
+
+@lowers("TensorListFromTensor")
+def _from_tensor(ctx: Lowering, node: Node) -> TensorList:
+    x = ctx.input(0)
+    return TensorList(x.dtype, x.shape[0], x)
+
+
+@lowers("TensorListLength")
+def _length(ctx: Lowering, node: Node) -> Value:
+    found = ctx.tensor_list(0)
+    if found.carrier:
+        raise ctx.unsupported("the length of a list that the loop writes")
+    return ctx.from_host(scalar(found.length), node.dtypes[0])
+
+
+@lowers("TensorListSetItem")
+def _set(ctx: Lowering, node: Node) -> TensorList:
+    found, x = ctx.tensor_list(0), ctx.input(2)
+    grows = bool(node.attrs.get("resize_if_index_out_of_bounds"))
+    write = Write(_position(ctx), x, grows)
+    return replace(found, writes=(*found.writes, write))
+
+
+@lowers("TensorListGetItem")
+def _get(ctx: Lowering, node: Node) -> Value:
+    found, position = ctx.tensor_list(0), _position(ctx)
+    if found.writes and found.writes[-1].position == position:
+        return found.writes[-1].value
+    if found.carrier:
+        raise ctx.unsupported("the loop reads a list that it writes")
+    stack = settled(ctx, found).stack or _zeros(ctx, found)
+    ctx.nonnegative(position)
+    ctx.nonnegative(stack.shape[0] - position - 1)
+    return values.remove_dim(values.slice_dim(stack, 0, position, 1), 0)
+
+
+@lowers("TensorListStack")
+def _stack(ctx: Lowering, node: Node) -> Value:
+    found = ctx.tensor_list(0)
+    if found.carrier:
+        raise ctx.unsupported("the loop reads a list that it writes")
+    return settled(ctx, found).stack or _zeros(ctx, found)
+
+
+def _position(ctx: Lowering) -> Poly:
+    position = ctx.known(ctx.input(1), inputs=True)
+    if position is None:
+        raise ctx.unsupported("the position in the list depends on data")
+    return values.element(position, ())
+
+
+def _zeros(ctx: Lowering, found: TensorList) -> Value:
+    """A list of which nothing was written; the node gives the shape of an element last."""
+    shape = elements(ctx.host(len(ctx.node.inputs) - 1))
+    if any(size.is_const and size.const < 0 for size in shape):
+        raise ctx.unsupported("the shape of an element is not known")
+    dims = [values.dim_of(size) for size in (found.length, *shape)]
+    return fill(found.dtype, dims, zero(found.dtype))
+
+
+def conform(ctx: Lowering, value: Value, dims: Sequence[Dim]) -> Value:
+    """The value read at the atoms of `dims`, which must have its sizes."""
+    same = value.rank == len(dims) and all(
+        (values.extent(a) == poly(1)) == (values.extent(b) == poly(1))
+        for a, b in zip(value.dims, dims, strict=True)
+    )
+    if not same:
+        raise ctx.unsupported("a shape changes from one iteration, or element, to the next")
+    return values.broadcast_to(value, dims, ctx.equal)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """The array of a list: its name, the dimensions of an element, and what was there before."""
+
+    name: str
+    length: Poly
+    dims: tuple[Dim, ...]
+    base: TensorList
+
+    @property
+    def atoms(self) -> Dim:
+        """The atoms of an element."""
+        return tuple(a for dim in self.dims for a in dim)
+
+    def put(
+        self, ctx: Lowering, position: Affine, value: Value, loops: tuple[Iter, ...] = ()
+    ) -> None:
+        """`array[position] = value`, in every iteration of `loops`."""
+        i = iterators("i", self.atoms)
+        element = conform(ctx, value, self.dims).at(i)
+        ctx.write(self.name, self.atoms, (position, *i), element, None, loops)
+
+    def keep(self, ctx: Lowering, box: Sequence[PolyLike], position: Affine) -> None:
+        """The elements at `position`, over the iterators of `box`, are what they were: or zero."""
+        extents = [poly(size).to_affine() for size in box]
+        if affine(0) in extents:
+            return
+        whole = (*extents, *self.atoms)
+        i = iterators("i", whole)
+        inner, stack = i[len(box) :], self.base.stack
+        old = zero(self.base.dtype)
+        if stack is not None:
+            views = [stack.dims[0], *self.dims]
+            where = values.unflatten(stack.dims[0], position)
+            old = conform(ctx, stack, views).at((*where, *inner))
+        ctx.write(self.name, whole, (position, *inner), old)
+
+    def list(self) -> TensorList:
+        """The finished list."""
+        dims = [(self.length.to_affine(),), *self.dims]
+        shape = [a for dim in dims for a in dim]
+        stack = load(self.name, self.base.dtype, dims, shape)
+        return TensorList(self.base.dtype, self.length, stack)
+
+
+def _array(ctx: Lowering, base: TensorList, length: Poly, element: Value) -> _Array:
+    atoms = (length.to_affine(), *element.atoms)
+    return _Array(ctx.new_tensor(base.dtype, atoms), length, element.dims, base)
+
+
+def settled(ctx: Lowering, found: TensorList) -> TensorList:
+    """The list with all writes, at constant positions, done."""
+    if not found.writes:
+        return found
+    if not all(w.position.is_const and w.position.const >= 0 for w in found.writes):
+        raise ctx.unsupported("positions in the list are not constant")
+    writes = {w.position.const: w.value for w in found.writes}
+    length, end = found.length, max(writes) + 1
+    if any(w.grows for w in found.writes):
+        length = ctx.params.opaque("max", length, end)
+    base = replace(found, writes=())
+    array = _array(ctx, base, length, found.writes[0].value)
+    start = 0
+    for position in sorted(writes):
+        array.keep(ctx, [position - start], symbol("i0") + start)
+        array.put(ctx, affine(position), writes[position])
+        start = position + 1
+    ctx.nonnegative(length - end)
+    array.keep(ctx, [length - end], symbol("i0") + end)
+    return array.list()
+
+
+def written(ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Poly) -> TensorList:
+    """The array that a loop writes: element c + s*t in iteration t.
+
+    With G = max(T - 1, 0), the positions between two writes are a box of G by |s| - 1, and
+    c + s*G + sign*(T - G) is the first one behind the last write, T = 0 included. If s = 0, the
+    last iteration counts: element c is that of iteration G, if there is one, T - G being 1 then.
+    """
+    t = symbol(loop.name)
+    c = write.position.substitute({loop.name: 0})
+    slope = (write.position - c).exact_div(t)
+    if slope is None or not slope.is_const:
+        raise ctx.unsupported("positions of a list are not written in steps of the loop")
+    s, sign = slope.const, 1 if slope.const >= 0 else -1
+    gaps = trips if abs(s) == 1 else _gaps(ctx, trips)
+    end = c + s * gaps + sign * (trips - gaps)
+    length = base.length
+    if write.grows and s >= 0:
+        length = ctx.params.opaque("max", length, end)
+    low, high = (c, end) if s >= 0 else (end + 1, c + 1)  # written: low <= position < high
+    ctx.nonnegative(low)
+    ctx.nonnegative(length - high)
+    array = _array(ctx, base, length, write.value)
+    if s:
+        array.put(ctx, write.position.to_affine(), write.value, (loop,))
+    else:
+        _put_last(ctx, array, c, write.value, loop, gaps)
+    array.keep(ctx, [low], symbol("i0"))
+    array.keep(ctx, [length - high], symbol("i0") + high.to_affine())
+    if abs(s) > 1:
+        between = symbol("i0") * s + (symbol("i1") + 1) * sign + c.to_affine()
+        array.keep(ctx, [gaps, abs(s) - 1], between)
+    return array.list()
+
+
+def _gaps(ctx: Lowering, trips: Poly) -> Poly:
+    """max(T - 1, 0), of which isl is told what it is."""
+    gaps = ctx.params.opaque("max", trips - 1, 0)
+    for fact in (gaps - trips + 1, trips - gaps):
+        if not ctx.params.at_least(fact, 0) and fact.to_affine() not in ctx.context:
+            ctx.context.append(fact.to_affine())
+    return gaps
+
+
+def _put_last(
+    ctx: Lowering, array: _Array, position: Poly, value: Value, loop: Iter, last: Poly
+) -> None:
+    """`array[position] = value` of iteration `last`; nothing if no iteration is run."""
+    atoms, t = array.atoms, symbol(loop.name)
+    name = ctx.new_tensor(value.dtype, (loop.extent, *atoms))
+    i = iterators("i", atoms)
+    ctx.write(name, atoms, (t, *i), conform(ctx, value, array.dims).at(i), None, (loop,))
+    box = (loop.extent - last.to_affine(), *atoms)
+    first, *rest = iterators("i", box)
+    read = Load(name, (last.to_affine(), *rest), value.dtype)
+    ctx.write(array.name, box, (first + position.to_affine(), *rest), read)

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loops, lists and assertions against TensorFlow, through the interpreter."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+from tensorflow.python.framework.convert_to_constants import (  # noqa: E402
+    convert_variables_to_constants_v2,
+)
+
+from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
+from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
+from sirius_tf.ir.expr import loads  # noqa: E402
+from sirius_tf.ir.interp import run  # noqa: E402
+from sirius_tf.ir.verify import verify  # noqa: E402
+from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.simplify import simplify  # noqa: E402
+from sirius_tf.poly.dependence import check_defined, check_single_assignment  # noqa: E402
+from sirius_tf.poly.scop import extract  # noqa: E402
+
+SIZES = [(1, 1), (7, 33), (33, 7), (2, 5)]
+
+
+def traced(fn, *specs):
+    """The concrete function, variables frozen, and its Program, which isl has verified."""
+    signature = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
+    concrete = tf.function(fn, input_signature=signature).get_concrete_function()
+    if concrete.captured_inputs:
+        concrete = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    names = [t.name for t in concrete.inputs]
+    outputs = [t.name for t in concrete.outputs]
+    program = lower(from_graph_def(concrete.graph.as_graph_def(), names, outputs))
+    verify(program)
+    scop = extract(simplify(program))
+    check_single_assignment(scop)
+    check_defined(scop)
+    return concrete, program
+
+
+def agree(concrete, program, *feeds):
+    expected = concrete(*map(tf.constant, feeds))
+    expected = expected if isinstance(expected, list | tuple) else [expected]
+    for p in (program, simplify(program)):
+        actual = run(p, dict(zip(p.inputs, feeds, strict=True)))
+        for a, e in zip(actual, expected, strict=True):
+            assert a.dtype == e.numpy().dtype
+            assert a.shape == e.shape
+            np.testing.assert_allclose(a, e.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def check(fn, features=3, sizes=SIZES):
+    """`fn` of x [batch, time, features], at every pair of sizes."""
+    concrete, program = traced(fn, ([None, None, features], tf.float32))
+    rng = np.random.default_rng(0)
+    for batch, time in sizes:
+        agree(concrete, program, rng.standard_normal((batch, time, features)).astype("f"))
+    return program
+
+
+def built(*layers, features=3):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((None, features)), *layers])
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).standard_normal(weight.shape) / 2)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("sequences", [True, False])
+def test_recurrent_layer(kind, sequences):
+    model = built(getattr(keras.layers, kind)(4, return_sequences=sequences))
+    check(lambda x: model(x))
+
+
+def test_stacked_and_bidirectional_layers():
+    layers = keras.layers
+    model = built(
+        layers.LSTM(4, return_sequences=True),
+        layers.GRU(5, return_sequences=True, reset_after=False),
+        layers.LSTM(2),
+        layers.Dense(3),
+    )
+    check(lambda x: model(x))
+
+
+def test_input_products_and_weights_leave_the_loop():
+    model = built(keras.layers.LSTM(4))
+    program = simplify(check(lambda x: model(x), sizes=[(2, 3)]))
+    carried = {s.target for s in program.statements if s.iters and "+ 1" in str(s.index[0])}
+    products = [s for s in program.statements if s.reduce]
+    assert len(carried) == 2
+    assert len(products) == 2
+    assert [any(x.tensor in carried for x in loads(s.value)) for s in products].count(False) == 1
+
+
+def scan(step, x, start=0, by=1):
+    """A hand-written loop: reads x[:, i], writes s to a list, carries s."""
+    n = tf.shape(x)[1]
+    given = tf.TensorArray(tf.float32, n).unstack(tf.transpose(x, [1, 0, 2]))
+    made = tf.TensorArray(tf.float32, n, element_shape=[None, 3])
+
+    def body(i, s, made):
+        s = step(i, s, given.read(i))
+        return i + by, s, made.write(i, s)
+
+    first = start, tf.zeros_like(x[:, 0]), made
+    _, s, made = tf.while_loop(lambda i, *_: i < n, body, first)
+    return s, made.stack()
+
+
+def test_arrays_read_and_written():
+    check(lambda x: scan(lambda i, s, x: tf.tanh(s + x), x))
+
+
+@pytest.mark.parametrize(("start", "by"), [(0, 2), (1, 3), (3, 1)])
+def test_steps_and_elements_that_nothing_writes(start, by):
+    check(
+        lambda x: scan(lambda i, s, x: s * 0.5 + x, x, start, by), sizes=[(2, 5), (3, 33), (7, 4)]
+    )
+
+
+def test_a_counter_is_a_number():
+    check(lambda x: scan(lambda i, s, x: s + x * tf.cast(i * 2 + 1, tf.float32), x))
+
+
+def test_downward():
+    def fn(x):
+        n = tf.shape(x)[0]
+        made = tf.TensorArray(tf.float32, n)
+
+        def body(i, s, made):
+            s = s + x[i]
+            return i - 1, s, made.write(i, s)
+
+        first = n - 1, tf.zeros_like(x[0]), made
+        return tf.while_loop(lambda i, *_: i >= 0, body, first)[2].stack()
+
+    check(fn)
+
+
+def test_a_loop_that_is_not_entered():
+    def fn(x):
+        return tf.while_loop(lambda i, s: i < tf.shape(x)[0], lambda i, s: (i + 1, s + 1.0), (0, x))
+
+    check(lambda x: fn(x)[1], sizes=[(0, 3), (1, 2)])
+
+
+def test_growing_list_and_maximum():
+    def fn(x):
+        made = tf.TensorArray(tf.float32, 0, dynamic_size=True)
+        body = lambda i, made: (i + 1, made.write(i, x[:, i] * 2.0))  # noqa: E731
+        n = tf.shape(x)[1]
+        _, made = tf.while_loop(lambda i, _: i < n, body, (0, made), maximum_iterations=5)
+        return made.stack()
+
+    check(fn, sizes=[(2, 3), (3, 5), (4, 9)])
+
+
+def test_autograph_range():
+    def fn(x):
+        total = tf.zeros_like(x)
+        for i in tf.range(0, tf.shape(x)[0], 2):
+            total += x * x[i]
+        return total
+
+    check(tf.autograph.experimental.do_not_convert(lambda x: tf.autograph.to_graph(fn)(x)))
+
+
+def test_list_outside_of_loops():
+    def fn(x):
+        made = tf.TensorArray(tf.float32, 4, clear_after_read=False)
+        made = made.write(2, x[0]).write(1, x[0] * 2.0)
+        return made.stack(), made.read(1), tf.TensorArray(tf.float32, 3).unstack(x[:3]).read(2)
+
+    check(lambda x: fn(x), sizes=[(3, 2), (7, 5)])
+
+
+def test_nested_loops():
+    def fn(x):
+        batch, time = tf.shape(x)[0], tf.shape(x)[1]
+        rows = tf.TensorArray(tf.float32, batch)
+
+        def outer(b, total, rows):
+            made = tf.TensorArray(tf.float32, time)
+
+            def inner(i, s, made):
+                s = tf.tanh(s + x[b, i])
+                return i + 1, s, made.write(i, s + total)
+
+            first = 0, total * 0.5, made
+            _, s, made = tf.while_loop(lambda i, *_: i < time, inner, first)
+            return b + 1, total + s, rows.write(b, made.stack())
+
+        _, total, rows = tf.while_loop(lambda b, *_: b < batch, outer, (0, tf.zeros([3]), rows))
+        return total, rows.stack()
+
+    program = check(fn, sizes=[(1, 1), (3, 7), (7, 2)])
+    nests = {tuple(i.name for i in s.iters if i.loop) for s in program.statements}
+    assert nests == {(), ("t0",), ("t0", "t1")}
+
+
+def test_loop_invariant_work_stays_out_of_the_loop():
+    w = np.eye(3, dtype="f") * 2
+
+    def fn(x):
+        y = x[:, 0]
+
+        def body(i, s):
+            return i + 1, s + tf.matmul(y, w)
+
+        return tf.while_loop(lambda i, _: i < tf.shape(x)[1], body, (0, tf.zeros_like(y)))[1]
+
+    program = check(fn)
+    (product,) = [s for s in program.statements if s.reduce]
+    assert not any(i.loop for i in product.iters)
+
+
+def test_an_early_exit():
+    def fn(x):
+        going = lambda i, s: (i < tf.shape(x)[1]) & (tf.reduce_sum(s) < 10.0)  # noqa: E731
+        return tf.while_loop(going, lambda i, s: (i + 1, s + x[:, i]), (0, x[:, 0]))[1]
+
+    with pytest.raises(Unsupported, match="the exit depends on data") as error:
+        traced(fn, ([None, None, 3], tf.float32))
+    assert error.value.node == "while" and error.value.op in ("While", "StatelessWhile")
+
+
+def test_what_a_body_lacks_is_an_error_of_the_loop():
+    def fn(x):
+        body = lambda i, s: (i + 1, tf.linalg.inv(s))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < 3, body, (0, x))[1]
+
+    with pytest.raises(Unsupported, match=r"MatrixInverse\) inside: there is no rule") as error:
+        traced(fn, ([2, 2], tf.float32))
+    assert error.value.node == "while"
+
+
+def test_a_list_that_is_read_and_written():
+    def fn(x):
+        made = tf.TensorArray(tf.float32, 9, clear_after_read=False).write(0, x)
+        body = lambda i, made: (i + 1, made.write(i, made.read(i - 1) * 2.0))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < 9, body, (1, made))[1].stack()
+
+    with pytest.raises(Unsupported, match="reads a list that it writes"):
+        traced(fn, ([2], tf.float32))
+
+
+def asserting(*assertions):
+    def fn(x, y):
+        with tf.control_dependencies([a(x, y) for a in assertions]):
+            return tf.identity(x)
+
+    return traced(fn, ([None, None], tf.float32), ([None, 3], tf.float32))
+
+
+def test_assertions_on_sizes():
+    debug = tf.debugging
+    concrete, program = asserting(
+        lambda x, y: debug.assert_equal(tf.shape(x), tf.shape(y), message="alike"),
+        lambda x, y: debug.assert_greater(tf.shape(x)[0], 1),
+        lambda x, y: debug.assert_less(tf.shape(y)[1], 4),
+        lambda x, y: debug.assert_rank(x, 2),
+        lambda x, y: debug.Assert((tf.shape(x)[0] < 5) | (tf.shape(x)[0] > 6), ["size"]),
+    )
+    ones = lambda *shape: np.ones(shape, "f")  # noqa: E731
+    agree(concrete, program, ones(2, 3), ones(2, 3))
+    agree(concrete, program, ones(7, 3), ones(7, 3))
+    for x, y in ((ones(3, 3), ones(2, 3)), (ones(1, 3), ones(1, 3)), (ones(5, 3), ones(5, 3))):
+        with pytest.raises(InvalidArgument, match="Assert"):
+            run(program, dict(zip(program.inputs, (x, y), strict=True)))
+    assert any("alike" in c.message for c in program.checks)
+
+
+def test_assertions_on_data():
+    with pytest.raises(Unsupported, match="the condition depends on data"):
+        asserting(lambda x, y: tf.debugging.assert_positive(tf.cast(x, tf.int32)))
+
+
+def test_assertions_in_a_loop():
+    def fn(x):
+        def body(i, s):
+            with tf.control_dependencies([tf.debugging.assert_less(i, tf.shape(x)[1])]):
+                return i + 1, s + x[:, i]
+
+        return tf.while_loop(lambda i, _: i < tf.shape(x)[1], body, (0, x[:, 0]))[1]
+
+    check(fn)
