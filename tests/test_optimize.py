@@ -211,6 +211,36 @@ def test_signatures_of_one_main_graph_do_not_disturb_each_other(tmp_path) -> Non
     same(tmp_path / "model", tmp_path / "out", "rest", m=np.array([[-1, 1]], "f"))
 
 
+def test_assets_and_initialization_of_a_tf1_model(tmp_path) -> None:
+    tf1 = tf.compat.v1
+    (tmp_path / "words.txt").write_text("a\nb\n")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        words = tf1.placeholder(tf.string, [None], name="words")
+        file = tf.constant(str(tmp_path / "words.txt"))
+        tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, file)
+        table = tf.lookup.TextFileInitializer(file, tf.string, 0, tf.int64, -1)
+        ids = tf.ensure_shape(tf.lookup.StaticHashTable(table, -1).lookup(words), [None])
+        large = tf.constant(np.arange(64, dtype="f"), name="large")
+        y = tf.multiply(tf.exp(tf.cast(ids, tf.float32))[:, None], large, name="y")
+        session.run(tf1.tables_initializer())
+        made = tf1.saved_model.signature_def_utils.predict_signature_def
+        builder = tf1.saved_model.builder.SavedModelBuilder(str(tmp_path / "model"))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {"s": made({"words": words}, {"y": y})},
+            assets_collection=tf1.get_collection(tf1.GraphKeys.ASSET_FILEPATHS),
+            main_op=tf1.tables_initializer(),
+        )
+        builder.save()
+    (tmp_path / "words.txt").unlink()
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=OPTIONS)
+    assert result.bundle is not None
+    same(tmp_path / "model", tmp_path / "out", "s", words=np.array([b"b", b"a", b"x"]))
+    nodes = {n.name: n.op for n in savedmodel.load_meta_graph(tmp_path / "out").graph_def.node}
+    assert nodes["y"] == "EnsureShape" and "large" not in nodes
+
+
 class Lookup(tf.Module):
     """An embedding large enough to be read where it is."""
 

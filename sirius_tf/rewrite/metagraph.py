@@ -8,6 +8,7 @@ graph that signatures compute with; every signature, variable, table, asset and 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
+from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.savedmodel import PROBE, Signature
 from sirius_tf.rewrite.function import with_body
 from sirius_tf.rewrite.substitute import OP, Use, node_of, substitute
@@ -60,6 +62,10 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
         elif call.attr["f"].func.name not in done:
             done.add(call.attr["f"].func.name)
             _edit_function(made, edit.signature, call, graph_def, asset)
+    if any(function_call(meta_graph, edit.signature) is None for edit in edits):
+        _prune(
+            made, {n.name for edit in edits for use in edit.uses for n in use.region.graph.nodes}
+        )
     if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
         made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
     return made
@@ -144,6 +150,29 @@ def _edit_main(meta_graph: Any, signature: Signature, graph_def: Any, alone: boo
                 meta_graph.graph_def.node.add().CopyFrom(node)
                 tensor = f"{node.name}:0"
             meta_graph.signature_def[signature.name].outputs[key].name = tensor
+
+
+def _prune(meta_graph: Any, compiled: set[str]) -> None:
+    """Take out of the main graph what was compiled and is read, or named, by nothing any more."""
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    definitions = meta_graph.signature_def.values()
+    named = {
+        node_of(t.name) for d in definitions for t in (*d.inputs.values(), *d.outputs.values())
+    }
+    for collection in meta_graph.collection_def.values():
+        named.update(node_of(name) for name in collection.node_list.value)
+    readers = Counter(node_of(tensor) for node in nodes.values() for tensor in node.input)
+    stack = [name for name in compiled & nodes.keys() if nodes[name].op not in VARIABLES]
+    while stack:
+        name = stack.pop()
+        if name not in nodes or name not in compiled or readers[name] or name in named:
+            continue
+        for tensor in nodes.pop(name).input:
+            readers[node_of(tensor)] -= 1
+            stack.append(node_of(tensor))
+    kept = [node for node in meta_graph.graph_def.node if node.name in nodes]
+    del meta_graph.graph_def.node[:]
+    meta_graph.graph_def.node.extend(kept)
 
 
 def _spread(graph_def: Any, changed: set[str]) -> None:

