@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from sirius_tf.bundle import cc
-from sirius_tf.codegen.c import ALIGN, Kernel, print_plan, print_run, weight_offsets
+from sirius_tf.codegen.c import ALIGN, PLAN, Kernel, print_plan, print_run, weight_offsets
 from sirius_tf.codegen.scalar import PRELUDE
+from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
 ISAS = ("v3", "v4")
@@ -22,7 +24,11 @@ _NATIVE = Path(__file__).parent.parent / "native"
 # -fno-builtin: a loop that copies stays a loop, instead of becoming a call of memcpy
 _FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=on", "-fno-sanitize=all", "-fvisibility=hidden"]
 _FLAGS += ["-fno-builtin"]
+_BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets an error
 _COMPILERS = 2  # compilations at once
+_MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint
+_HASH_ROOM = 32
+_MARK_BYTES = 16
 # TensorFlow's DataType (tensorflow/core/framework/types.proto)
 _DATA_TYPE = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6}
 _DATA_TYPE |= {"int64": 9, "bool": 10}
@@ -44,9 +50,8 @@ __attribute__((weak)) void *memcpy(void *restrict to, const void *restrict from,
 
 @dataclass(frozen=True)
 class _Unit:
-    """One compilation: `stem`.o from `text`."""
+    """One compilation."""
 
-    stem: str
     text: str
     flags: tuple[str, ...]
 
@@ -68,58 +73,132 @@ def link(
     manifest: Mapping[str, object],
     variables_hash: str = "",
     command: str | None = None,
+    isas: Sequence[str] = ISAS,
 ) -> None:
     """Write the bundle of some kernels, whose programs have different names.
 
     `variables_hash` is that of the checkpoint the constants come from (sirius_abi.h); `command` is
-    a C compiler other than zig's.
+    a C compiler other than zig's; a bundle runs on the instruction sets `isas` only.
     """
+    units = _units(kernels, isas)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = folder / "weights.bin"
-        data.write_bytes(b"".join(weights(k.program) for k in kernels) or bytes(ALIGN))
-        tables = _tables(kernels, data, json.dumps(manifest), variables_hash)
-        # plan must run on any CPU, so that an unsupported one gets an error and not a signal
-        units = [_Unit("tables", PRELUDE + _MEMORY + tables, ("-march=x86_64",))]
-        for k in kernels:
-            for isa in ISAS:
-                text = PRELUDE + print_run(k, isa)
-                units.append(_Unit(f"{k.program.name}_{isa}", text, (f"-march=x86_64_{isa}",)))
+        data.write_bytes(_all_weights(kernels))
+        text = _manifest(manifest, units)
+        tables = _tables(kernels, data, text + " " * _MANIFEST_ROOM, variables_hash, isas)
 
         def build(unit: _Unit) -> Path:
-            source = folder / f"{unit.stem}.c"
-            source.write_text(unit.text)
-            target = source.with_suffix(".o")
-            flags = [*_FLAGS, f"-I{_NATIVE}", *unit.flags]
-            cc.compile_object(source, target, flags, command)
-            return target
+            return cc.compile_cached(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
 
         with ThreadPoolExecutor(_COMPILERS) as pool:
             objects = list(pool.map(build, units))
-        cc.compile_shared(objects, output, ["-nostdlib"], command)
+        source = folder / "tables.c"
+        source.write_text(PRELUDE + _MEMORY + tables)
+        cc.compile_object(
+            source, folder / "tables.o", [*_FLAGS, *_BASELINE, f"-I{_NATIVE}"], command
+        )
+        cc.compile_shared([*objects, folder / "tables.o"], output, ["-nostdlib"], command)
 
 
-def _tables(kernels: Sequence[Kernel], data: Path, manifest: str, variables_hash: str) -> str:
-    """The plans, and what the host reads: regions, weights, manifest."""
-    text, rows, offset = "", [], 0
+def repack(
+    bundle: Path,
+    output: Path,
+    kernels: Sequence[Kernel],
+    manifest: Mapping[str, object],
+    variables_hash: str,
+) -> None:
+    """Write `bundle` with other weights to `output`; no compiler runs.
+
+    `kernels` are those of the bundle, made from the graph with its new values; SiriusError if their
+    code is not that of the bundle, for then the graph has changed.
+    """
+    data = bytearray(bundle.read_bytes())
+    text = _manifest(manifest, _units(kernels, ISAS))
+    old = json.loads(bytes(data[_payload(data, "manifest")]))
+    if old.get("code_hash") != json.loads(text)["code_hash"]:
+        raise SiriusError(
+            f"{bundle} is of another graph or another version: convert the model anew"
+        )
+    contents = {
+        "manifest": text.encode(),
+        "variables": variables_hash.encode(),
+        "weights": _all_weights(kernels),
+    }
+    for name, content in contents.items():
+        place = _payload(data, name)
+        room = place.stop - place.start
+        if len(content) > room:
+            raise SiriusError(f"{bundle} has no room for its new {name}: convert the model anew")
+        data[place] = content.ljust(room, b"\0" if name == "variables" else b" ")
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mark(name: str) -> bytes:
+    return f"sirius {name}".encode().ljust(_MARK_BYTES, b"\0")
+
+
+def _payload(data: bytes | bytearray, name: str) -> slice:
+    """Where a bundle keeps its weights, its manifest or the hash of its variables."""
+    at = data.find(_mark(name))
+    if at < 0:
+        raise SiriusError(f"not a sirius_tf bundle: it has no {name}")
+    size = int.from_bytes(data[at + _MARK_BYTES : at + _MARK_BYTES + 8], "little")
+    return slice(at + ALIGN, at + ALIGN + size)
+
+
+def _units(kernels: Sequence[Kernel], isas: Sequence[str]) -> list[_Unit]:
+    units = [_Unit(print_plan(k), _BASELINE) for k in kernels]
     for k in kernels:
-        declared, row = _region(k, offset)
-        text += print_plan(k) + declared
+        units += [_Unit(print_run(k, isa), (f"-march=x86_64_{isa}",)) for isa in isas]
+    return units
+
+
+def _all_weights(kernels: Sequence[Kernel]) -> bytes:
+    return b"".join(weights(k.program) for k in kernels) or bytes(ALIGN)
+
+
+def _manifest(manifest: Mapping[str, object], units: Sequence[_Unit]) -> str:
+    """JSON, with a hash of the generated code."""
+    digest = hashlib.sha256("".join(u.text for u in units).encode()).hexdigest()
+    return json.dumps({**manifest, "code_hash": digest})
+
+
+def _tables(
+    kernels: Sequence[Kernel], data: Path, manifest: str, variables_hash: str, isas: Sequence[str]
+) -> str:
+    """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them."""
+    text, rows, offset = "", list[str](), 0
+    for k in kernels:
+        declared, row = _region(k, offset, isas)
+        text += declared
         rows.append(row)
         offset += weight_offsets(k.program)[""]
+    size = data.stat().st_size
     return f"""{text}
+#define MARKED(name, room) static const struct {{ \\
+  _Alignas({ALIGN}) char mark[{_MARK_BYTES}]; int64_t bytes; \\
+  _Alignas({ALIGN}) char text[room]; }} name __attribute__((used))
+MARKED(manifest, {len(manifest.encode())}) = {{"sirius manifest", {len(manifest.encode())},
+    {json.dumps(manifest)}}};
+MARKED(variables, {_HASH_ROOM}) = {{"sirius variables", {_HASH_ROOM}, "{variables_hash}"}};
 static const SiriusRegionInfo regions[] = {{{", ".join(rows)}}};
-__asm__(".section .rodata\\n.balign {ALIGN}\\n.hidden sirius_weights\\n.globl sirius_weights\\n"
+__asm__(".section .rodata\\n.balign {ALIGN}\\n.ascii \\"sirius weights\\\\0\\\\0\\"\\n"
+        ".quad {size}\\n.balign {ALIGN}\\n.hidden sirius_weights\\n.globl sirius_weights\\n"
         "sirius_weights: .incbin \\"{data}\\"\\n.text\\n");
 extern const char sirius_weights[];
-static const char manifest[] = {json.dumps(manifest)};
 __attribute__((visibility("default"))) const SiriusBundle sirius_bundle = {{
-    SIRIUS_ABI_VERSION, {len(kernels)}, regions, manifest, sizeof manifest - 1, sirius_weights,
-    {data.stat().st_size}, "{variables_hash}"}};
+    SIRIUS_ABI_VERSION, {len(kernels)}, regions, manifest.text, sizeof manifest.text,
+    sirius_weights, {size}, variables.text}};
 """
 
 
-def _region(kernel: Kernel, weights_offset: int) -> tuple[str, str]:
+def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str]) -> tuple[str, str]:
     """Declarations for, and the initializer of, the SiriusRegionInfo of a kernel."""
     program = kernel.program
     outputs = [program.tensor[o.tensor] for o in program.outputs]
@@ -135,8 +214,9 @@ def _region(kernel: Kernel, weights_offset: int) -> tuple[str, str]:
         f"static const int32_t {name}_{key}[] = {{{', '.join(map(str, row or [0]))}}};\n"
         for key, row in rows.items()
     )
-    runs = [f"{name}_run_{isa}" for isa in ISAS]
-    text += "".join(f"void {run}(SiriusCall *call, int32_t worker);\n" for run in runs)
+    runs = [f"{name}_run_{isa}" if isa in isas else "0" for isa in ISAS]
+    text += f"{PLAN.format(name=name)};\n"
+    text += "".join(f"void {name}_run_{isa}(SiriusCall *call, int32_t worker);\n" for isa in isas)
     tables = ", ".join(f"{name}_{key}" for key in rows)
     return text, (
         f'{{"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '

@@ -18,8 +18,13 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.lower.symbolic import UNBOUNDED
 from sirius_tf.schedule.plan import PANEL, choose
 
+PLAN = """\
+int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
+    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
+    SiriusError *error)"""
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 
@@ -41,7 +46,7 @@ def print_run(kernel: Kernel, isa: str) -> str:
 def print_plan(kernel: Kernel) -> str:
     """`<name>_plan`: checks the inputs, then parameters, output shapes and workspace."""
     program = kernel.program
-    body = []
+    body = ["SiriusCall local = {0}, *const call = &local; /* what helpers report to */"]
     for number, name in enumerate(program.inputs):
         for axis, extent in enumerate(program.tensor[name].shape):
             if extent.is_const:
@@ -53,11 +58,12 @@ def print_plan(kernel: Kernel) -> str:
     for number, param in enumerate(program.params):
         body.append(f"const int64_t {param.name} = {_entry(program, param.value)};")
         body.append(f"params[{number}] = {param.name};")
-        body += _require(
-            f"{param.name} >= {param.minimum}",
-            f"{param.name} is %lld, less than {param.minimum}",
-            param.name,
-        )
+        if param.minimum > UNBOUNDED:
+            body += _require(
+                f"{param.name} >= {param.minimum}",
+                f"{param.name} is %lld, less than {param.minimum}",
+                param.name,
+            )
     for number, name in enumerate(program.inputs):
         for axis, extent in enumerate(program.tensor[name].shape):
             if not extent.is_const:
@@ -74,13 +80,10 @@ def print_plan(kernel: Kernel) -> str:
     sizes = _slot_bytes(kernel)
     work = " + ".join(_points(s) for s in program.statements) or "0"
     body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
-    body += [f"*work = {work};", "(void)in; (void)threads; (void)params; (void)error;", "return 0;"]
-    head = (
-        f"int32_t {program.name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,\n"
-        "    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,\n"
-        "    SiriusError *error) {\n"
-    )
-    return head + "".join(f"  {line}\n" for line in body) + "}\n"
+    body += [f"*work = {work};", "(void)in; (void)threads; (void)params;"]
+    body += ["if (call->failed) *error = call->error;", "return call->failed;"]
+    lines = "".join(f"  {line}\n" for line in body)
+    return f"{PLAN.format(name=program.name)} {{\n{lines}}}\n"
 
 
 def weight_offsets(program: Program) -> dict[str, int]:

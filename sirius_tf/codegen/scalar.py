@@ -30,15 +30,30 @@ PRELUDE = """\
 HELPER int64_t sirius_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 HELPER int64_t sirius_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 HELPER int64_t sirius_floordiv(int64_t a, int64_t b) {
+  if (b == -1) return (int64_t)(0 - (uint64_t)a); /* a / b overflows for the least a */
   return a / b - (a % b && (a < 0) != (b < 0));
 }
-HELPER int64_t sirius_floormod(int64_t a, int64_t b) { return a - sirius_floordiv(a, b) * b; }
+HELPER int64_t sirius_floormod(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a - (uint64_t)sirius_floordiv(a, b) * (uint64_t)b);
+}
+HELPER void sirius_fail(SiriusCall *call, const char *format, int64_t a, int64_t b) {
+  if (!__atomic_exchange_n(&call->failed, 1, __ATOMIC_RELAXED))
+    call->error = (SiriusError){format, {a, b}};
+}
 /* A data-dependent index: out of range, it fails the call, and reads element 0 if there is one. */
 HELPER int64_t sirius_bounded(SiriusCall *call, int64_t i, int64_t extent) {
   if ((uint64_t)i < (uint64_t)extent) return i;
-  if (!__atomic_exchange_n(&call->failed, 1, __ATOMIC_RELAXED))
-    call->error = (SiriusError){"index %lld is not in [0, %lld)", {i, extent}};
+  sirius_fail(call, "index %lld is not in [0, %lld)", i, extent);
   return 0;
+}
+/* A divisor: zero fails the call. */
+HELPER int64_t sirius_divisor(SiriusCall *call, int64_t b) {
+  if (b) return b;
+  sirius_fail(call, "integer division by zero", 0, 0);
+  return 1;
+}
+HELPER int64_t sirius_truncdiv(int64_t a, int64_t b) {
+  return b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
 }
 """
 
@@ -47,7 +62,6 @@ _INFIX = {
     "sub": "-",
     "mul": "*",
     "div": "/",
-    "truncdiv": "/",
     "eq": "==",
     "ne": "!=",
     "lt": "<",
@@ -57,8 +71,8 @@ _INFIX = {
     "and": "&&",
     "or": "||",
 }
-_VECTOR = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos"}
-_VECTOR |= {"floor", "ceil", "round", "abs", "pow"}
+_VECTOR = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow"}
+_BUILTIN = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "abs": "abs"}
 
 
 def index(value: Affine) -> str:
@@ -141,24 +155,41 @@ def apply(fn: str, args: list[str], dtype: str) -> str:
     c_type = TYPES[dtype]
     if fn in _INFIX:
         return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
+    a, b = args[0], args[-1]
+    floating = dtype.startswith("float")
     match fn:
         case "neg":
-            return f"(-{args[0]})"
+            return f"({c_type})(-{a})"
         case "not":
-            return f"(!{args[0]})"
+            return f"(!{a})"
         case "select":
-            return f"({args[0]} ? {args[1]} : {args[2]})"
+            return f"({a} ? {args[1]} : {args[2]})"
+        case "sign":
+            return f"({c_type})({a} > 0 ? 1 : {a} < 0 ? -1 : {a})"
+        case "isnan":
+            return f"({a} != {a})"
+        case "isfinite":
+            return f"({a} - {a} == 0)"
         case "cast":
-            return f"({c_type})({args[0]} != 0)" if dtype == "bool" else f"({c_type})({args[0]})"
+            return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
         case "bounded":
-            return f"sirius_bounded(call, {args[0]}, {args[1]})"
-        case "floordiv" | "floormod" if dtype.startswith("int"):
-            return f"({c_type})sirius_{fn}({args[0]}, {args[1]})"
-        case "max" | "min" if dtype == "float32":
-            return f"sr_{fn}((sr_f32)({args[0]}), (sr_f32)({args[1]}))[0]"
-        case "max" | "min" if dtype.startswith("int"):
-            return f"({c_type})sirius_{fn}_i64({args[0]}, {args[1]})"
+            return f"sirius_bounded(call, {a}, {b})"
+        case "floordiv" | "floormod" | "truncdiv" if not floating:
+            return f"({c_type})sirius_{fn}({a}, sirius_divisor(call, {b}))"
+        case "floordiv" if floating:
+            return f"__builtin_elementwise_floor(({c_type})({a} / {b}))"
+        case "max" | "min" if floating:
+            order = ">" if fn == "max" else "<"
+            return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
+        case "max" | "min":
+            return f"({c_type})sirius_{fn}_i64({a}, {b})"
+        case "rsqrt" if floating:
+            return f"(1 / __builtin_elementwise_sqrt(({c_type})({a})))"
+        case "abs" if dtype.startswith("u"):
+            return a
+        case _ if fn in _BUILTIN and (floating or fn == "abs"):
+            return f"({c_type})__builtin_elementwise_{_BUILTIN[fn]}(({c_type})({a}))"
         case _ if fn in _VECTOR and dtype == "float32":
-            spread = ", ".join(f"(sr_f32)({a})" for a in args)
+            spread = ", ".join(f"(sr_f32)({x})" for x in args)
             return f"sr_{fn}({spread})[0]"
     raise Unsupported("", fn, f"no C code for {fn} of {dtype}")

@@ -69,6 +69,12 @@ def apply(fn: str, args: Sequence[str], dtypes: Sequence[str], dtype: str) -> st
             return f"({mask} ? {args[1]} : {args[2]})"
         case "cast":
             return _cast(args[0], source, dtype)
+        case "sign" if dtype != "bool":
+            one, zero = splat("1", dtype), splat("0", dtype)
+            lower = apply("lt", [args[0], zero], [dtype] * 2, "bool")
+            upper = apply("gt", [args[0], zero], [dtype] * 2, "bool")
+            negative = apply("select", [lower, f"(-{one})", args[0]], dtypes, dtype)
+            return apply("select", [upper, one, negative], dtypes, dtype)
         case "isnan" if source == "float32":
             return f"({args[0]} != {args[0]})"
         case "isfinite" if source == "float32":

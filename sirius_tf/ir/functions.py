@@ -122,6 +122,22 @@ FUNCTIONS: dict[str, Function] = {
     "bounded": Function(2, bounded),
 }
 
+_EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
+_ROUNDING = frozenset({"div", "sqrt", "rsqrt", "floor", "ceil", "round", "floordiv"})
+_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded"})
+
+
+def is_generated(fn: str, dtype: str) -> bool:
+    """Whether generated code has `fn` with a result of `dtype`."""
+    if fn in PREDICATES or fn in ("select", "cast"):
+        return True
+    if dtype == "float32":
+        return fn in FUNCTIONS and fn not in _INTEGER - _ROUNDING
+    if dtype == "float64":
+        return fn in _EXACT | _ROUNDING
+    return dtype.lstrip("u").startswith("int") and fn in _EXACT | _INTEGER
+
+
 PREDICATES = frozenset(
     {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isnan", "isfinite"}
 )

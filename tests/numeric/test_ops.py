@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule against TensorFlow, with unknown sizes, through the interpreter."""
+"""Every rule against TensorFlow, with unknown sizes: interpreted, and as generated code."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from sirius_tf.bundle.link import ISAS, link  # noqa: E402
+from sirius_tf.compile import compile_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.runtime import native  # noqa: E402
 
 
 def check(fn, *shapes, dtypes=None, sizes=(1, 7, 33), tolerance=1e-4, arrays=None):
@@ -23,6 +30,7 @@ def check(fn, *shapes, dtypes=None, sizes=(1, 7, 33), tolerance=1e-4, arrays=Non
     graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
     program = lower(graph)
     verify(program)
+    generated = compiled(program)
     rng = np.random.default_rng(0)
     for size in sizes:
         feeds = arrays(size) if arrays else []
@@ -33,11 +41,22 @@ def check(fn, *shapes, dtypes=None, sizes=(1, 7, 33), tolerance=1e-4, arrays=Non
         expected = concrete(*map(tf.constant, feeds))
         expected = expected if isinstance(expected, list | tuple) else [expected]
         actual = run(program, dict(zip(program.inputs, feeds, strict=True)))
-        for a, e in zip(actual, expected, strict=True):
-            assert a.dtype == e.numpy().dtype
-            assert a.shape == e.shape
-            np.testing.assert_allclose(a, e.numpy(), rtol=tolerance, atol=tolerance)
+        for stage in (actual, generated(feeds)):
+            for a, e in zip(stage, expected, strict=True):
+                assert a.dtype == e.numpy().dtype
+                assert a.shape == e.shape
+                np.testing.assert_allclose(a, e.numpy(), rtol=tolerance, atol=tolerance)
     return program
+
+
+def compiled(program):
+    """The program as generated code for this machine."""
+    isa = ISAS[native.isa()]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle.so")
+        link([compile_program(replace(program, name="region"))], path, {}, isas=[isa])
+        bundle = native.Bundle(path)
+    return lambda feeds: bundle.call("region", feeds)
 
 
 UNARY = ["abs", "exp", "square", "tanh", "sigmoid", "floor", "sign", "neg", "cos", "sin"]
