@@ -13,7 +13,7 @@ T follows from the condition, which must hold until the counters reach limits kn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Edge, Graph, Node
@@ -113,6 +113,9 @@ class _Loop:
 
     # The variables
 
+    def _name(self, k: int) -> str:
+        return f"{self.node.name}_{k}"
+
     def _step(self, body: Graph, k: int) -> int | None:
         """What an iteration adds to a variable, if that is a constant."""
         own = Edge(body.inputs[k].name)
@@ -161,7 +164,8 @@ class _Loop:
             if first.carrier:
                 raise ctx.unsupported("nested loops write one list")
             return settled(ctx, first)
-        name = ctx.new_tensor(first.dtype, (trips.to_affine() + 1, *first.atoms))
+        shape = (trips.to_affine() + 1, *first.atoms)
+        name = ctx.new_tensor(first.dtype, shape, stem=self._name(k))
         i = iterators("i", first.atoms)
         ctx.write(name, first.atoms, (affine(0), *i), first.at(i))
         self.tensors[k] = name
@@ -175,7 +179,7 @@ class _Loop:
         if k in self.steps:
             return self._counter(k, position)
         if isinstance(first, TensorList):
-            return TensorList(first.dtype, first.length, carrier=f"{self.node.name}:{k}")
+            return TensorList(first.dtype, first.length, carrier=self._name(k))
         name, dtype = self.tensors[k], first.dtype
         return Value(dtype, first.dims, lambda i: Load(name, (position, *i), dtype))
 
@@ -268,11 +272,12 @@ class _Loop:
                 ctx.write(self.tensors[k], first.atoms, (next_, *i), new, None, (loop,))
                 continue
             assert isinstance(first, TensorList)
-            if not isinstance(result, TensorList) or result.carrier != f"{self.node.name}:{k}":
+            if not isinstance(result, TensorList) or result.carrier != self._name(k):
                 raise ctx.unsupported("the loop replaces a list")
             if len(result.writes) != 1:
                 raise ctx.unsupported("an iteration writes more than one element of a list")
-            arrays[k] = written(ctx, first, result.writes[0], loop, trips)
+            base = replace(first, carrier=result.carrier)
+            arrays[k] = written(ctx, base, result.writes[0], loop, trips)
         return arrays
 
     def _expand(self, mark: int, local: set[str], loop: Iter) -> None:

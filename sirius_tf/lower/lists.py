@@ -147,7 +147,8 @@ class _Array:
 
 def _array(ctx: Lowering, base: TensorList, length: Poly, element: Value) -> _Array:
     atoms = (length.to_affine(), *element.atoms)
-    return _Array(ctx.new_tensor(base.dtype, atoms), length, element.dims, base)
+    name = ctx.new_tensor(base.dtype, atoms, stem=base.carrier)
+    return _Array(name, length, element.dims, base)
 
 
 def settled(ctx: Lowering, found: TensorList) -> TensorList:
@@ -173,7 +174,7 @@ def settled(ctx: Lowering, found: TensorList) -> TensorList:
 
 
 def written(ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Poly) -> TensorList:
-    """The array that a loop writes: element c + s*t in iteration t.
+    """The array that a loop makes of the list `base`: element c + s*t is that of iteration t.
 
     With G = max(T - 1, 0), the positions between two writes are a box of G by |s| - 1, and
     c + s*G + sign*(T - G) is the first one behind the last write, T = 0 included. If s = 0, the
@@ -220,7 +221,7 @@ def _put_last(
 ) -> None:
     """`array[position] = value` of iteration `last`; nothing if no iteration is run."""
     atoms, t = array.atoms, symbol(loop.name)
-    name = ctx.new_tensor(value.dtype, (loop.extent, *atoms))
+    name = ctx.new_tensor(value.dtype, (loop.extent, *atoms), stem=f"{array.name}_each")
     i = iterators("i", atoms)
     ctx.write(name, atoms, (t, *i), conform(ctx, value, array.dims).at(i), None, (loop,))
     box = (loop.extent - last.to_affine(), *atoms)

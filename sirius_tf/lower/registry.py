@@ -175,10 +175,12 @@ class Lowering:
             self.write(name, (), index, literal(values.element(host, point), dtype))
         return load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
 
-    def new_tensor(self, dtype: DType, shape: Sequence[Affine], role: ir.Role = "temp") -> str:
-        """A tensor for statements to define."""
+    def new_tensor(
+        self, dtype: DType, shape: Sequence[Affine], role: ir.Role = "temp", stem: str = ""
+    ) -> str:
+        """A tensor for statements to define, named after `stem` or else the current node."""
         self._fixed(shape)
-        name = self.fresh(self.node.name)
+        name = self.fresh(stem or self.node.name)
         self.tensors[name] = ir.Tensor(name, tuple(shape), dtype, role)
         return name
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loops, lists and assertions against TensorFlow, through the interpreter."""
+"""Loops, lists and assertions against TensorFlow: interpreted, and as generated code."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,10 @@ from tensorflow.python.framework.convert_to_constants import (  # noqa: E402
     convert_variables_to_constants_v2,
 )
 
+from sirius_tf.bundle.link import link  # noqa: E402
+from sirius_tf.compile import compile_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
+from sirius_tf.frontend.graph import Argument, Edge, Graph, Node  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.expr import loads  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
@@ -20,8 +27,9 @@ from sirius_tf.lower.registry import lower  # noqa: E402
 from sirius_tf.lower.simplify import simplify  # noqa: E402
 from sirius_tf.poly.dependence import check_defined, check_single_assignment  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
+from sirius_tf.runtime import native  # noqa: E402
 
-SIZES = [(1, 1), (7, 33), (33, 7), (2, 5)]
+SIZES = [(1, 1), (7, 33), (33, 7), (0, 5)]
 
 
 def traced(fn, *specs):
@@ -40,11 +48,24 @@ def traced(fn, *specs):
     return concrete, program
 
 
-def agree(concrete, program, *feeds):
+def compiled(program):
+    """The program as generated code for this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle.so")
+        kernel = compile_program(replace(program, name="region"))
+        link([kernel], path, {})
+        bundle = native.Bundle(path)
+    return lambda feeds: bundle.call("region", feeds)
+
+
+def agree(concrete, program, *feeds, generated=None):
     expected = concrete(*map(tf.constant, feeds))
     expected = expected if isinstance(expected, list | tuple) else [expected]
-    for p in (program, simplify(program)):
-        actual = run(p, dict(zip(p.inputs, feeds, strict=True)))
+    results = [
+        run(p, dict(zip(p.inputs, feeds, strict=True))) for p in (program, simplify(program))
+    ]
+    results += [generated(feeds)] if generated else []
+    for actual in results:
         for a, e in zip(actual, expected, strict=True):
             assert a.dtype == e.numpy().dtype
             assert a.shape == e.shape
@@ -54,9 +75,10 @@ def agree(concrete, program, *feeds):
 def check(fn, features=3, sizes=SIZES):
     """`fn` of x [batch, time, features], at every pair of sizes."""
     concrete, program = traced(fn, ([None, None, features], tf.float32))
-    rng = np.random.default_rng(0)
+    rng, generated = np.random.default_rng(0), compiled(program)
     for batch, time in sizes:
-        agree(concrete, program, rng.standard_normal((batch, time, features)).astype("f"))
+        x = rng.standard_normal((batch, time, features)).astype("f")
+        agree(concrete, program, x, generated=generated)
     return program
 
 
@@ -75,7 +97,7 @@ def test_recurrent_layer(kind, sequences):
     check(lambda x: model(x))
 
 
-def test_stacked_and_bidirectional_layers():
+def test_stacked_layers():
     layers = keras.layers
     model = built(
         layers.LSTM(4, return_sequences=True),
@@ -122,6 +144,21 @@ def test_steps_and_elements_that_nothing_writes(start, by):
     )
 
 
+def test_map_scan_and_fold():
+    flip = lambda x: tf.transpose(x, [1, 0, 2])  # noqa: E731
+    check(lambda x: tf.map_fn(lambda r: tf.nn.softmax(r @ tf.transpose(r)), x), sizes=[(3, 7)])
+    check(lambda x: tf.scan(lambda a, r: tf.tanh(a + r), flip(x)), sizes=[(3, 7), (1, 33)])
+    check(lambda x: tf.foldl(lambda a, r: a * 0.5 + r, flip(x)), sizes=[(3, 7), (7, 1)])
+
+
+def test_masked_steps_keep_the_state():
+    model = built(keras.layers.Masking(), keras.layers.LSTM(4, return_sequences=True))
+    concrete, program = traced(lambda x: model(x), ([None, None, 3], tf.float32))
+    x = np.random.default_rng(0).standard_normal((3, 7, 3)).astype("f")
+    x[0, 5:], x[1, 2:4] = 0.0, 0.0
+    agree(concrete, program, x, generated=compiled(program))
+
+
 def test_a_counter_is_a_number():
     check(lambda x: scan(lambda i, s, x: s + x * tf.cast(i * 2 + 1, tf.float32), x))
 
@@ -138,7 +175,7 @@ def test_downward():
         first = n - 1, tf.zeros_like(x[0]), made
         return tf.while_loop(lambda i, *_: i >= 0, body, first)[2].stack()
 
-    check(fn)
+    check(fn, sizes=[(1, 1), (7, 33), (33, 7)])
 
 
 def test_a_loop_that_is_not_entered():
@@ -216,6 +253,17 @@ def test_loop_invariant_work_stays_out_of_the_loop():
     program = check(fn)
     (product,) = [s for s in program.statements if s.reduce]
     assert not any(i.loop for i in product.iters)
+
+
+def test_a_call():
+    x, two = Edge("x"), Edge("two")
+    const = Node("two", "Const", attrs={"value": np.array(2, "f")}, dtypes=("float32",))
+    double = Node("double", "Mul", (x, two), dtypes=("float32",))
+    argument = Argument("x", "float32", (None, 3))
+    body = Graph("f", (argument,), (("y", Edge("double")),), (const, double))
+    call = Node("call", "PartitionedCall", (x,), attrs={"f": "f"}, dtypes=("float32",))
+    program = lower(Graph("g", (argument,), (("y", Edge("call")),), (call,), {"f": body}))
+    np.testing.assert_array_equal(run(program, {"x": np.ones((2, 3), "f")})[0], np.full((2, 3), 2))
 
 
 def test_an_early_exit():
