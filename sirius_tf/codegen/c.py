@@ -25,6 +25,7 @@ PLAN = """\
 int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
     SiriusError *error)"""
+_BARRIER = "  sirius_barrier(call);"
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 
@@ -159,6 +160,8 @@ class _Printer:
             lines.append(f"  const int64_t {p.name} = call->params[{k}];")
         lines += [f"  {line}" for line in self.arrays()]
         lines += self.node(self.kernel.nest, "  ")
+        if lines[-1] == _BARRIER:
+            lines.pop()  # the host waits for all workers
         names = [p.name for p in self.program.params]
         names += [t.name for t in self.program.tensors] + ["worker"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
@@ -198,7 +201,7 @@ class _Printer:
                 return [line for part in parts for line in self.node(part, pad)]
             case Phase(body):
                 self.clusters = 0
-                return [*self.spread(body, pad), f"{pad}sirius_barrier(call);"]
+                return [*self.spread(body, pad), pad + _BARRIER.lstrip()]
             case Loop():
                 return self.loop(nest, pad, self.node)
             case Guard():

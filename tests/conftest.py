@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden files: printed text that is reviewed as prose, renewed by --update-golden."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="renew tests/golden")
+
+
+@pytest.fixture
+def golden(request):
+    """Check text against tests/golden/<module>/<name>.txt."""
+    folder = Path(__file__).parent / "golden" / request.module.__name__.rpartition(".")[2]
+
+    def check(name: str, text: str) -> None:
+        path = folder / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.read_text() == text, f"{path} differs: see --update-golden"
+
+    return check

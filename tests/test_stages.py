@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of every stage of three small programs."""
+
+import pytest
+
+from sirius_tf.codegen.c import print_plan, print_run
+from sirius_tf.compile import compile_program
+from tests import programs
+
+
+@pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
+def test_stages(golden, make) -> None:
+    program = make()
+    stages: dict[str, str] = {}
+    kernel = compile_program(program, 2, stages.__setitem__)
+    for stage in ("program", "simplified", "schedule", "loops"):
+        golden(f"{program.name}.{stage}", stages[stage])
+    golden(f"{program.name}.plan", print_plan(kernel))
+    golden(f"{program.name}.run_v3", print_run(kernel, "v3"))
