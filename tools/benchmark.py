@@ -5,11 +5,18 @@ usage: benchmark.py MODEL ... [--peers=tf,xla,...] [--threads=N] [--signature=NA
            [--rounds=7] [--seconds=0.2] [--json=FILE]
 
 Samples are MODEL.npz, as convert.py takes them, or made up. The rewritten model is MODEL.sirius;
-it is written if it does not exist. Peers: `tf` the signature, `xla` the same with jit_compile,
-`sirius` the rewritten signature in TensorFlow, `direct` the rewritten model without TensorFlow,
-`ort` ONNX Runtime through tf2onnx, `openvino`. `call` is a signature that does nothing: what
-TensorFlow's call from Python costs, which is a part of the times of tf, xla and sirius. A peer that
-fails is reported, and the others are timed. Prints a Markdown table.
+it is written if it does not exist, and slow regions are kept. Peers:
+
+    tf        the signature in TensorFlow
+    call      a signature that does nothing: what TensorFlow's call from Python costs, which is a
+              part of the times of tf, xla and sirius
+    xla       the signature in TensorFlow, compiled by XLA
+    sirius    the rewritten signature in TensorFlow
+    direct    the rewritten signature without TensorFlow
+    ort       ONNX Runtime, through tf2onnx
+    openvino  OpenVINO, which reads SavedModels
+
+A peer that fails is reported, and the others are timed. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -47,13 +54,17 @@ class Case:
     feed: Arrays
     threads: int
 
+    def key(self, tensor: str) -> str:
+        """The input that a tensor is: `x` of `x:0` and of `serving_default_x:0`."""
+        return tensor.split(":")[0].removeprefix(f"{self.signature}_")
+
     @property
     def rewritten(self) -> Path:
         """The compiled model, which is made if need be."""
         output = self.model.with_name(f"{self.model.name}.sirius")
         if not output.exists():
             samples = {self.signature: self.feed}
-            options = Options(threads=self.threads)
+            options = Options(threads=self.threads, keep_slow=True)
             names = [self.signature]
             sirius_tf.optimize(
                 self.model, output, signatures=names, samples=samples, options=options
@@ -72,26 +83,92 @@ class Timing:
     failure: str | None = None
 
 
-def tf_signature(model: Path, case: Case, jit: bool = False) -> Run:
-    """The signature, as TensorFlow's Python API calls it."""
+def load(model: Path) -> Any:
+    """Load the objects of a SavedModel; None if they need Python code that is not there.
+
+    Keras 2's optimizers are such objects. Servers, which load a graph, do not care.
+    """
     import tensorflow as tf
 
     from sirius_tf.runtime.op import register_with_tensorflow
 
     register_with_tensorflow()
-    loaded = tf.saved_model.load(str(model))
+    try:
+        return tf.saved_model.load(str(model))
+    except AttributeError:
+        return None
+
+
+def tf_signature(model: Path, case: Case, jit: bool = False) -> Run:
+    """The signature, as TensorFlow's Python API calls it."""
+    import tensorflow as tf
+
+    loaded = load(model)
+    if loaded is None:
+        return xla_graph(case) if jit else in_session(model, case)
     function = loaded.signatures[case.signature]
     feed = {key: tf.constant(array) for key, array in case.feed.items()}
     if jit:
         plain = function
-        traced = tf.function(lambda **inputs: plain(**inputs), jit_compile=True)
-        function = traced.get_concrete_function(**feed)
+        function = tf.function(lambda **inputs: plain(**inputs), jit_compile=True)
 
     def run() -> Arrays:
         loaded.signatures  # noqa: B018  the function does not keep its variables alive
         return {key: value.numpy() for key, value in function(**feed).items()}
 
     return run
+
+
+def in_session(model: Path, case: Case) -> Run:
+    """The signature, as a server calls it."""
+    session, inputs, outputs = open_session(model, case)
+    call = session.make_callable(outputs, [inputs[key] for key in case.feed])
+    arrays = list(case.feed.values())
+    return lambda: dict(call(*arrays))
+
+
+def open_session(model: Path, case: Case) -> tuple[Any, dict[str, str], dict[str, str]]:
+    """A session with the model, and the tensors of the signature's inputs and outputs."""
+    import tensorflow as tf
+
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        definitions = tf.compat.v1.saved_model.load(session, ["serve"], str(model)).signature_def
+    found = definitions[case.signature]
+    inputs, outputs = (
+        {k: t.name for k, t in sorted(ts.items())} for ts in (found.inputs, found.outputs)
+    )
+    return session, inputs, outputs
+
+
+def freeze(case: Case) -> tuple[Any, dict[str, str], dict[str, str]]:
+    """A GraphDef of the signature with its weights as constants, and what open_session tells."""
+    import tensorflow as tf
+
+    session, inputs, outputs = open_session(case.model, case)
+    with session:
+        nodes = [name.split(":")[0] for name in outputs.values()]
+        graph = tf.compat.v1.graph_util.convert_variables_to_constants(
+            session, session.graph.as_graph_def(), nodes
+        )
+    return graph, inputs, outputs
+
+
+def xla_graph(case: Case) -> Run:
+    """XLA on a signature whose weights are constants."""
+    import tensorflow as tf
+
+    graph, inputs, outputs = freeze(case)
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(graph, name=""), []
+    )
+    element = imported.graph.as_graph_element
+    pruned = imported.prune(
+        [element(inputs[k]) for k in case.feed], list(map(element, outputs.values()))
+    )
+    function = tf.function(lambda *tensors: pruned(*tensors), jit_compile=True)
+    feed = [tf.constant(array) for array in case.feed.values()]
+    return lambda: {k: v.numpy() for k, v in zip(outputs, function(*feed), strict=True)}
 
 
 def tf_call(case: Case) -> Run:
@@ -115,12 +192,18 @@ def direct(case: Case) -> Run:
 
 
 def onnx_runtime(case: Case) -> Run:
-    """ONNX Runtime on what tf2onnx makes of the model."""
+    """ONNX Runtime on what tf2onnx makes of the signature."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/model.onnx"
-        words = ["--saved-model", str(case.model), "--signature_def", case.signature]
+        if load(case.model) is not None:
+            words = ["--saved-model", str(case.model), "--signature_def", case.signature]
+        else:
+            graph, inputs, outputs = freeze(case)
+            Path(folder, "graph.pb").write_bytes(graph.SerializeToString())
+            ends = ["--inputs", ",".join(inputs.values()), "--outputs", ",".join(outputs.values())]
+            words = ["--graphdef", f"{folder}/graph.pb", *ends]
         words = [sys.executable, "-m", "tf2onnx.convert", *words, "--output", file]
         done = subprocess.run([*words, "--opset", "18"], capture_output=True, text=True)
         if done.returncode:
@@ -129,7 +212,7 @@ def onnx_runtime(case: Case) -> Run:
         options.intra_op_num_threads = case.threads
         session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    feed = {i.name: case.feed[i.name.split(":")[0]] for i in session.get_inputs()}
+    feed = {i.name: case.feed[case.key(i.name)] for i in session.get_inputs()}
     return lambda: dict(zip(names, session.run(names, feed), strict=True))
 
 
@@ -148,9 +231,8 @@ def openvino(case: Case) -> Run:
     feed = {}
     for port in compiled.inputs:
         for name in port.names:
-            key = name.split(":")[0].removeprefix(f"{case.signature}_")
-            if key in case.feed:
-                feed[port.any_name] = case.feed[key]
+            if case.key(name) in case.feed:
+                feed[port.any_name] = case.feed[case.key(name)]
     outputs = compiled.outputs
     return lambda: _outputs(request.infer(feed), outputs)
 

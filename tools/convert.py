@@ -80,7 +80,7 @@ def define_flags(values: flags.FlagValues) -> None:
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
         ("strict", "Fail if an op that can be compiled stays on TensorFlow."),
         ("force", "Replace OUTPUT if it exists."),
-        ("refresh", "The weights of INPUT are new, its graph is not: renew OUTPUT's copies."),
+        ("refresh", "Give OUTPUT, which exists, the weights of INPUT, whose graph is the same."),
     ):
         flags.DEFINE_boolean(name, False, text, flag_values=values)
 
@@ -261,9 +261,16 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
         )
         shapes = parse_shapes(values.input_shapes)
         samples = read_samples(source, values.signatures, shapes, values.samples)
-        result = sirius_tf.optimize(
-            source, output, signatures=values.signatures, samples=samples or None, options=options
-        )
+        if values.refresh:
+            result = sirius_tf.refresh(output, source, samples=samples or None, options=options)
+        else:
+            result = sirius_tf.optimize(
+                source,
+                output,
+                signatures=values.signatures,
+                samples=samples or None,
+                options=options,
+            )
     Console().print(report(result))
     return complaint(result, values.strict)
 

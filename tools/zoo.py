@@ -69,8 +69,9 @@ def bert_small(path: str, rng: np.random.Generator) -> Samples:
         bias = (1.0 - tf.cast(mask, tf.float32))[:, None, None, :] * -10000.0
         x = tf.gather(tokens, ids) + places[: tf.shape(ids)[1]] + segments[0]
         x = _layer_norm(x, *norm)
+        batch, length = tf.shape(ids)[0], tf.shape(ids)[1]
         for layer in stack:
-            x = layer(x, bias)
+            x = layer(x, bias, batch, length)
         return {"out": x}
 
     specs = [tf.TensorSpec((None, None), tf.int32, name=n) for n in ("ids", "mask")]
@@ -86,20 +87,19 @@ def _bert_layer(weight: Callable[..., Any], width: int, heads: int, hidden: int)
     pairs = [(weight(*shape), weight(shape[1])) for shape in shapes]
     norms = [(weight(width), weight(width)) for _ in range(2)]
 
-    def dense(x: Any, w: Any, b: Any) -> Any:
-        shape = tf.shape(x)
-        flat = tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w) + b
-        return tf.reshape(flat, [shape[0], shape[1], w.shape[1]])
+    def apply(x: Any, bias: Any, batch: Any, length: Any) -> Any:
+        def dense(x: Any, w: Any, b: Any) -> Any:
+            flat = tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w) + b
+            return tf.reshape(flat, [batch, length, w.shape[1]])
 
-    def split(x: Any) -> Any:
-        shape = tf.shape(x)
-        return tf.transpose(tf.reshape(x, [shape[0], shape[1], heads, size]), [0, 2, 1, 3])
+        def split(x: Any) -> Any:
+            return tf.transpose(tf.reshape(x, [batch, length, heads, size]), [0, 2, 1, 3])
 
-    def apply(x: Any, bias: Any) -> Any:
         q, k, v = (split(dense(x, *pair)) for pair in pairs[:3])
         scores = tf.matmul(q, k, transpose_b=True) / np.float32(np.sqrt(size)) + bias
         seen = tf.transpose(tf.matmul(tf.nn.softmax(scores), v), [0, 2, 1, 3])
-        x = _layer_norm(x + dense(tf.reshape(seen, tf.shape(x)), *pairs[3]), *norms[0])
+        seen = tf.reshape(seen, [batch, length, width])
+        x = _layer_norm(x + dense(seen, *pairs[3]), *norms[0])
         y = dense(x, *pairs[4])
         y = y * 0.5 * (1.0 + tf.math.erf(y / np.float32(np.sqrt(2))))
         return _layer_norm(x + dense(y, *pairs[5]), *norms[1])
