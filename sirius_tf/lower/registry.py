@@ -14,8 +14,9 @@ from sirius_tf.errors import SiriusError, Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load
+from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, walk
 from sirius_tf.ir.expr import Dim as DimExpr
+from sirius_tf.ir.functions import is_generated
 from sirius_tf.lower import entry
 from sirius_tf.lower import value as values
 from sirius_tf.lower.symbolic import NotAffineError, Params, PolyLike, poly
@@ -195,6 +196,9 @@ class Lowering:
     ) -> None:
         """`target[index] = expr` for `loops` and the iterators i0, i1, ... of `box`."""
         self._fixed([*box, *(i.extent for i in (reduce.iters if reduce else ()))])
+        for made in (e for e in walk(expr) if isinstance(e, Call)):
+            if not is_generated(made.fn, made.dtype):
+                raise self.unsupported(f"generated code has no {made.fn} of {made.dtype}")
         iters = loops + tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
         name = f"S{next(self.statement_numbers)}"
         origin = (self.node.name,)
