@@ -20,6 +20,7 @@ from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
 from sirius_tf.rewrite.metagraph import Edit
+from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.rewrite.stages import Part
 from sirius_tf.rewrite.substitute import OP
@@ -44,6 +45,7 @@ def optimize(
     start = time.monotonic()
     stage = options.progress or (lambda name: None)
     source = Path(saved_model_dir)
+    source = source if source.name else source.resolve()
     target = Path(output_dir or f"{source}.sirius")
     output.check_paths(source, target, options.force)
     register_with_tensorflow()
@@ -55,10 +57,7 @@ def optimize(
         raise SiriusError(f"{source} is already optimized; take the model it was made from")
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
-    parts = [
-        stages.cut(source, meta_graph, signature, given[name])
-        for name, signature in model.signatures.items()
-    ]
+    parts = _cut(source, meta_graph, model, given)
     stage("compile")
     parts, kernels = stages.compile_parts(parts, _threads(options), options)
     with output.workplace(source, target) as work:
@@ -104,10 +103,8 @@ def refresh(
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
     parts = [
-        stages.cut(source, meta_graph, signature, given[name]).only(
-            notes["signatures"][name]["uses"]
-        )
-        for name, signature in model.signatures.items()
+        part.only(notes["signatures"][part.signature.name]["uses"])
+        for part in _cut(source, meta_graph, model, given)
     ]
     stage("compile")
     kernels = {
@@ -152,7 +149,9 @@ def optimize_graph_def(
     signature = graphdef.as_signature(graph_def, inputs, outputs)
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
-    part = stages.cut(None, meta_graph, signature, arrays, graphdef.named_parts(signature))
+    part = stages.cut(
+        None, meta_graph, signature, signature.name, arrays, graphdef.named_parts(signature)
+    )
     parts, kernels = stages.compile_parts([part], _threads(options), options)
     with output.written(bundle) as work:
         stages.link(None, meta_graph, parts, kernels, work)
@@ -162,6 +161,19 @@ def optimize_graph_def(
     if not timed.uses:
         return graph_def
     return graphdef.rewrite(graph_def, Edit(signature, timed.inlined, timed.uses), bundle)
+
+
+def _cut(
+    source: Path,
+    meta_graph: Any,
+    model: savedmodel.Model,
+    samples: Mapping[str, Mapping[str, Array]],
+) -> list[Part]:
+    names = stems(model.signatures)
+    return [
+        stages.cut(source, meta_graph, signature, names[name], samples[name])
+        for name, signature in model.signatures.items()
+    ]
 
 
 def _threads(options: Options) -> int:

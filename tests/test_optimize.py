@@ -203,12 +203,41 @@ def test_signatures_of_one_main_graph_do_not_disturb_each_other(tmp_path) -> Non
         y = tf.nn.relu(middle, name="y")
         builder = tf1.saved_model.builder.SavedModelBuilder(str(tmp_path / "model"))
         made = tf1.saved_model.signature_def_utils.predict_signature_def
-        signatures = {"all": made({"x": x}, {"y": y}), "rest": made({"m": middle}, {"y": y})}
+        signatures = {"all of": made({"x": x}, {"y": y}), "rest": made({"m": middle}, {"y": y})}
         builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()
     sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=OPTIONS)
-    same(tmp_path / "model", tmp_path / "out", "all", x=np.array([[0, 1]], "f"))
+    same(tmp_path / "model", tmp_path / "out", "all of", x=np.array([[0, 1]], "f"))
     same(tmp_path / "model", tmp_path / "out", "rest", m=np.array([[-1, 1]], "f"))
+
+
+def test_control_flow_of_a_tf1_graph(tmp_path) -> None:
+    tf1 = tf.compat.v1
+    with tf.Graph().as_default():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [None, 3], name="x")
+        k = tf1.placeholder(tf.int32, [], name="k")
+
+        def step(i, a):
+            return i + 1, tf1.cond(i > 0, lambda: tf.exp(a) * 0.1, lambda: a * 2.0)
+
+        shapes = [tf.TensorShape([]), tf.TensorShape([None, 3])]
+        _, a = tf1.while_loop(lambda i, a: i < k, step, [0, tf.nn.relu(x) + 1.0], shapes)
+        tf.multiply(tf.exp(-tf.ensure_shape(a, [None, 3])), 3.0, name="y")
+        graph_def = tf1.get_default_graph().as_graph_def()
+        tf1.enable_control_flow_v2()
+    options = sirius_tf.Options(keep_slow=True, bundle=tmp_path / "b.so")
+    made = sirius_tf.optimize_graph_def(graph_def, ["x", "k"], ["y"], options=options)
+    assert [node.op for node in made.node].count("SiriusRegion") == 2
+    feeds = {"x:0": np.ones((2, 3), "f"), "k:0": np.int32(3)}
+    results = [run_graph_def(definition, feeds) for definition in (graph_def, made)]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+
+
+def run_graph_def(graph_def, feeds):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        return session.run("y:0", feeds)
 
 
 def test_assets_and_initialization_of_a_tf1_model(tmp_path) -> None:
@@ -293,11 +322,7 @@ def test_a_frozen_graph_def(tmp_path) -> None:
     assert "SiriusRegion" in {node.op for node in made.node}
     assert "w" not in {node.name for node in made.node}
     x = np.random.default_rng(0).standard_normal((4, 3)).astype("f")
-    results = []
-    for definition in (graph_def, made):
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            tf.import_graph_def(definition, name="")
-            results.append(session.run("y:0", {"x:0": x}))
+    results = [run_graph_def(definition, {"x:0": x}) for definition in (graph_def, made)]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
     with pytest.raises(SiriusError, match="say where"):
         sirius_tf.optimize_graph_def(graph_def, ["x"], ["y"])

@@ -6,7 +6,7 @@ import pytest
 
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.rewrite.canonical import digest
-from sirius_tf.rewrite.regions import cut, region_name
+from sirius_tf.rewrite.regions import cut, stems
 
 
 def node(name, op, *inputs, wait=(), dtype="float32", shape=(None, 4), **attrs):
@@ -189,6 +189,27 @@ def test_names_do_not_count_when_regions_are_compared() -> None:
     assert made("p", 1) == made("q", 1) != made("p", 2)
 
 
-def test_names_of_regions_are_identifiers() -> None:
-    assert region_name("serving default/1", 2) == "serving_default_1_2"
-    assert region_name("1", 0).isidentifier()
+def test_names_of_signatures_become_different_identifiers() -> None:
+    assert stems(["a b", "a_b", "1"]) == {"a b": "a_b", "a_b": "a_b_", "1": "s1"}
+
+
+def test_loops_and_branches_of_tf1_are_left_alone() -> None:
+    condition = Argument("p", "bool", ())
+    found = cut(
+        graph(
+            node("switch", "Switch", "x", "p"),
+            node("enter", "Enter", "switch"),
+            node("head", "Merge", "enter"),
+            node("turn", "Switch", "head", "p"),
+            node("in_loop", "Exp", "turn"),
+            node("exit", "Exit", "turn"),
+            node("in_branch", "Exp", "exit"),
+            node("merge", "Merge", "in_branch"),
+            node("after", "Exp", "merge"),
+            outputs=["after", "in_loop"],
+            inputs=[X, condition],
+        ),
+        "s",
+    )
+    assert members(found) == [["after"]]
+    assert "loop or branch" in found.left["in_loop"] and "loop" in found.left["in_branch"]

@@ -52,13 +52,13 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
         return made
     asset = _add_asset(made, bundle)
     done: set[str] = set()
-    alone = len([key for key in meta_graph.signature_def if key != _INIT_OP]) == 1
+    others = [key for key in meta_graph.signature_def if key != _INIT_OP]
     for edit in edits:
         graph_def = substitute(edit.inlined, edit.signature.graph, edit.uses, _READ)
         _add_functions(made.graph_def.library, graph_def.library)
         call = function_call(meta_graph, edit.signature)
         if call is None:
-            _edit_main(made, edit.signature, graph_def, alone)
+            _edit_main(made, edit, graph_def, alone=len(others) == 1)
         elif call.attr["f"].func.name not in done:
             done.add(call.attr["f"].func.name)
             _edit_function(made, edit.signature, call, graph_def, asset)
@@ -124,10 +124,10 @@ def _results(signature: Signature, call: Any, function: Any) -> list[str]:
     return [probes[tensor] for tensor in wanted]
 
 
-def _edit_main(meta_graph: Any, signature: Signature, graph_def: Any, alone: bool) -> None:
+def _edit_main(meta_graph: Any, edit: Edit, graph_def: Any, alone: bool) -> None:
     """Replace nodes of the main graph, or with other signatures there put new ones beside them."""
     main = {node.name: node for node in meta_graph.graph_def.node}
-    outputs = {f"{PROBE}{k}": key for k, key in enumerate(signature.outputs)}
+    outputs = {f"{PROBE}{k}": key for k, key in enumerate(edit.signature.outputs)}
     changed = {
         node.name
         for node in graph_def.node
@@ -135,7 +135,7 @@ def _edit_main(meta_graph: Any, signature: Signature, graph_def: Any, alone: boo
     }
     if not alone:
         _spread(graph_def, changed)
-        prefix = f"sirius/{signature.name}/"
+        prefix = f"{edit.uses[0].region.name}/"  # is a name of its own
         graph_def = _renamed(graph_def, {name: prefix + name for name in changed})
         changed = {prefix + name for name in changed}
         outputs = {prefix + probe: key for probe, key in outputs.items()}
@@ -149,7 +149,7 @@ def _edit_main(meta_graph: Any, signature: Signature, graph_def: Any, alone: boo
             if len(node.input) > 1:  # the output has to wait for effects
                 meta_graph.graph_def.node.add().CopyFrom(node)
                 tensor = f"{node.name}:0"
-            meta_graph.signature_def[signature.name].outputs[key].name = tensor
+            meta_graph.signature_def[edit.signature.name].outputs[key].name = tensor
 
 
 def _prune(meta_graph: Any, compiled: set[str]) -> None:

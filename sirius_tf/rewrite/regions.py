@@ -57,11 +57,17 @@ class Cut:
 
 
 def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
-    """The maximal regions of a graph, called `<name>_<k>`; nodes in `left` are taken as given."""
+    """The maximal regions of a graph, called `<name>_<k>`; nodes in `left` are taken as given.
+
+    `name` is a C identifier.
+    """
     lower(Graph("empty", (), (), ()))  # registers the rules
     reasons = dict(left or {})
+    guarded = _guarded(graph)
     for node in graph.nodes:
         problem = _obstacle(graph, node)
+        if node.name in guarded:
+            problem = "it is inside of a TF1 loop or branch"
         if problem and node.name not in reasons:
             reasons[node.name] = problem
     while True:
@@ -73,10 +79,16 @@ def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
     return _without_small(graph, regions, reasons)
 
 
-def region_name(signature: str, number: int) -> str:
-    """The name of a region, a C identifier."""
-    stem = re.sub(r"\W", "_", signature)
-    return f"{stem if stem[:1].isalpha() else 'r' + stem}_{number}"
+def stems(signatures: Iterable[str]) -> dict[str, str]:
+    """For names of signatures different C identifiers."""
+    found: dict[str, str] = {}
+    for name in signatures:
+        stem = re.sub(r"\W", "_", name, flags=re.ASCII)
+        stem = stem if stem[:1].isalpha() else f"s{stem}"
+        while stem in found.values():
+            stem += "_"
+        found[name] = stem
+    return found
 
 
 def is_source(graph: Graph, edge: Edge) -> bool:
@@ -124,6 +136,33 @@ def _obstacle(graph: Graph, node: Node) -> str | None:
     types = [*node.dtypes, *(graph.dtype(edge) for edge in node.inputs)]
     strange = sorted(set(types) - DTYPES - {"variant"})  # a TensorList, inside of a region
     return f"dtype {strange[0]} is not compiled" if strange else None
+
+
+def _guarded(graph: Graph) -> set[str]:
+    """The nodes that run never, or more than once: between Switch and Merge, Enter and Exit."""
+    inside: dict[str, str] = {}  # for each node the branches (b) and loops (l) around it
+    former = None
+    while inside != former:  # a loop leads back to nodes that come first
+        former = dict(inside)
+        for node in graph.nodes:
+            before = {edge.node for edge in node.inputs} | set(node.control_inputs)
+            around = max((inside.get(name, "") for name in before), key=len, default="")
+            inside[node.name] = _around(node.op.removeprefix("Ref"), around)
+    return {name for name, around in inside.items() if around}
+
+
+def _around(op: str, around: str) -> str:
+    """What is around the result of an op, from what is around its inputs."""
+    match op:
+        case "Switch":
+            return around + "b"
+        case "Merge" | "NextIteration":
+            return around.removesuffix("b")
+        case "Enter":
+            return around + "l"
+        case "Exit":
+            return around.rpartition("l")[0]
+    return around
 
 
 def _is_reference(graph: Graph, edge: Edge) -> bool:
@@ -185,7 +224,7 @@ def _regions(graph: Graph, name: str, left: Collection[str]) -> list[Region]:
     readers = consumers(graph)
     made: list[Region] = []
     for level in sorted(members):
-        region = _region(graph, region_name(name, len(made)), members[level], readers)
+        region = _region(graph, f"{name}_{len(made)}", members[level], readers)
         if region is not None:
             made.append(region)
     return made
@@ -193,22 +232,27 @@ def _regions(graph: Graph, name: str, left: Collection[str]) -> list[Region]:
 
 def _levels(graph: Graph, left: Collection[str]) -> dict[str, int]:
     """The level of each node; that of a compiled one is as high as all its readers allow."""
-    levels: dict[str, int] = {}
+    nodes = [node for node in graph.nodes if not constant(node)]
+    known = {node.name for node in nodes}
+    needs = {n.name: ({e.node for e in n.inputs} | _waits(graph, n, left)) & known for n in nodes}
+    levels = {node.name: int(node.name not in left) for node in nodes}
+    growing = True
+    while growing:  # again only for loops of TF1, of which all nodes are left
+        growing = False
+        for name, before in needs.items():
+            up = (levels[need] + (name not in left and need in left) for need in before)
+            level = max(up, default=0)
+            if level > levels[name]:
+                levels[name] = level
+                growing = True
     readers: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        if constant(node):
-            continue
-        compiled = node.name not in left
-        needs = {edge.node for edge in node.inputs} | _waits(graph, node, left)
-        level = 1 if compiled else 0
-        for need in needs & levels.keys():
-            level = max(level, levels[need] + (compiled and need in left))
-            readers.setdefault(need, []).append(node.name)
-        levels[node.name] = level
-    for node in reversed(graph.nodes):
-        after = readers.get(node.name, [])
-        if node.name in levels and node.name not in left and after and not _any(after, left):
-            levels[node.name] = min(levels[reader] for reader in after)
+    for name, before in needs.items():
+        for need in before:
+            readers.setdefault(need, []).append(name)
+    for name in reversed(needs):
+        after = readers.get(name, [])
+        if name not in left and after and not _any(after, left):
+            levels[name] = min(levels[reader] for reader in after)
     return levels
 
 

@@ -82,13 +82,14 @@ def cut(
     source: Path | None,
     meta_graph: Any,
     signature: Signature,
+    stem: str,
     arrays: Mapping[str, Array],
     kept: Mapping[str, str] | None = None,
 ) -> Part:
-    """The regions of a signature; nodes in `kept` stay on TensorFlow."""
+    """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow."""
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
-    found = regions.cut(graph, signature.name, {**probes, **(kept or {})})
+    found = regions.cut(graph, stem, {**probes, **(kept or {})})
     inlined = metagraph.inlined(meta_graph, signature)
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}

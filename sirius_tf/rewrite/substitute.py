@@ -103,7 +103,7 @@ class _Moved:
         self.region_of = {node: use.region for use in uses for node in use.region.nodes}
         self._graph = graph
         self._waits: dict[str, set[str]] = {}
-        self._dependent: set[str] = set()
+        self._dependent = _downstream(graph, self.region_of)
         for node in graph.nodes:
             self._visit(node.name)
 
@@ -111,8 +111,6 @@ class _Moved:
         node = self._graph.by_name[name]
         region = self.region_of.get(name)
         before = {edge.node for edge in node.inputs} | set(node.control_inputs)
-        if region or before & self._dependent:
-            self._dependent.add(name)
         if region is None:
             return
         waits: set[str] = set()
@@ -170,6 +168,22 @@ class _Moved:
                 number = int(tensor.partition(":")[2] or 0)
                 data.append(self.result(Edge(name, number)))
         return data + [f"^{name}" for name in controls]
+
+
+def _downstream(graph: Graph, names: Iterable[str]) -> set[str]:
+    """Nodes, and all that depends on them."""
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for need in {edge.node for edge in node.inputs} | set(node.control_inputs):
+            readers.setdefault(need, []).append(node.name)
+    seen: set[str] = set()
+    stack = list(names)
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            stack.extend(readers.get(name, ()))
+    return seen
 
 
 def _region_nodes(
