@@ -11,7 +11,7 @@ from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Const, DType, Expr
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
-from sirius_tf.lower.boxes import axis_of, pad, polys, scalar, zero
+from sirius_tf.lower.boxes import axis_of, elements, pad, polys, scalar, zero
 from sirius_tf.lower.registry import Lowering, call, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Dim, Indices, Value
@@ -20,18 +20,27 @@ _REDUCTIONS: dict[str, ReduceOp] = {
     **{"Sum": "add", "Mean": "add", "Prod": "mul", "Max": "max", "Min": "min"},
     **{"All": "and", "Any": "or"},
 }
+_ON_HOST: dict[str, Callable[[Lowering, Poly, Poly], Poly]] = {
+    "Sum": lambda _, a, b: a + b,
+    "Prod": lambda _, a, b: a * b,
+    "Max": lambda ctx, a, b: ctx.params.opaque("max", a, b),
+    "Min": lambda ctx, a, b: ctx.params.opaque("min", a, b),
+}
 
 
 @lowers(*_REDUCTIONS)
 def _reduction(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
     axes = [axis_of(ctx, a, x.rank) for a in ctx.host_ints(1)]
+    if not axes:
+        return x
     host = ctx.known(x)
-    if host is not None and node.op in ("Sum", "Prod") and axes == [0] and x.rank == 1:
-        total = poly(0 if node.op == "Sum" else 1)
-        for k in range(host.size):
-            item = values.element(host, (k,))
-            total = total + item if node.op == "Sum" else total * item
+    start = {"Sum": [poly(0)], "Prod": [poly(1)]}.get(node.op, [])
+    items = start + elements(host) if host is not None and x.rank == 1 else []
+    if items and node.op in _ON_HOST:
+        total, *rest = items
+        for item in rest:
+            total = _ON_HOST[node.op](ctx, total, item)
         shape = polys([total]) if node.attrs.get("keep_dims") else scalar(total)
         return ctx.from_host(shape, x.dtype)
     conditions = ctx.entry(x) if node.op in ("All", "Any") and len(axes) == x.rank else None

@@ -97,6 +97,32 @@ def test_recurrent_layer(kind, sequences):
     check(lambda x: model(x))
 
 
+@pytest.mark.parametrize("time", [1, 4])
+def test_constant_time(time):
+    model = keras.Sequential([keras.Input((time, 3)), keras.layers.LSTM(4)])
+    concrete, program = traced(lambda x: model(x), ([None, time, 3], tf.float32))
+    assert [p.name for p in program.params] == ["x_0"]
+    for batch in (0, 1, 7):
+        agree(concrete, program, np.ones((batch, time, 3), "f"))
+
+
+def test_a_limit_from_an_input():
+    def fn(x, n):
+        return tf.while_loop(lambda i, _: i < n, lambda i, s: (i + 1, s * 2.0), (0, x))[1]
+
+    concrete, program = traced(fn, ([None, 3], tf.float32), ([], tf.int32))
+    for n in (-3, 0, 1, 4):
+        agree(concrete, program, np.ones((2, 3), "f"), np.int32(n))
+
+
+def test_variables_that_trade_places():
+    def fn(x):
+        step = lambda i, a, b: (i + 1, b, a + b)  # noqa: E731
+        return tf.while_loop(lambda i, *_: i < tf.shape(x)[1], step, (0, x, x * 2.0))[1:]
+
+    check(fn, sizes=[(1, 1), (2, 7)])
+
+
 def test_stacked_layers():
     layers = keras.layers
     model = built(
