@@ -15,6 +15,7 @@ from sirius_tf.ir import interp
 from sirius_tf.ir.program import Program
 from sirius_tf.runtime import native
 from tests import programs
+from tests.programs import T, call, i, it, j, load, param, program, stmt, tensor
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,26 @@ def test_a_bundle_without_folding_needs_more_workspace(compiled) -> None:
     whole = replace(folded, windows={})
     assert print_plan(whole) != print_plan(folded)
     assert print_run(whole, "v3") != print_run(folded, "v3")
+
+
+def test_names_of_c_and_of_generated_code_are_fine_for_tensors(tmp_path) -> None:
+    x, e, y = (
+        tensor(n, [T, 5], role=r) for n, r in (("int", "input"), ("c0", "temp"), ("y", "output"))
+    )
+    box = [it("i", T), it("j", 5)]
+    total = call("add", load("c0", i, 4 - j), load("c0", i, j))
+    made = program(
+        "names",
+        [param("T", "int", 0)],
+        (x, e, y),
+        [
+            stmt("worker", box, "c0", (i, j), call("exp", load("int", i, j))),
+            stmt("call", box, "y", (i, j), total),
+        ],
+        (T, 5),
+    )
+    link([compile_program(made)], tmp_path / "names.so", {})
+    feed = np.random.default_rng(0).standard_normal((3, 5)).astype("f")
+    (want,) = interp.run(made, {"int": feed})
+    (have,) = native.Bundle(tmp_path / "names.so").call("names", [feed])
+    np.testing.assert_allclose(have, want, rtol=1e-6)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.leaf import Leaf, Range, Window
+from sirius_tf.codegen.block import Range, Window
+from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
@@ -163,7 +164,7 @@ class _Printer:
         if lines[-1] == _BARRIER:
             lines.pop()  # the host waits for all workers
         names = [p.name for p in self.program.params]
-        names += [t.name for t in self.program.tensors] + ["worker"]
+        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
         leaves = [
             f"static __attribute__((noinline)) void {name}{text}\n\n"
@@ -172,7 +173,10 @@ class _Printer:
         return "".join(leaves) + "\n".join([*lines, "}", ""])
 
     def arrays(self) -> list[str]:
-        """A pointer for every tensor; the slots lie one after the other in the workspace."""
+        """A pointer for every tensor; the slots lie one after the other in the workspace.
+
+        The names of tensors are the user's: a prefix keeps them from meeting C's and ours.
+        """
         inputs = {n: k for k, n in enumerate(self.program.inputs)}
         outputs = {o.tensor: k for k, o in enumerate(self.program.outputs)}
         offsets = weight_offsets(self.program)
@@ -182,14 +186,14 @@ class _Printer:
         for t in self.program.tensors:
             c_type = scalar.TYPES[t.dtype]
             if t.role == "input":
-                lines.append(f"const {c_type} *{t.name} = call->in[{inputs[t.name]}].data;")
+                lines.append(f"const {c_type} *T_{t.name} = call->in[{inputs[t.name]}].data;")
             elif t.role == "output":
-                lines.append(f"{c_type} *{t.name} = call->out[{outputs[t.name]}];")
+                lines.append(f"{c_type} *T_{t.name} = call->out[{outputs[t.name]}];")
             elif t.role == "constant":
                 where = f"(call->weights + {offsets[t.name]})"
-                lines.append(f"const {c_type} *{t.name} = (const {c_type} *){where};")
+                lines.append(f"const {c_type} *T_{t.name} = (const {c_type} *){where};")
             else:
-                lines.append(f"{c_type} *{t.name} = ({c_type} *)slot{self.kernel.slots[t.name]};")
+                lines.append(f"{c_type} *T_{t.name} = ({c_type} *)slot{self.kernel.slots[t.name]};")
         return [*lines, "(void)workspace;"]
 
     # Loops
@@ -248,10 +252,10 @@ class _Printer:
         lines, total = list[str](), list[str]()
         for loop in loops:
             first, end = _bound("max", loop.lower), _bound("min", loop.upper)
-            lines.append(f"{pad}const int64_t {loop.var}_0 = {first};")
-            count = f"({end} - {loop.var}_0 + {loop.step - 1}) / {loop.step}"
-            lines.append(f"{pad}const int64_t {loop.var}_n = sirius_max_i64({count}, 0);")
-            total.append(f"{loop.var}_n")
+            lines.append(f"{pad}const int64_t {loop.var}_first = {first};")
+            count = f"({end} - {loop.var}_first + {loop.step - 1}) / {loop.step}"
+            lines.append(f"{pad}const int64_t {loop.var}_count = sirius_max_i64({count}, 0);")
+            total.append(f"{loop.var}_count")
         lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
         lines.append(f"{pad}const int64_t mine = {self.next_worker()};")
         head = "for (int64_t tile = tiles * mine / call->threads; "
@@ -259,8 +263,8 @@ class _Printer:
         for k, loop in reversed(list(enumerate(loops))):
             inner = total[k + 1 :]
             number = f"tile / ({' * '.join(inner)})" if inner else "tile"
-            number = f"{number} % {loop.var}_n" if k else number
-            value = f"{loop.var}_0 + {number} * {loop.step}"
+            number = f"{number} % {loop.var}_count" if k else number
+            value = f"{loop.var}_first + {number} * {loop.step}"
             lines.append(f"{pad}  const int64_t {loop.var} = {value};")
         return [*lines, *self.inside(nest, pad + "  "), f"{pad}}}"]
 
@@ -325,7 +329,8 @@ class _Printer:
             function.text, f"{self.program.name}_{self.isa}_leaf{len(self.functions)}"
         )
         integers = [passed.get(n, n) for n in function.integers]
-        return f"{name}({', '.join(['call', *function.tensors, *integers])}); /* {s.name} */"
+        tensors = [f"T_{t}" for t in function.tensors]
+        return f"{name}({', '.join(['call', *tensors, *integers])}); /* {s.name} */"
 
     def range(self, name: str, loop: Loop) -> Range:
         low, high = loop.lower.terms, loop.upper.terms

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The code of one block of a leaf: some rows, and some vectors of lanes beside each other.
+
+Every value is emitted once: what does not depend on the row, the vector or the reduction is shared
+between rows and vectors, and comes before the reduction loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sirius_tf.codegen import scalar, vector
+from sirius_tf.codegen.vector import NotVectorizableError
+from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, walk
+from sirius_tf.ir.program import Program, Statement
+from sirius_tf.lower.symbolic import poly
+from sirius_tf.schedule.plan import PANEL, Plan, stride
+
+Window = tuple[int | None, ...]
+LINE = 16  # float32 in a cache line
+
+
+@dataclass(frozen=True)
+class Range:
+    """An iterator of the box: `low` is the C argument `<name>_lo`, or a constant; so is the size.
+
+    `aligned`: the low end is a multiple of PANEL.
+    """
+
+    name: str
+    low: int | None
+    size: int | None
+    aligned: bool
+
+    @property
+    def lo(self) -> str:
+        """C of the low end."""
+        return str(self.low) if self.low is not None else f"{self.name}_lo"
+
+    @property
+    def n(self) -> str:
+        """C of the number of values."""
+        return str(self.size) if self.size is not None else f"{self.name}_n"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the caller passes."""
+        given = ((self.low, f"{self.name}_lo"), (self.size, f"{self.name}_n"))
+        return tuple(name for known, name in given if known is None)
+
+
+@dataclass(frozen=True)
+class Isa:
+    """Registers of an instruction set: lanes of float32, and vectors beside each other by rows."""
+
+    lanes: int
+    rows: int
+    vectors: Mapping[int, int]
+
+    def beside(self, rows: int, panels: bool) -> int:
+        """Vectors side by side for a number of rows; they share panels if there are some."""
+        most = self.vectors[max(r for r in self.vectors if r <= rows)]
+        return most // self.per_panel * self.per_panel if panels else most
+
+    @property
+    def per_panel(self) -> int:
+        """Vectors that a panel holds."""
+        return PANEL // self.lanes
+
+
+@dataclass
+class Context:
+    """What the blocks of one function share: the leaf, and the arguments they have asked for."""
+
+    program: Program
+    s: Statement
+    plan: Plan
+    isa: Isa
+    windows: Mapping[str, Window]
+    box: Mapping[str, Range]
+    tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
+    integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
+    written: int = 0  # variables so far
+
+    @property
+    def has_panels(self) -> bool:
+        """Whether the leaf reads a constant that is packed in panels of lanes."""
+        return any(self.in_panels(i) for load in loads(self.s.value) for i in load.index)
+
+    def in_panels(self, index: Affine | Expr) -> bool:
+        """Whether an index divides the lanes' iterator: vectors must not cross panels then."""
+        terms = index.terms if isinstance(index, Affine) else ()
+        floors = [k for k, _ in terms if isinstance(k, FloorDiv)]
+        return any(self.plan.lanes in set(k.numerator.names()) for k in floors)
+
+    def integer(self, value: Affine) -> str:
+        """C of an affine expression; parameters become arguments with canonical names."""
+        names = {p.name for p in self.program.params}
+        renamed = {
+            n: symbol(self.integers.setdefault(n, f"n{len(self.integers)}"))
+            for n in sorted(set(value.names()))
+            if n in names
+        }
+        return scalar.index(value.substitute(renamed))
+
+    def new_name(self, letter: str) -> str:
+        """A C variable that is not used yet."""
+        self.written += 1
+        return f"{letter}{self.written}"
+
+
+class Block:
+    """`rows` times `vectors`, from lane `at` on; with `tail`, one vector of `left` lanes.
+
+    `before` and `inside` are the lines before, and inside, the reduction loops.
+    """
+
+    def __init__(self, ctx: Context, rows: int, vectors: int, tail: bool, at: Affine) -> None:
+        self.ctx, self.rows, self.vectors, self.tail, self.at = ctx, rows, vectors, tail, at
+        self.program, self.s, self.plan, self.isa = ctx.program, ctx.s, ctx.plan, ctx.isa
+        self.inner = {i.name for i in self.s.reduce.iters} if self.s.reduce else set[str]()
+        self.dtype = ctx.program.tensor[ctx.s.target].dtype
+        self.before: list[str] = []
+        self.inside: list[str] = []
+        self.known: dict[object, tuple[str, bool]] = {}
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Rows and vectors of the block."""
+        return [(r, j) for r in range(self.rows) for j in range(self.vectors)]
+
+    # Values
+
+    def value(self, expr: Expr, r: int, j: int) -> tuple[str, bool]:
+        """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
+        if isinstance(expr, Const):
+            return scalar.literal(expr.value, expr.dtype), False
+        names = _names(expr)
+        lanes = self.plan.lanes in names
+        key = (expr, r if self.plan.rows in names else 0, j if lanes else 0)
+        if key not in self.known:
+            text = self.compute(expr, r, j, lanes)
+            c_type = vector.vector_type(expr.dtype) if lanes else scalar.TYPES[expr.dtype]
+            name = self.ctx.new_name("v" if lanes else "s")
+            inside = bool(names & self.inner)
+            place = self.inside if inside else self.before
+            place.append(f"const {c_type} {name} = {text};")
+            self.known[key] = (name, lanes)
+        return self.known[key]
+
+    def as_vector(self, value: tuple[str, bool], dtype: str) -> str:
+        """A value in every lane, if it is a scalar."""
+        return value[0] if value[1] else vector.splat(value[0], dtype)
+
+    def compute(self, expr: Expr, r: int, j: int, lanes: bool) -> str:
+        """C of one node, its arguments emitted before."""
+        match expr:
+            case Load():
+                return self.load(expr, r, j, lanes)
+            case Index(position, dtype):
+                return self.position(position, dtype, r, j, lanes)
+            case Call(fn, args, dtype):
+                values = [self.value(a, r, j) for a in args]
+                if not lanes:
+                    return scalar.apply(fn, [v[0] for v in values], dtype)
+                dtypes = [a.dtype for a in args]
+                texts = [self.as_vector(v, d) for v, d in zip(values, dtypes, strict=True)]
+                return vector.apply(fn, texts, dtypes, dtype)
+        raise NotVectorizableError(type(expr).__name__)
+
+    def position(self, value: Affine, dtype: str, r: int, j: int, lanes: bool) -> str:
+        """An affine expression as a number, or a vector of consecutive ones."""
+        base = f"({scalar.TYPES[dtype]})({self.ctx.integer(self.placed(value, r, j))})"
+        if not lanes:
+            return base
+        if self.ctx.in_panels(value):
+            raise NotVectorizableError("a quotient of the lanes' iterator")
+        step = value.coefficient(str(self.plan.lanes))
+        steps = vector.convert(f"(sr_iota() * {step})", dtype)
+        return f"{vector.splat(base, dtype)} + {steps}"
+
+    def load(self, load: Load, r: int, j: int, lanes: bool) -> str:
+        """An element, or a vector of them: contiguous, or a stride apart."""
+        pointer, offset = self.address(load.tensor, load.index, r, j)
+        if not lanes:
+            return f"{pointer}[{offset}]"
+        step = self.step(load.tensor, load.index)
+        kind = vector.MEMORY.get(load.dtype)
+        if kind is None:
+            raise NotVectorizableError(load.dtype)
+        packed = any(self.ctx.in_panels(i) for i in load.index)  # and filled up with zeros
+        if packed and not (self.plan.across or self.ctx.box[str(self.plan.lanes)].aligned):
+            raise NotVectorizableError("lanes that cross panels")
+        at = f"{pointer} + {offset}"
+        if packed and self.rows > 1 and j % max(LINE // self.isa.lanes, 1) == 0:
+            self.inside.append(self.prefetch(load.tensor, at))
+        if step != "1":
+            count = "left" if self.tail else "SIRIUS_LANES"
+            text = f"sr_strided_{kind}({at}, {step}, {count})"
+        elif self.tail and not packed:
+            text = f"sr_load_n_{kind}({at}, left)"
+        else:
+            text = f"sr_load_{kind}({at})"
+        return f"sr_mask_u8({text})" if load.dtype == "bool" else text
+
+    def prefetch(self, tensor: str, at: str) -> str:
+        """Ask for the same line of the next panel while rows still use this one."""
+        extents = self.program.tensor[tensor].shape[1:]
+        return f"__builtin_prefetch({at} + {math.prod(e.const for e in extents)}, 0, 2);"
+
+    def store(self, r: int, j: int, value: tuple[str, bool]) -> None:
+        """Store an element, or a vector of them."""
+        pointer, offset = self.address(self.s.target, self.s.index, r, j)
+        lines = self.before
+        if self.plan.lanes is None or self.plan.across:
+            lines.append(f"{pointer}[{offset}] = {value[0]};")
+            return
+        kind = vector.MEMORY.get(self.dtype)
+        if kind is None:
+            raise NotVectorizableError(self.dtype)
+        text = self.as_vector(value, self.dtype)
+        text = f"sr_bytes_u8({text})" if self.dtype == "bool" else text
+        step, at = self.step(self.s.target, self.s.index), f"{pointer} + {offset}"
+        if step != "1":
+            count = "left" if self.tail else "SIRIUS_LANES"
+            lines.append(f"sr_scatter_{kind}({at}, {step}, {count}, {text});")
+        elif self.tail:
+            lines.append(f"sr_store_n_{kind}({at}, left, {text});")
+        else:
+            lines.append(f"sr_store_{kind}({at}, {text});")
+
+    # Addresses
+
+    def step(self, tensor: str, index: Sequence[Affine | Expr]) -> str:
+        """Distance of neighbouring lanes in elements, as C."""
+        name = str(self.plan.lanes)
+        found = stride(index, self.stored_shape(tensor), name)
+        folded = any(
+            w is not None and isinstance(i, Affine) and name in _affine_names(i)
+            for w, i in zip(self.slots(tensor, index), index, strict=True)
+        )
+        if found is None or folded or found == poly(0):
+            raise NotVectorizableError(f"{tensor} has no stride along {name}")
+        if found.is_const:
+            return str(found.const)
+        text = self.text_of(found.to_expr())
+        return f"({text})"
+
+    def text_of(self, expr: Expr) -> str:
+        """C of a polynomial of parameters."""
+        match expr:
+            case Call(fn, args, dtype):
+                return scalar.apply(fn, [self.text_of(a) for a in args], dtype)
+            case Index(value, _):
+                return self.ctx.integer(value)
+            case Const(value, dtype):
+                return scalar.literal(value, dtype)
+        raise NotVectorizableError("a stride")
+
+    def slots(self, tensor: str, index: Sequence[object]) -> Window:
+        """The folded dimensions of a tensor."""
+        return self.ctx.windows.get(tensor, (None,) * len(index))
+
+    def stored_shape(self, tensor: str) -> tuple[Affine, ...]:
+        """The shape of what is kept of a tensor."""
+        shape = self.program.tensor[tensor].shape
+        kept = zip(shape, self.slots(tensor, shape), strict=True)
+        return tuple(e if w is None else affine(w) for e, w in kept)
+
+    def address(
+        self, tensor: str, index: Sequence[Affine | Expr], r: int, j: int
+    ) -> tuple[str, str]:
+        """A pointer that is set before the reduction, and the rest of the position."""
+        shape = self.stored_shape(tensor)
+        outer: dict[str, Affine] = {}  # by the product of symbolic sizes to multiply with
+        inner: dict[str, Affine] = {}
+        size, symbolic = 1, ""
+        pairs = list(zip(index, shape, self.slots(tensor, index), strict=True))
+        for i, extent, slot in reversed(pairs):
+            where = i if isinstance(i, Affine) else symbol(self.value(i, r, j)[0])
+            late = not isinstance(i, Affine) and bool(_names(i) & self.inner)
+            where = self.placed(where, r, j)
+            where = where if slot is None else where % slot
+            for term, is_inner in self.split(where, late):
+                part = inner if is_inner else outer
+                part[symbolic] = part.get(symbolic, affine(0)) + term * size
+            if extent.is_const:
+                size *= extent.const
+            else:
+                symbolic = f"{symbolic} * {self.ctx.integer(extent)}"
+        return self.pointer(tensor, outer, inner)
+
+    def split(self, where: Affine, late: bool) -> list[tuple[Affine, bool]]:
+        """The part known before the reduction loops, and the part that changes inside them."""
+        inside = affine(0)
+        for key, coefficient in where.terms:
+            names = {key} if isinstance(key, str) else set(key.numerator.names())
+            if late or names & (self.inner | {f"{n}_b" for n in self.inner}):
+                inside = inside + Affine(((key, coefficient),))
+        return [(where - inside, False), (inside, True)]
+
+    def pointer(
+        self, tensor: str, outer: dict[str, Affine], inner: dict[str, Affine]
+    ) -> tuple[str, str]:
+        """What is known before the reduction goes into a pointer; constants into the offset."""
+        alias = self.ctx.tensors.setdefault(tensor, f"a{len(self.ctx.tensors)}")
+        constant = outer.get("", affine(0)).const
+        outer = {**outer, "": outer.get("", affine(0)) - constant}
+        place = self.sum(outer)
+        offset = [self.sum(inner)] if any(v != affine(0) for v in inner.values()) else []
+        text = " + ".join([*offset, *([str(constant)] if constant else [])]) or "0"
+        if place == "0":
+            return alias, text
+        key = ("pointer", tensor, place)
+        if key not in self.known:
+            name = self.ctx.new_name("p")
+            own = tensor == self.s.target
+            c_type = scalar.TYPES[self.program.tensor[tensor].dtype]
+            self.before.append(f"{'' if own else 'const '}{c_type} *{name} = {alias} + ({place});")
+            self.known[key] = (name, False)
+        return self.known[key][0], text
+
+    def sum(self, parts: Mapping[str, Affine]) -> str:
+        """C of a sum of affine expressions times symbolic sizes."""
+        texts = [f"{self.ctx.integer(v)}{size}" for size, v in parts.items() if v != affine(0)]
+        return " + ".join(texts) or "0"
+
+    def placed(self, value: Affine, r: int, j: int) -> Affine:
+        """The expression at row r and at the first lane of vector j."""
+        at: dict[str, Affine] = {}
+        if self.plan.rows is not None and r:
+            at[self.plan.rows] = symbol(self.plan.rows) + r
+        if self.plan.lanes is not None:
+            at[self.plan.lanes] = self.at + j * self.isa.lanes
+        return value.substitute(at)
+
+    def accumulate(self, acc: str, value: Expr, r: int, j: int, vectored: bool) -> str:
+        """`acc = acc op value`; a product is added with a fused multiply-add."""
+        assert self.s.reduce is not None
+        op = self.s.reduce.op
+        match value:
+            case Call("mul", (x, y), "float32") if op == "add":
+                factors = [self.value(e, r, j) for e in (x, y)]
+                if vectored:
+                    a, b = (self.as_vector(f, "float32") for f in factors)
+                    return f"{acc} = sr_fma({a}, {b}, {acc});"
+                return f"{acc} = __builtin_fmaf({factors[0][0]}, {factors[1][0]}, {acc});"
+        term = self.value(value, r, j)
+        if vectored:
+            text = self.as_vector(term, value.dtype)
+            return f"{acc} = {vector.apply(op, [acc, text], [value.dtype] * 2, self.dtype)};"
+        return f"{acc} = {scalar.apply(op, [acc, term[0]], self.dtype)};"
+
+
+def _affine_names(value: Affine) -> set[str]:
+    return set(value.names())
+
+
+def _names(expr: Expr) -> set[str]:
+    """Every iterator and parameter of an expression."""
+    found: set[str] = set()
+    for node in walk(expr):
+        if isinstance(node, Index):
+            found.update(node.value.names())
+        elif isinstance(node, Load):
+            for i in node.index:
+                found.update(i.names() if isinstance(i, Affine) else ())
+    return found
