@@ -148,8 +148,7 @@ def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> l
     made = [path]
     for use in uses:
         name = _timed_name(use)
-        reads = table_reads(use, graph, name, lambda node: ops[node] == "VarHandleOp")
-        tables = {int(node.name.rpartition("_")[2]): f"{node.name}:0" for node in reads}
+        reads, tables = table_reads(use, graph, name, lambda node: ops[node] == "VarHandleOp")
         inputs = [
             tables.get(k, tensor_name(edge, graph)) for k, edge in enumerate(use.region.inputs)
         ]

@@ -68,20 +68,29 @@ def region_op(
     return node
 
 
-def table_reads(use: Use, graph: Graph, name: str, is_resource: Callable[[str], bool]) -> list[Any]:
-    """Nodes called `<name>/table_<k>` that read input k of a region where it is a table."""
-    reads = []
+def table_reads(
+    use: Use, graph: Graph, name: str, is_resource: Callable[[str], bool]
+) -> tuple[list[Any], dict[int, str]]:
+    """Nodes that read the tables of a region; the tensor of input k, where that is a table."""
+    nodes: list[Any] = []
+    tensors: dict[int, str] = {}
     for k, edge in enumerate(use.region.inputs):
         if edge.node not in graph.by_name or not is_variable(graph.by_name[edge.node]):
             continue
         resource = is_resource(edge.node)
-        node = node_def_pb2.NodeDef(
+        read = node_def_pb2.NodeDef(
             name=f"{name}/table_{k}", op="ReadVariableOp" if resource else "Identity"
         )
-        node.input.append(edge.node)
-        node.attr["dtype" if resource else "T"].type = _enum(graph.dtype(edge))
-        reads.append(node)
-    return reads
+        read.input.append(edge.node)
+        read.attr["dtype" if resource else "T"].type = _enum(graph.dtype(edge))
+        if resource:  # a ResourceGather anywhere would make every read copy all of it
+            share = node_def_pb2.NodeDef(name=f"{name}/share_{k}", op="DisableCopyOnRead")
+            share.input.append(edge.node)
+            read.input.append(f"^{share.name}")
+            nodes.append(share)
+        nodes.append(read)
+        tensors[k] = f"{read.name}:0"
+    return nodes, tensors
 
 
 def tensor_name(edge: Edge, graph: Graph) -> str:
@@ -191,12 +200,8 @@ def _region_nodes(
 ) -> list[Any]:
     region = use.region
     name = moved.op_name(region)
-    made = table_reads(use, graph, name, lambda node: nodes[node].op == "VarHandleOp")
-    reads = {int(node.name.rpartition("_")[2]): node.name for node in made}
-    inputs = [
-        f"{reads[k]}:0" if k in reads else moved.result(edge)
-        for k, edge in enumerate(region.inputs)
-    ]
+    made, tables = table_reads(use, graph, name, lambda node: nodes[node].op == "VarHandleOp")
+    inputs = [tables.get(k) or moved.result(edge) for k, edge in enumerate(region.inputs)]
     made.append(region_op(name, use, graph, inputs, bundle, moved.early(region)))
     for k, edge in enumerate(region.outputs):
         tensor = moved.result(edge)
