@@ -115,7 +115,8 @@ class _Fuser:
             depth[n] = work(self.statements[n], self.hints)
             depth[n] += max((depth[s] for s in feeding[n]), default=0)
         order: dict[str, None] = {}
-        stack = [(n, False) for n in reversed(names)]
+        needed = {s for sources in feeding.values() for s in sources}
+        stack = [(n, False) for n in reversed(names) if n not in needed]
         while stack:
             name, ready = stack.pop()
             if ready:

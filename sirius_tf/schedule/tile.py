@@ -71,15 +71,14 @@ class _Tiler:
 
     def grow(self, k: int, size: int, unit: int, keep: bool = True) -> bool:
         """Set a tile size to at most `size`; with `keep`, workers keep a tile each."""
-        unit = max(unit, self.units[k])
-        whole = -(-self.extents[k] // unit) * unit
-        size = min(max(size // unit, 1) * unit, whole)
-        before = self.tile[k]
-        self.tile[k] = size
-        while keep and self.tiles() < self.wanted() and self.tile[k] > unit:
-            self.tile[k] = (self.tile[k] - 1) // unit * unit
-        if (keep and self.tiles() < self.wanted()) or self.tile[k] <= before:
-            self.tile[k] = before
+        unit, before, extent = max(unit, self.units[k]), self.tile[k], self.extents[k]
+        others = self.tiles() // -(-extent // before)
+        least = -(-self.wanted() // others) if keep else 1
+        count = max(-(-extent // size), least)
+        if least > 1 or count < 4 * self.threads:  # few tiles: as many for each worker
+            count = -(-count // self.threads) * self.threads if count > 1 and keep else count
+        size = -(-extent // (count * unit)) * unit
+        self.tile[k] = size if -(-extent // size) >= least else max(size - unit, before)
         return self.tile[k] > before
 
     def tiles(self) -> int:
