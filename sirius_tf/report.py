@@ -9,7 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RegionReport:
-    """A region, its nodes (constants aside), and a call of it against the ops it stands for."""
+    """A region, its nodes (constants aside), and its time against that of what it stands for.
+
+    What TensorFlow takes to start a call is in neither time.
+    """
 
     name: str
     signature: str
