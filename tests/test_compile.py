@@ -46,7 +46,8 @@ def encoder(tmp_path_factory):
     stages = {}
     kernel = compile_graph(graph, dump=stages.__setitem__)
     link([kernel], folder / "bundle.so", {})
-    assert list(stages) == ["program", "simplified", "schedule", "loops", "c"] and all(stages.values())
+    assert list(stages) == ["program", "simplified", "schedule", "loops", "c"]
+    assert all(stages.values())
     bundle = native.Bundle(folder / "bundle.so")
     return module, lambda ids: bundle.call(kernel.program.name, [ids])[0]
 

@@ -20,6 +20,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
 ISAS = ("v3", "v4")
+_MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in ISAS}
 _NATIVE = Path(__file__).parent.parent / "native"
 # -fno-builtin: a loop that copies stays a loop, instead of becoming a call of memcpy
 _FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=on", "-fno-sanitize=all", "-fvisibility=hidden"]
@@ -155,7 +156,7 @@ def _payload(data: bytes | bytearray, name: str) -> slice:
 def _units(kernels: Sequence[Kernel], isas: Sequence[str]) -> list[_Unit]:
     units = [_Unit(print_plan(k), _BASELINE) for k in kernels]
     for k in kernels:
-        units += [_Unit(print_run(k, isa), (f"-march=x86_64_{isa}",)) for isa in isas]
+        units += [_Unit(print_run(k, isa), _MARCH[isa]) for isa in isas]
     return units
 
 
