@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sirius_tf.codegen import nest
-from sirius_tf.codegen.c import Kernel, print_run
+from sirius_tf.codegen.c import Kernel, Scheduled, print_kernel
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
@@ -26,8 +26,17 @@ Dump = Callable[[str, str], None]  # name of a stage, and its text
 
 
 def compile_program(program: Program, threads: int = 2, dump: Dump | None = None) -> Kernel:
-    """Schedule a program; isl verifies its definitions, the order, and the storage."""
+    """The kernel of a program; `dump` is given the text of every stage."""
     show = dump or (lambda stage, text: None)
+    kernel = print_kernel(schedule_program(program, threads, show))
+    show("c", kernel.plan + kernel.runs["v3"])
+    return kernel
+
+
+def schedule_program(
+    program: Program, threads: int = 2, show: Dump = lambda stage, text: None
+) -> Scheduled:
+    """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
     verify(program)
     show("program", printer.show(program))
     program = lay_out(simplify(program))
@@ -43,10 +52,9 @@ def compile_program(program: Program, threads: int = 2, dump: Dump | None = None
     check_order(scop, schedule, flows)
     folded = windows(program, scop, root)
     check_reflow(scop, schedule, storage_maps(scop, folded))
-    kernel = Kernel(program, build_loops(scop, schedule), folded, slots(program, root))
-    show("loops", nest.show(kernel.nest))
-    show("c", print_run(kernel, "v4"))
-    return kernel
+    scheduled = Scheduled(program, build_loops(scop, schedule), folded, slots(program, root))
+    show("loops", nest.show(scheduled.nest))
+    return scheduled
 
 
 def compile_graph(

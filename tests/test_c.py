@@ -9,7 +9,7 @@ import pytest
 
 from sirius_tf.bundle.link import link
 from sirius_tf.codegen.c import print_plan, print_run
-from sirius_tf.compile import compile_program
+from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
 from sirius_tf.ir.program import Program
@@ -83,7 +83,7 @@ def test_a_wrong_extent_is_an_error(compiled) -> None:
 
 def test_a_bundle_without_folding_needs_more_workspace(compiled) -> None:
     """The folded state is what makes the workspace independent of the number of steps."""
-    folded = compile_program(programs.lstm())
+    folded = schedule_program(programs.lstm())
     assert any(w[0] == 2 for w in folded.windows.values())
     whole = replace(folded, windows={})
     assert print_plan(whole) != print_plan(folded)

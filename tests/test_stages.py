@@ -3,7 +3,6 @@
 
 import pytest
 
-from sirius_tf.codegen.c import print_plan, print_run
 from sirius_tf.compile import compile_program
 from tests import programs
 
@@ -15,5 +14,5 @@ def test_stages(golden, make) -> None:
     kernel = compile_program(program, 2, stages.__setitem__)
     for stage in ("program", "simplified", "schedule", "loops"):
         golden(f"{program.name}.{stage}", stages[stage])
-    golden(f"{program.name}.plan", print_plan(kernel))
-    golden(f"{program.name}.run_v3", print_run(kernel, "v3"))
+    golden(f"{program.name}.plan", kernel.plan)
+    golden(f"{program.name}.run_v3", kernel.runs["v3"])

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +22,8 @@ class CompilerError(SiriusError):
 
 
 def compiler_command(command: str | None = None) -> list[str]:
-    """Split `command`, the value of SIRIUS_CC, into words; without it, take zig's clang."""
+    """Split `command`, or else the value of SIRIUS_CC, into words; without both, zig's clang."""
+    command = command or os.environ.get("SIRIUS_CC")
     if command:
         return shlex.split(command)
     return [sys.executable, "-m", "ziglang", "cc", "-target", TARGET]
@@ -69,31 +67,3 @@ def compile_object(
 ) -> None:
     """Compile one C source to the object file `output`."""
     run_compiler(["-c", "-fPIC", "-o", str(output), str(source), *flags], command)
-
-
-def cache_directory() -> Path:
-    """Where compiled objects are kept; it may be deleted at any time."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "sirius_tf"
-
-
-def compile_cached(
-    text: str, flags: Sequence[str], include: Path, command: str | None = None
-) -> Path:
-    """The object file of C source `text`, from the cache if it was compiled before.
-
-    The key holds all that the object depends on: text, flags, the headers in `include`, compiler.
-    """
-    digest = hashlib.sha256("\0".join([text, *flags, *compiler_command(command)]).encode())
-    digest.update(importlib.metadata.version("ziglang").encode())
-    for header in sorted(include.glob("*.h")):
-        digest.update(header.read_bytes())
-    target = cache_directory() / "objects" / f"{digest.hexdigest()}.o"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            source, made = Path(folder, "code.c"), Path(folder, "code.o")
-            source.write_text(text)
-            compile_object(source, made, [*flags, f"-I{include}"], command)
-            made.replace(target)
-    return target

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sirius_tf.bundle import cc
-from sirius_tf.codegen.c import ALIGN, PLAN, Kernel, print_plan, print_run, weight_offsets
+from sirius_tf.bundle import cache, cc
+from sirius_tf.codegen.c import ALIGN, PLAN, Kernel, weight_offsets
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
@@ -90,7 +90,7 @@ def link(
         tables = _tables(kernels, data, text + " " * _MANIFEST_ROOM, variables_hash, isas)
 
         def build(unit: _Unit) -> Path:
-            return cc.compile_cached(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
+            return cache.compiled(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
 
         with ThreadPoolExecutor(_COMPILERS) as pool:
             objects = list(pool.map(build, units))
@@ -154,9 +154,9 @@ def _payload(data: bytes | bytearray, name: str) -> slice:
 
 
 def _units(kernels: Sequence[Kernel], isas: Sequence[str]) -> list[_Unit]:
-    units = [_Unit(print_plan(k), _BASELINE) for k in kernels]
+    units = [_Unit(k.plan, _BASELINE) for k in kernels]
     for k in kernels:
-        units += [_Unit(print_run(k, isa), _MARCH[isa]) for isa in isas]
+        units += [_Unit(k.runs[isa], _MARCH[isa]) for isa in isas]
     return units
 
 

@@ -31,7 +31,7 @@ ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Scheduled:
     """A program with its loops, and where its temporaries are kept (schedule/storage.py)."""
 
     program: Program
@@ -40,12 +40,27 @@ class Kernel:
     slots: Mapping[str, int]
 
 
-def print_run(kernel: Kernel, isa: str) -> str:
+@dataclass(frozen=True)
+class Kernel:
+    """The C of a program: its plan, and its SPMD function for each instruction set."""
+
+    program: Program
+    plan: str
+    runs: Mapping[str, str]
+
+
+def print_kernel(scheduled: Scheduled) -> Kernel:
+    """The kernel of a scheduled program, for all instruction sets."""
+    runs = {isa: print_run(scheduled, isa) for isa in leaf.ISAS}
+    return Kernel(scheduled.program, print_plan(scheduled), runs)
+
+
+def print_run(kernel: Scheduled, isa: str) -> str:
     """The SPMD function `<name>_run_<isa>` and the leaves it calls."""
     return _Printer(kernel, isa).run()
 
 
-def print_plan(kernel: Kernel) -> str:
+def print_plan(kernel: Scheduled) -> str:
     """`<name>_plan`: checks the inputs, then parameters, output shapes and workspace."""
     program = kernel.program
     body = ["SiriusCall local = {0}, *const call = &local; /* what helpers report to */"]
@@ -116,7 +131,7 @@ def _entry(program: Program, value: Expr) -> str:
     return scalar.expression(value, address, inputs)
 
 
-def _bytes(kernel: Kernel, t: Tensor) -> str:
+def _bytes(kernel: Scheduled, t: Tensor) -> str:
     slots = kernel.windows.get(t.name, (None,) * len(t.shape))
     extents = [
         scalar.index(e) if w is None else str(w) for e, w in zip(t.shape, slots, strict=True)
@@ -125,7 +140,7 @@ def _bytes(kernel: Kernel, t: Tensor) -> str:
     return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 
-def _slot_bytes(kernel: Kernel) -> list[str]:
+def _slot_bytes(kernel: Scheduled) -> list[str]:
     """C of the size of each slot: that of its largest tensor."""
     members: dict[int, list[str]] = {}
     for name, slot in kernel.slots.items():
@@ -145,7 +160,7 @@ def _points(s: Statement) -> str:
 
 
 class _Printer:
-    def __init__(self, kernel: Kernel, isa: str) -> None:
+    def __init__(self, kernel: Scheduled, isa: str) -> None:
         self.kernel, self.isa = kernel, isa
         self.program = kernel.program
         self.statements = {s.name: s for s in kernel.program.statements}

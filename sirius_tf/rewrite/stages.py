@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from sirius_tf.bundle import cache
 from sirius_tf.bundle import link as linker
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.compile import compile_graph
@@ -148,9 +153,15 @@ def compile_region(
             (options.dump / name).write_text(text + "\n")
         texts[stage] = text
 
-    dump("graph", show(region.graph))
-    kernel = compile_graph(region.graph, hints, threads, dump)
-    return Compiled(kernel, threads, hints, hashlib.sha256(texts["c"].encode()).hexdigest())
+    def make() -> Compiled:
+        dump("graph", show(region.graph))
+        kernel = compile_graph(region.graph, hints, threads, dump)
+        return Compiled(kernel, threads, hints, hashlib.sha256(texts["c"].encode()).hexdigest())
+
+    if options.dump is not None:  # what is remembered shows no stages
+        return make()
+    key = (region.name, digest(region.graph), sorted(hints.items()), threads)
+    return cache.remembered("kernels", key, make)
 
 
 def link(
@@ -172,9 +183,8 @@ def link(
     content["kernels"] = {name: kernels[name].note for name in used}
     made = [kernels[name].kernel for name in used]
     checkpoint = str(content["variables_hash"])
-    repack = getattr(linker, "repack", None)
-    if old is not None and repack is not None:
-        repack(old, bundle, made, content, checkpoint)
+    if old is not None:
+        linker.repack(old, bundle, made, content, checkpoint)
     else:
         linker.link(made, bundle, content, checkpoint)
 
@@ -200,7 +210,9 @@ def compare_and_time(
             region = use.region.name
             problem = session.difference(use, part.values, options.tolerance)
             if not problem and use.kernel not in times:
-                times[use.kernel] = _best_times(session, use, part.values)
+                measure = functools.partial(_best_times, session, use, part.values)
+                key = (digest(use.region.graph), _shapes(use, part), _machine())
+                times[use.kernel] = cache.remembered("times", key, measure)
             tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
             if our_ms > tf_ms and not options.keep_slow:
                 problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
@@ -209,6 +221,18 @@ def compare_and_time(
             count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem))
     return replace(part.without(reasons), timed=tuple(reports))
+
+
+def _shapes(use: Use, part: Part) -> list[tuple[str, tuple[int, ...]]]:
+    """The shapes of what a region reads on the samples."""
+    return [(str(e), part.values[e].shape) for e in use.region.inputs if e in part.values]
+
+
+def _machine() -> tuple[str, int, str]:
+    """What times depend on beside the code: the processor, the workers, TensorFlow."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line for line in lines if line.startswith("model name")), "")
+    return model, len(os.sched_getaffinity(0)), tf.__version__
 
 
 def _best_times(session: Session, use: Use, values: Mapping[Edge, Array]) -> tuple[float, float]:

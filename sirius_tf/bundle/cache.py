@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What conversions leave for later ones: objects, kernels, times. May be deleted at any time.
+
+Each entry is a file named by a hash of all that it depends on, so that none is ever out of date.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sirius_tf.bundle import cc
+
+T = TypeVar("T")
+
+
+def directory() -> Path:
+    """The folder of the cache."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "sirius_tf"
+
+
+@functools.cache
+def version() -> str:
+    """A hash of the compiler: of the sources of this package and of its tools' versions."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for tool in ("islpy", "numpy", "ziglang"):
+        digest.update(importlib.metadata.version(tool).encode())
+    for source in sorted(package.rglob("*.py")) + sorted(package.rglob("*.h")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def compiled(text: str, flags: Sequence[str], include: Path, command: str | None = None) -> Path:
+    """The object file of C source `text`."""
+    digest = hashlib.sha256("\0".join([text, *flags, *cc.compiler_command(command)]).encode())
+    digest.update(importlib.metadata.version("ziglang").encode())
+    for header in sorted(include.glob("*.h")):
+        digest.update(header.read_bytes())
+    target = directory() / "objects" / f"{digest.hexdigest()}.o"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            source, made = Path(folder, "code.c"), Path(folder, "code.o")
+            source.write_text(text)
+            cc.compile_object(source, made, [*flags, f"-I{include}"], command)
+            made.replace(target)
+    return target
+
+
+def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
+    """The value of `make()`, kept on disk under a key that says all it depends on."""
+    digest = hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
+    target = directory() / kind / f"{digest}.pickle"
+    try:
+        value: T = pickle.loads(target.read_bytes())
+        return value
+    except (OSError, EOFError, pickle.UnpicklingError):
+        value = make()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+    Path(file.name).replace(target)
+    return value
