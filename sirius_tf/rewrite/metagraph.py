@@ -23,6 +23,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.savedmodel import PROBE, Signature
+from sirius_tf.rewrite import captures
 from sirius_tf.rewrite.function import with_body
 from sirius_tf.rewrite.substitute import OP, Use, node_of, substitute
 
@@ -109,6 +110,7 @@ def _edit_function(
             node.attr["Tin"].list.type.append(tf.string.as_datatype_enum)
     if asset is not None and name in meta_graph.object_graph_def.concrete_functions:
         meta_graph.object_graph_def.concrete_functions[name].bound_inputs.append(asset)
+        captures.drop_unused(meta_graph, function)
 
 
 def _results(signature: Signature, call: Any, function: Any) -> list[str]:
