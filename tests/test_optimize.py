@@ -17,6 +17,7 @@ import sirius_tf
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.rewrite import measure
+from sirius_tf.rewrite.measure import rounding
 from sirius_tf.runtime.native import Bundle
 from sirius_tf.runtime.op import sirius_region
 from tests import models
@@ -417,3 +418,11 @@ class Nothing(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
     def serve(self, x):
         return {"out": tf.py_function(tf.identity, [x], tf.float32)}
+
+
+def test_rounding_is_what_a_function_makes_of_last_bits() -> None:
+    x = np.array([1.0, 1.0 + 2e-3], "f")
+    plain, cancelled = rounding(lambda a: [a[0] * 3, a[0][:1] - a[0][1:]], [x])
+    assert 1e-8 < plain < 1e-6
+    assert 1e-5 < cancelled < 1e-2
+    assert rounding(lambda a: [a[0] + 1], [np.arange(3)]) == [0.0]
