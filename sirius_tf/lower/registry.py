@@ -379,7 +379,14 @@ class Lowering:
 
 def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.Program:
     """The Program of a graph. `hints` gives the sample shape of inputs by name."""
-    from sirius_tf.lower import control, elementwise, linalg, lists, movement  # noqa: F401  rules
+    from sirius_tf.lower import (  # noqa: F401  they register rules
+        control,
+        elementwise,
+        indexing,
+        linalg,
+        lists,
+        movement,
+    )
 
     lowering = Lowering(graph, hints or {})
     for argument in graph.inputs:
