@@ -20,7 +20,7 @@ from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.storage import slots, storage_maps, windows
-from sirius_tf.schedule.verify import check_order, check_reflow
+from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
@@ -50,6 +50,7 @@ def schedule_program(
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
+    check_phases(scop, root, flows)
     folded = windows(program, scop, root)
     check_reflow(scop, schedule, storage_maps(scop, folded))
     scheduled = Scheduled(program, build_loops(scop, schedule), folded, slots(program, root))

@@ -8,8 +8,10 @@ from sirius_tf.ir.expr import Call, Const, Expr, Load
 from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement, Tensor
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, components, flow
 from sirius_tf.poly.scop import extract
+from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.tree import Band, Filter, Mark, Sequence, build, show
-from sirius_tf.schedule.verify import check_order, check_reflow
+from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
+from tests.programs import lstm, softmax
 
 T, B, H = (symbol(n) for n in "TBH")
 t, b, j, k = (symbol(n) for n in "tbjk")
@@ -235,3 +237,23 @@ def test_show() -> None:
         "        hu\n"
         "          # gemm\n"
     )
+
+
+def test_clusters_of_a_phase_must_not_need_each_other() -> None:
+    program = softmax()
+    scop = extract(program)
+    flows = flow(scop)
+    tree = fuse(program, flows, 2)
+    check_phases(scop, tree, flows)
+    names = [s.name for s in program.statements]
+    whole = tuple(Filter((n,), Mark("tile", None)) for n in names)
+    beside = Sequence((Filter(tuple(names), Mark("phase", Sequence(whole))),))
+    with pytest.raises(VerifyError, match=r"clusters of one phase depend .*S1\[.*S3\["):
+        check_phases(scop, beside, flows)
+
+
+def test_a_phase_of_a_loop_may_need_its_former_run() -> None:
+    program = lstm()
+    scop = extract(program)
+    flows = flow(scop)
+    check_phases(scop, fuse(program, flows, 2), flows)

@@ -51,7 +51,7 @@ def phase_times(
 
 def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
     """Slots that each temporary needs; tensors that need all of theirs are left out."""
-    times = _time_maps(scop, root)
+    times = time_maps(scop, root)
     found = {}
     for tensor in program.tensors:
         if tensor.role == "temp" and tensor.name in scop.shapes:
@@ -99,8 +99,8 @@ def storage_maps(scop: Scop, folded: Mapping[str, Window]) -> dict[str, isl.Map]
     return found
 
 
-def _time_maps(scop: Scop, root: Node) -> dict[str, isl.Map]:
-    """{ S[i] -> [time] }, all of one length."""
+def time_maps(scop: Scop, root: Node) -> dict[str, isl.Map]:
+    """When phases run: { S[i] -> [time] }, all of one length."""
     times = phase_times(root)
     length = max(map(len, times.values()), default=0)
     maps = {}

@@ -15,6 +15,9 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.poly.dependence import Flow
 from sirius_tf.poly.isl import example, maps, sets, union_map, union_set
 from sirius_tf.poly.scop import Scop
+from sirius_tf.schedule.storage import time_maps
+from sirius_tf.schedule.tree import Band, Filter, Mark, Node
+from sirius_tf.schedule.tree import Sequence as InOrder
 
 _NODE = isl.schedule_node_type
 
@@ -116,6 +119,36 @@ def _check_coincident(
             wrong = relation.intersect(source.apply_range(differ).apply_range(sink.reverse()))
             raise _violated(f"parallel member {m} of a band carries a dependence", wrong)
         equal_before = equal_before.equate(isl.dim_type.in_, m, isl.dim_type.out, m)
+
+
+def check_phases(scop: Scop, root: Node, flows: Sequence[Flow]) -> None:
+    """Clusters of a phase run beside each other: VerifyError if one needs what another defines.
+
+    A dependence between runs of a phase in different iterations of a loop has a barrier between.
+    """
+    times = time_maps(scop, root)
+    for clusters in _phases(root):
+        cluster = {s: k for k, statements in enumerate(clusters) for s in statements}
+        inside = [f for f in flows if f.source in cluster and f.sink in cluster]
+        for f in (f for f in inside if cluster[f.source] != cluster[f.sink]):
+            at_once = times[f.source].apply_range(times[f.sink].reverse())
+            wrong = f.relation.intersect(at_once)
+            if not wrong.is_empty():
+                raise _violated("clusters of one phase depend on each other", wrong)
+
+
+def _phases(node: Node | None) -> list[list[tuple[str, ...]]]:
+    """The statements of the clusters of every phase."""
+    match node:
+        case Filter(statements, Mark("phase", InOrder(children))):
+            return [[child.statements for child in children]]
+        case Filter(statements, Mark("phase", _)):
+            return [[statements]]
+        case InOrder(children):
+            return [phase for child in children for phase in _phases(child)]
+        case Filter(_, child) | Mark(_, child) | Band(_, child):
+            return _phases(child)
+    return []
 
 
 def check_reflow(scop: Scop, schedule: isl.Schedule, storage: Mapping[str, isl.Map]) -> None:
