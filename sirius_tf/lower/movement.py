@@ -267,8 +267,6 @@ def _mirror_pad(ctx: Lowering, node: Node) -> Value:
     skip = 1 if node.attr_str("mode") == "REFLECT" else 0
     for axis in range(x.rank):
         low, high, size = widths[2 * axis], widths[2 * axis + 1], x.shape[axis]
-        if not low and not high:
-            continue
         ctx.nonnegative(size - max(low, high) - skip)
         left = values.slice_dim(x, axis, low - 1 + skip, low, -1)
         right = values.slice_dim(x, axis, size - 1 - skip, high, -1)
