@@ -171,7 +171,7 @@ def model(tmp_path_factory):
 def test_conversion(model, tmp_path, capsys):
     source, output, dump = str(model), str(tmp_path / "out"), tmp_path / "dump"
     samples = f"--samples={model}.npz"
-    argv, values = parse(convert, source, output, samples, "--keep_slow", f"--dump={dump}")
+    argv, values = parse(convert, source, output, samples, "--keep-slow", f"--dump={dump}")
     assert convert.main(argv, values) == 0
     assert "4 of 4" in capsys.readouterr().out
     assert list((tmp_path / "out" / "assets").glob("*.sirius.so"))

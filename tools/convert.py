@@ -83,6 +83,7 @@ def define_flags(values: flags.FlagValues) -> None:
         ("refresh", "Give OUTPUT, which exists, the weights of INPUT, whose graph is the same."),
     ):
         flags.DEFINE_boolean(name, False, text, flag_values=values)
+    flags.DEFINE_alias("keep-slow", "keep_slow", flag_values=values)
 
 
 def parse_shapes(items: list[str]) -> dict[str, tuple[int, ...]]:
