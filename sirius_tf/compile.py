@@ -17,7 +17,7 @@ from sirius_tf.lower.simplify import simplify
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import tree
-from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.storage import slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
@@ -39,13 +39,14 @@ def schedule_program(
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
     verify(program)
     show("program", printer.show(program))
-    program = lay_out(simplify(program))
-    verify(program)
-    show("simplified", printer.show(program))
+    program = simplify(program)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
+    program = lay_out(release(program, flows))
+    show("simplified", printer.show(program))
+    scop = extract(program)  # elements lie elsewhere now; which instance needs which is the same
     root = fuse(program, flows, threads)
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)

@@ -45,6 +45,22 @@ def fuse(program: Program, flows: Sequence[Flow], threads: int) -> Node:
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
 
+def release(program: Program, flows: Sequence[Flow]) -> Program:
+    """The program with loops only where they carry something.
+
+    x[t] W for all t is a contraction like any other: t may run along rows, lanes or workers.
+    """
+    names = [s.name for s in program.statements]
+    found = components(names, [(f.source, f.sink) for f in flows])
+    cyclic = {f.source for f in flows if f.source == f.sink}
+    cyclic.update(n for component in found if len(component) > 1 for n in component)
+    statements = tuple(
+        s if s.name in cyclic else replace(s, iters=tuple(replace(i, loop=False) for i in s.iters))
+        for s in program.statements
+    )
+    return replace(program, statements=statements)
+
+
 class _Fuser:
     def __init__(self, program: Program, threads: int) -> None:
         self.program = program
