@@ -53,11 +53,10 @@ def order_temporaries(program: Program) -> Program:
     return program
 
 
-@dataclass
-class _Wishes:
+@dataclass(frozen=True)
+class _Wishes(plans.Strides):
     """Strides if every temporary without an order yet could have the one that suits."""
 
-    program: Program
     last: dict[str, int | None]
 
     def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
@@ -72,6 +71,13 @@ class _Wishes:
             return now
         fixed = self.last.get(tensor)
         return poly(1) if fixed is None or fixed == axis else poly(PANEL)
+
+    def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
+        t, axis = self.program.tensor[tensor], _axis(index, name)
+        natural = axis is None or axis == len(t.shape) - 1
+        if t.role != "temp" or natural or self.last.get(tensor) is not None:
+            return 0
+        return math.prod(e.evaluate(self.program.hints) for e in t.shape)
 
 
 def _accesses(s: Statement) -> list[tuple[str, tuple[Affine | Expr, ...]]]:

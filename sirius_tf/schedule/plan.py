@@ -10,7 +10,7 @@ registers. A cost per point decides, of loads, stores and functions on the sizes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sirius_tf.ir.affine import Affine, FloorDiv
@@ -84,18 +84,24 @@ def work(s: Statement, hints: Mapping[str, int]) -> int:
     return math.prod(max(i.extent.evaluate(hints), 0) for i in s.all_iters)
 
 
-Stride = Callable[[str, Sequence[Affine | Expr], str], Poly | None]
-"""Stride of an access: of which tensor, at which index, along which iterator."""
+@dataclass(frozen=True)
+class Strides:
+    """Strides of accesses in the program as it is stored now."""
+
+    program: Program
+
+    def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
+        """Of an access to a tensor, along an iterator."""
+        return stride(index, self.program.tensor[tensor].shape, name)
+
+    def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
+        """Elements that are stored in another order for this access to have its stride."""
+        return 0
 
 
-def strides_of(program: Program) -> Stride:
-    """Strides in the program as it is stored now."""
-    return lambda tensor, index, name: stride(index, program.tensor[tensor].shape, name)
-
-
-def choose(program: Program, s: Statement, strides: Stride | None = None) -> Plan:
+def choose(program: Program, s: Statement, strides: Strides | None = None) -> Plan:
     """The plan of least cost."""
-    coster = _Coster(program, s, strides or strides_of(program))
+    coster = _Coster(program, s, strides or Strides(program))
     lanes = [Plan(i.name) for i in s.iters if not i.loop]
     lanes += [Plan(i.name, across=True) for i in (s.reduce.iters if s.reduce else ())]
     plans = [Plan(None), *(coster.with_rows(p) for p in reversed(lanes))]
@@ -103,7 +109,7 @@ def choose(program: Program, s: Statement, strides: Stride | None = None) -> Pla
 
 
 class _Coster:
-    def __init__(self, program: Program, s: Statement, strides: Stride) -> None:
+    def __init__(self, program: Program, s: Statement, strides: Strides) -> None:
         self.s, self.strides = s, strides
         self.extents = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.all_iters}
         self.loads = tuple(dict.fromkeys(loads(s.value)))
@@ -139,11 +145,17 @@ class _Coster:
         if self.s.reduce:  # a sum needs the last one before the next: several run at a time
             sums = self.extents.get(str(plan.rows), 1), math.ceil(n / LANES)
             total *= max(1.0, IN_FLIGHT / (min(sums[0], ROWS) * min(sums[1], 2)))
-        total /= filled
+        total = total / filled + self.reordered(plan.lanes)
         stored = self.strides(self.s.target, self.s.index, plan.lanes) == poly(1)
         if plan.across:
             return total + 12.0 / self.reduced
         return total + (1.0 if stored else _SCATTERED) / filled / self.reduced
+
+    def reordered(self, lanes: str) -> float:
+        """Cost of the statements that must then store, or read, with a stride instead."""
+        accesses = [(load.tensor, load.index) for load in self.loads]
+        moved = [self.strides.moved(t, i, lanes) for t, i in accesses]
+        return _SCATTERED * sum(moved) / math.prod(self.extents.values())
 
     def reuse(self, plan: Plan, load: Load) -> float:
         """How many rows share what is loaded once."""
