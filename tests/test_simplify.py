@@ -158,17 +158,17 @@ def test_a_contraction_reads_its_weights_from_panels() -> None:
 
 def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
     """u is read along its first dimension by a sum that runs over the second."""
-    u, y = tensor("u", [64, 64]), tensor("y", [64, 64], role="output")
-    x = tensor("x", [64, 64], role="input")
-    square = [it("i", 64), it("j", 64)]
+    u, y = tensor("u", [64, 8]), tensor("y", [64, 64], role="output")
+    x = tensor("x", [64, 8], role="input")
+    rows, square = [it("i", 64), it("j", 8)], [it("i", 64), it("j", 64)]
     product = call("mul", load("x", i, k), load("u", j, k))
     before = program(
         "transposed",
         [],
         (x, u, y),
         [
-            stmt("a", square, "u", (i, j), call("exp", load("x", i, j))),
-            stmt("b", square, "y", (i, j), product, Reduce("add", (it("k", 64),))),
+            stmt("a", rows, "u", (i, j), call("exp", load("x", i, j))),
+            stmt("b", square, "y", (i, j), product, Reduce("add", (it("k", 8),))),
         ],
         (64, 64),
     )
