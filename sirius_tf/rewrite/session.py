@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,14 @@ from tensorflow.python.saved_model import loader_impl
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
 from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
-from sirius_tf.rewrite.substitute import Use, region_op, restore_lowering, table_reads, tensor_name
+from sirius_tf.rewrite.substitute import (
+    Use,
+    node_of,
+    region_op,
+    restore_lowering,
+    table_reads,
+    tensor_name,
+)
 
 Array = np.ndarray[Any, Any]
 Call = Callable[[], list[Array]]
@@ -27,8 +34,9 @@ _BUNDLE = "sirius_timed/bundle"
 class Session:
     """Runs edges of a graph on values of others.
 
-    With `uses` and a bundle, also the regions that are to take the place of nodes; what the nodes
-    wait for is then left out.
+    With `uses` and a bundle, also each region and a copy of the nodes it is to take the place of,
+    side by side on placeholders. The original nodes are no good for that: a session that is fed
+    one of several results of a node may still ask for what the node itself needs.
     """
 
     def __init__(
@@ -51,7 +59,6 @@ class Session:
         for node in merged.graph_def.node:
             restore_lowering(node)
         if bundle is not None:
-            _without_controls(merged.graph_def, {n for use in uses for n in use.region.nodes})
             merged.graph_def.node.extend(_timed(graph, uses, merged.graph_def, bundle))
         self._graph = graph
         self._session = tf.compat.v1.Session(graph=tf.Graph())
@@ -120,36 +127,25 @@ class Session:
 
     def _rounding(self, use: Use, values: Mapping[Edge, Array]) -> list[float]:
         """How much TensorFlow's results change with the last bits of what a region reads."""
-        fed = [edge for edge in use.region.inputs if edge in values]
-        names = [tensor_name(edge, self._graph) for edge in use.region.outputs]
-        run = self._session.make_callable(names, [tensor_name(e, self._graph) for e in fed])
+        fed = _fed(use, values)
+        run = self._session.make_callable(_their_results(use), [_input(use, k) for k in fed])
         return rounding(
-            lambda arrays: [np.asarray(x) for x in run(*arrays)], [values[e] for e in fed]
+            lambda arrays: [np.asarray(x) for x in run(*arrays)],
+            [values[use.region.inputs[k]] for k in fed],
         )
 
     def _calls(self, use: Use, values: Mapping[Edge, Array]) -> tuple[Call, Call, Call]:
         """TensorFlow's ops, the region, and nothing, all on the same values."""
-        region = use.region
-        theirs = [tensor_name(edge, self._graph) for edge in region.outputs]
-        ours = [f"{_timed_name(use)}:{k}" for k in range(len(region.outputs))]
-        fed = [edge for edge in region.inputs if edge in values]
-        feeds = [tensor_name(edge, self._graph) for edge in fed]
-        arrays = [values[edge] for edge in fed]
+        ours = [f"{_timed_name(use)}:{k}" for k in range(len(use.region.outputs))]
+        fed = _fed(use, values)
+        feeds = [_input(use, k) for k in fed]
+        arrays = [values[use.region.inputs[k]] for k in fed]
 
         def call(fetches: list[str]) -> Call:
             run = self._session.make_callable(fetches, feeds)
             return lambda: list(run(*arrays))
 
-        return call(theirs), call(ours), call([f"{_BUNDLE}:0"])
-
-
-def _without_controls(graph_def: Any, nodes: Collection[str]) -> None:
-    """Have nodes of regions wait for nothing: the effects are no part of what is compared."""
-    for node in graph_def.node:
-        if node.name in nodes:
-            data = [tensor for tensor in node.input if not tensor.startswith("^")]
-            del node.input[:]
-            node.input.extend(data)
+        return call(_their_results(use)), call(ours), call([f"{_BUNDLE}:0"])
 
 
 def _reason(message: str, node: str) -> str:
@@ -162,18 +158,60 @@ def _timed_name(use: Use) -> str:
     return f"sirius_timed/{use.region.name}"
 
 
+def _input(use: Use, k: int) -> str:
+    """The placeholder of input `k` of a region."""
+    return f"{_timed_name(use)}/input_{k}:0"
+
+
+def _fed(use: Use, values: Mapping[Edge, Array]) -> list[int]:
+    """The inputs of a region that are no tables."""
+    return [k for k, edge in enumerate(use.region.inputs) if edge in values]
+
+
+def _copied(use: Use, node: str) -> str:
+    return f"{_timed_name(use)}/copy/{node}"
+
+
+def _their_results(use: Use) -> list[str]:
+    """The tensors of TensorFlow's ops that are the results of a region."""
+    return [f"{_copied(use, edge.node)}:{edge.output}" for edge in use.region.outputs]
+
+
 def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> list[Any]:
-    """Each region as an op that reads the tensors its nodes read, and so the values fed there."""
+    """Each region as an op, and the nodes it replaces, both on placeholders."""
     path = tf.compat.v1.NodeDef(name=_BUNDLE, op="Const")
     path.attr["dtype"].type = tf.string.as_datatype_enum
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle)))
-    ops = {node.name: node.op for node in graph_def.node}
+    nodes = {node.name: node for node in graph_def.node}
     made = [path]
     for use in uses:
         name = _timed_name(use)
-        reads, tables = table_reads(use, graph, name, lambda node: ops[node] == "VarHandleOp")
-        inputs = [
-            tables.get(k, tensor_name(edge, graph)) for k, edge in enumerate(use.region.inputs)
-        ]
-        made += [*reads, region_op(name, use, graph, inputs, f"{_BUNDLE}:0", ())]
+        reads, tables = table_reads(use, graph, name, lambda n: nodes[n].op == "VarHandleOp")
+        given = {k: e for k, e in enumerate(use.region.inputs) if k not in tables}
+        made += [*reads, *(_placeholder(_input(use, k), graph, e) for k, e in given.items())]
+        inputs = [tables.get(k, _input(use, k)) for k in range(len(use.region.inputs))]
+        made.append(region_op(name, use, graph, inputs, f"{_BUNDLE}:0", ()))
+        fed = {tensor_name(edge, graph): _input(use, k) for k, edge in given.items()}
+        made += [_copy(use, nodes[n], fed) for n in use.region.nodes if n in nodes]
     return made
+
+
+def _placeholder(tensor: str, graph: Graph, edge: Edge) -> Any:
+    node = tf.compat.v1.NodeDef(name=node_of(tensor), op="Placeholder")
+    node.attr["dtype"].type = tf.as_dtype(graph.dtype(edge)).as_datatype_enum
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.shape(edge)).as_proto())
+    return node
+
+
+def _copy(use: Use, node: Any, fed: Mapping[str, str]) -> Any:
+    """A node of a region under another name; it waits for nothing."""
+    copy = tf.compat.v1.NodeDef()
+    copy.CopyFrom(node)
+    copy.name = _copied(use, node.name)
+    copy.attr.pop("_class")
+    del copy.input[:]
+    for tensor in (t for t in node.input if not t.startswith("^")):
+        full = tensor if ":" in tensor else f"{tensor}:0"
+        inside = _copied(use, full) if node_of(full) in use.region.nodes else full
+        copy.input.append(fed.get(full, inside))
+    return copy
