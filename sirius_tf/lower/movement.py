@@ -284,6 +284,22 @@ def _reverse(ctx: Lowering, node: Node) -> Value:
     return x
 
 
+@lowers("Roll")
+def _roll(ctx: Lowering, node: Node) -> Value:
+    """y[i] = x[(i - shift) mod n]: the last `shift` elements, then the others."""
+    x = ctx.input(0)
+    for shift, axis in zip(ctx.host_ints(1), ctx.host_ints(2), strict=True):
+        axis = axis_of(ctx, axis, x.rank)
+        size = x.shape[axis]
+        if not size.is_const:
+            raise ctx.unsupported(f"the size of axis {axis} must be constant")
+        last = shift % max(size.const, 1)
+        if last:
+            ends = ((size - last, last), (poly(0), size - last))
+            x = concat(ctx, [values.slice_dim(x, axis, *end) for end in ends], axis)
+    return x
+
+
 @lowers("Tile")
 def _tile(ctx: Lowering, node: Node) -> Value:
     x, counts = ctx.input(0), elements(ctx.host(1))

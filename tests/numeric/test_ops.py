@@ -127,6 +127,7 @@ def test_formulas(fn):
         lambda x: x[:-1],
         lambda x: x[::-1],
         lambda x: tf.reverse(x, [0, -1]),
+        lambda x: tf.roll(tf.reshape(x, [-1, 3, 4]), [-1, 6], [1, 2]),
         lambda x: tf.slice(x, [0, 2], [-1, 5]),
         lambda x: tf.squeeze(tf.expand_dims(x, 1), [1]),
         lambda x: tf.stack([x, x + 1.0], 1),
