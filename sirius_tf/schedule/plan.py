@@ -112,6 +112,7 @@ class _Coster:
     def __init__(self, program: Program, s: Statement, strides: Strides) -> None:
         self.s, self.strides = s, strides
         self.extents = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.all_iters}
+        self.symbolic = {i.name for i in s.iters if not i.extent.is_const}
         self.loads = tuple(dict.fromkeys(loads(s.value)))
         calls = [e for e in dict.fromkeys(walk(s.value)) if isinstance(e, Call)]
         self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
@@ -161,7 +162,8 @@ class _Coster:
         """How many rows share what is loaded once."""
         if plan.rows is None or self.along(load, plan.rows) != poly(0):
             return 1.0
-        return float(min(self.extents[plan.rows], ROWS))
+        least = 2 if plan.rows in self.symbolic else 1  # a batch of 1 is a sample, not a promise
+        return float(min(max(self.extents[plan.rows], least), ROWS))
 
 
 def _reduced(s: Statement) -> Iterable[Iter]:
