@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bundles: new weights in old code, and objects that are compiled once."""
 
+import errno
+import tempfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sirius_tf.bundle import cc
+from sirius_tf.bundle import cache, cc
 from sirius_tf.bundle.link import link, repack
 from sirius_tf.compile import compile_program
 from sirius_tf.errors import SiriusError
@@ -93,3 +95,25 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     link([kernel], tmp_path / "b.so", {})
     assert first == 5  # a plan, two instruction sets, tables, the link
     assert len(compiled) - first == 2  # tables and the link
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache.directory().parent == tmp_path
+    made = []
+
+    def make():
+        made.append(1)
+        return 7
+
+    assert [cache.remembered("kind", "key", make) for _ in range(2)] == [7, 7]
+    assert made == [1]
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full_disk)
+    assert [cache.remembered("kind", "other", make) for _ in range(2)] == [7, 7]
+    assert made == [1, 1, 1]
+
+
+def full_disk(**arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -6,6 +6,7 @@ Each entry is a file named by a hash of all that it depends on, so that none is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -22,9 +23,13 @@ T = TypeVar("T")
 
 
 def directory() -> Path:
-    """The folder of the cache."""
+    """The folder of the cache; one for temporary files where the user's cannot be written."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "sirius_tf"
+    with contextlib.suppress(OSError):
+        (root / "sirius_tf").mkdir(parents=True, exist_ok=True)
+    if os.access(root / "sirius_tf", os.W_OK):
+        return root / "sirius_tf"
+    return Path(tempfile.gettempdir()) / f"sirius_tf-{os.getuid()}"
 
 
 @functools.cache
@@ -65,8 +70,10 @@ def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
         return value
     except (OSError, EOFError, pickle.UnpicklingError):
         value = make()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
-    Path(file.name).replace(target)
+    with contextlib.suppress(OSError):  # a full disk costs time later, no more
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder, "made")
+            made.write_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+            made.replace(target)
     return value
