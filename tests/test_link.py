@@ -101,6 +101,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cache._own_directory.cache_clear()
     assert cache.directory().parent == tmp_path
     made = []
 
@@ -113,6 +114,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryDirectory", full_disk)
     assert [cache.remembered("kind", "other", make) for _ in range(2)] == [7, 7]
     assert made == [1, 1, 1]
+    cache._own_directory.cache_clear()
 
 
 def full_disk(**arguments):

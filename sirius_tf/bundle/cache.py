@@ -6,12 +6,14 @@ Each entry is a file named by a hash of all that it depends on, so that none is 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,13 +25,21 @@ T = TypeVar("T")
 
 
 def directory() -> Path:
-    """The folder of the cache; one for temporary files where the user's cannot be written."""
+    """The folder of the cache; one for this process alone where the user's cannot be written."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with contextlib.suppress(OSError):
         (root / "sirius_tf").mkdir(parents=True, exist_ok=True)
     if os.access(root / "sirius_tf", os.W_OK):
         return root / "sirius_tf"
-    return Path(tempfile.gettempdir()) / f"sirius_tf-{os.getuid()}"
+    return _own_directory()
+
+
+@functools.cache
+def _own_directory() -> Path:
+    # not under a name that others could have taken: what is in there is trusted
+    folder = tempfile.mkdtemp(prefix="sirius_tf-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @functools.cache
