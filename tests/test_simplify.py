@@ -12,7 +12,8 @@ from sirius_tf.ir.expr import Call, Const, loads, walk
 from sirius_tf.ir.program import Check, Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.simplify import simplify
-from sirius_tf.schedule.layout import lay_out
+from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
+from sirius_tf.schedule.plan import choose
 from tests.programs import (
     B,
     call,
@@ -174,3 +175,12 @@ def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
     )
     after = lay_out(before)
     assert [str(n) for n in after.statements[0].index] == ["j", "i"]
+
+
+@pytest.mark.parametrize("make", [dense, softmax, lstm])
+def test_constants_are_packed_for_the_plan_that_is_used(make) -> None:
+    ordered = order_temporaries(simplify(make()))
+    packer = _Packer(ordered)
+    meant = [choose(ordered, s, packer.wishes) for s in ordered.statements]
+    packed = pack(ordered)
+    assert [choose(packed, s) for s in packed.statements] == meant

@@ -131,9 +131,12 @@ class _Packer:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.made: dict[tuple[object, ...], Tensor] = {}
+        # temporaries have their order: only constants can still be had in any
+        last = {t.name: len(t.shape) - 1 for t in program.tensors if t.role == "temp" and t.shape}
+        self.wishes = _Wishes(program, dict[str, int | None](last))
 
     def statement(self, s: Statement) -> Statement:
-        chosen = plans.choose(self.program, s, _Wishes(self.program, {}))
+        chosen = plans.choose(self.program, s, self.wishes)
 
         def leaf(expr: Expr) -> Expr | None:
             return self.load(s, chosen, expr) if isinstance(expr, Load) else None
