@@ -423,6 +423,6 @@ class Nothing(tf.Module):
 def test_rounding_is_what_a_function_makes_of_last_bits() -> None:
     x = np.array([1.0, 1.0 + 2e-3], "f")
     plain, cancelled = rounding(lambda a: [a[0] * 3, a[0][:1] - a[0][1:]], [x])
-    assert 1e-8 < plain < 1e-6
+    assert 1e-8 < plain < 4e-6
     assert 1e-5 < cancelled < 1e-2
     assert rounding(lambda a: [a[0] + 1], [np.arange(3)]) == [0.0]
