@@ -2,11 +2,13 @@
 """A polyhedral whole-program inference compiler for TensorFlow SavedModels.
 
 Converting needs TensorFlow and the compiler; they are imported when it is first asked for, so that
-`sirius_tf.runtime` runs bundles without them.
+`sirius_tf.runtime` runs bundles without them. Imported after TensorFlow, the package makes its op
+known there, so that rewritten models load.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sirius_tf.config import Options
@@ -36,3 +38,9 @@ def __getattr__(name: str) -> Any:
     from sirius_tf import driver
 
     return getattr(driver, name)
+
+
+if sys.modules.get("tensorflow"):
+    from sirius_tf.runtime.op import register_with_tensorflow
+
+    register_with_tensorflow()

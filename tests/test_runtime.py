@@ -185,3 +185,12 @@ def test_in_tensorflow(example, first):
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_importing_the_package_after_tensorflow_makes_the_op_known() -> None:
+    code = (
+        "import tensorflow as tf; import sirius_tf; "
+        "from tensorflow.python.framework import op_def_registry as r; "
+        "assert r.get('SiriusRegion') is not None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
