@@ -144,8 +144,9 @@ class _Coster:
             one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else _SCATTERED
             total += one / self.reuse(plan, load)
         if self.s.reduce:  # a sum needs the last one before the next: several run at a time
-            sums = self.extents.get(str(plan.rows), 1), math.ceil(n / LANES)
-            total *= max(1.0, IN_FLIGHT / (min(sums[0], ROWS) * min(sums[1], 2)))
+            rows = min(self.extents.get(str(plan.rows), 1), ROWS)
+            beside = min(math.ceil(n / LANES), max(IN_FLIGHT // rows, 2))  # vectors
+            total *= max(1.0, IN_FLIGHT / (rows * beside))
         total = total / filled + self.reordered(plan.lanes)
         stored = self.strides(self.s.target, self.s.index, plan.lanes) == poly(1)
         if plan.across:
