@@ -65,11 +65,7 @@ def optimize(
         stage("link")
         stages.link(work, meta_graph, parts, kernels, bundle)
         stage("time")
-        times: dict[str, tuple[float, float]] = {}
-        timed = [
-            stages.compare_and_time(work, meta_graph, part, bundle, times, options)
-            for part in parts
-        ]
+        timed = _time(work, meta_graph, parts, bundle, options)
         if [part.uses for part in timed] != [part.uses for part in parts]:
             stages.link(work, meta_graph, timed, kernels, bundle)
         stage("rewrite")

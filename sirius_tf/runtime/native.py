@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
 from sirius_tf.errors import InvalidArgument, SiriusError
 
@@ -97,8 +98,7 @@ def library_path() -> Path:
     packaged = native_directory() / NAME
     if is_current(packaged):
         return packaged
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "sirius_tf" / digest() / NAME
+    path = cache.directory() / digest() / NAME
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         build_library(path)
