@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sirius_tf.codegen import nest
 from sirius_tf.codegen.c import Kernel, Scheduled, print_kernel
+from sirius_tf.codegen.control import decide
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
@@ -54,7 +55,8 @@ def schedule_program(
     check_phases(scop, root, flows)
     folded = windows(program, scop, root)
     check_reflow(scop, schedule, storage_maps(scop, folded))
-    scheduled = Scheduled(program, build_loops(scop, schedule), folded, slots(program, root))
+    loops = decide(program, build_loops(scop, schedule))
+    scheduled = Scheduled(program, loops, folded, slots(program, root))
     show("loops", nest.show(scheduled.nest))
     return scheduled
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sirius_tf.codegen import leaf, scalar
 from sirius_tf.codegen.block import Range, Window
 from sirius_tf.codegen.leaf import Leaf
-from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile
+from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile, When
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load
@@ -173,7 +173,8 @@ class _Printer:
         name = f"{self.program.name}_run_{self.isa}"
         lines = [f"void {name}(SiriusCall *call, int32_t worker) {{"]
         for k, p in enumerate(self.program.params):
-            lines.append(f"  const int64_t {p.name} = call->params[{k}];")
+            kind = "int64_t" if p.exit else "const int64_t"
+            lines.append(f"  {kind} {p.name} = call->params[{k}];")
         lines += [f"  {line}" for line in self.arrays()]
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1] == _BARRIER:
@@ -225,9 +226,41 @@ class _Printer:
                 return self.loop(nest, pad, self.node)
             case Guard():
                 return self.guard(nest, pad, self.node)
+            case When():
+                return self.when(nest, pad, self.node)
         raise VerifyError(f"a statement outside of every phase: {nest}")
 
+    def when(self, when: When, pad: str, print_body: _Print) -> list[str]:
+        """Guards of which every worker finds the same."""
+        tests = [f"{'' if g.holds else '!'}{self.element(g.condition)}" for g in when.guards]
+        return [
+            f"{pad}if ({' && '.join(tests)}) {{",
+            *print_body(when.body, pad + "  "),
+            f"{pad}}}",
+        ]
+
+    def element(self, load: Load) -> str:
+        """An element, in the loops around the leaves."""
+        shape = self.program.tensor[load.tensor].shape
+        slots = self.kernel.windows.get(load.tensor, (None,) * len(shape))
+        affines = [affine(i) for i in load.index if isinstance(i, Affine)]
+        kept = [i if w is None else i % w for i, w in zip(affines, slots, strict=True)]
+        stored = [e if w is None else affine(w) for e, w in zip(shape, slots, strict=True)]
+        return f"T_{load.tensor}[{scalar.flat(kept, stored)}]"
+
     def loop(self, loop: Loop, pad: str, print_body: _Print) -> list[str]:
+        if loop.go:
+            head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
+            body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
+            start, end = f"int64_t {loop.var} = 0;", f"{loop.trips} = {loop.var};"
+            return [
+                f"{pad}{{",
+                f"{pad}  {start}",
+                f"{pad}  {head}",
+                *body,
+                f"{pad}  {end}",
+                f"{pad}}}",
+            ]
         first, end = _bound("max", loop.lower), _bound("min", loop.upper)
         head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
         return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
@@ -249,6 +282,8 @@ class _Printer:
                 return [line for part in parts for line in self.spread(part, pad)]
             case Guard():
                 return self.guard(nest, pad, self.spread)
+            case When():
+                return self.when(nest, pad, self.spread)
             case Tile(body):
                 test = f"if ({self.next_worker()} == 0) {{"
                 return [pad + test, *self.tile(body, pad + "  "), f"{pad}}}"]
@@ -296,6 +331,8 @@ class _Printer:
                 return self.loop(nest, pad, self.inside)
             case Guard():
                 return self.guard(nest, pad, self.inside)
+            case When():
+                return self.when(nest, pad, self.inside)
             case Block(parts):
                 return [line for part in parts for line in self.inside(part, pad)]
         raise VerifyError(f"a phase without a tile: {nest}")
@@ -309,6 +346,8 @@ class _Printer:
                 return [line for part in parts for line in self.tile(part, pad)]
             case Guard():
                 return self.guard(nest, pad, self.tile)
+            case When():
+                return self.when(nest, pad, self.tile)
             case Run():
                 return [pad + self.call(nest, [])]
             case Loop():

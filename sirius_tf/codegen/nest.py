@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.printer import show_expr
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Loop:
-    """`for var in lower .. upper (exclusive), step`; a parallel one runs in any order."""
+    """`for var in lower .. upper (exclusive), step`; a parallel one runs in any order.
+
+    With `trips`, it runs while `go` (subscripted by `var`) holds, and that parameter is the value
+    of `var` afterwards.
+    """
 
     var: str
     lower: Bound
@@ -33,6 +40,8 @@ class Loop:
     step: int
     parallel: bool
     body: LoopNest
+    go: Load | None = None
+    trips: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,14 @@ class Guard:
     conditions: tuple[Affine, ...]
     body: LoopNest
     otherwise: LoopNest | None = None
+
+
+@dataclass(frozen=True)
+class When:
+    """The body where every guard holds, which is the same for all workers."""
+
+    guards: tuple[ir.Guard, ...]
+    body: LoopNest
 
 
 @dataclass(frozen=True)
@@ -73,18 +90,23 @@ class Run:
     iters: tuple[Affine, ...]
 
 
-LoopNest = Loop | Guard | Block | Phase | Tile | Run
+LoopNest = Loop | Guard | When | Block | Phase | Tile | Run
 
 
 def show(nest: LoopNest, depth: int = 0) -> str:
     """Text a person can read, one line per node."""
     pad = "  " * depth
     match nest:
-        case Loop(var, lower, upper, step, parallel, body):
+        case Loop(var, lower, upper, step, parallel, body, go, trips):
             kind = "parallel for" if parallel else "for"
             by = "" if step == 1 else f" by {step}"
-            span = f"{_bound('max', lower)} .. {_bound('min', upper)}"
-            return f"{pad}{kind} {var} in {span}{by}\n" + show(body, depth + 1)
+            span = f"{_bound('max', lower)} .. {_bound('min', upper)}{by}"
+            if go:
+                span = f"0 .. {trips}, while {show_expr(go)}"
+            return f"{pad}{kind} {var} in {span}\n" + show(body, depth + 1)
+        case When(guards, body):
+            texts = [f"{'' if g.holds else 'not '}{show_expr(g.condition)}" for g in guards]
+            return f"{pad}when {' and '.join(texts)}\n" + show(body, depth + 1)
         case Guard(conditions, body, otherwise):
             tests = " and ".join(f"{c} >= 0" for c in conditions)
             rest = f"{pad}else\n" + show(otherwise, depth + 1) if otherwise else ""

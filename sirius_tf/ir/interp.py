@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 
 from sirius_tf.errors import InvalidArgument, VerifyError
-from sirius_tf.ir.affine import Affine, FloorDiv
+from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
 from sirius_tf.ir.functions import FUNCTIONS, Array, numpy_dtype
 from sirius_tf.ir.order import components
 from sirius_tf.ir.printer import show_expr, show_statement
-from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
+from sirius_tf.ir.program import UNLIMITED, Iter, Program, Reduce, Statement, Tensor
 
 CHUNK = 1 << 24
 """Points of a domain that are evaluated at once, at most."""
+MOST_TRIPS = 1 << 12
+"""Iterations for which there is memory here, where nothing bounds their number."""
 
 Grid = Mapping[str, Any]  # a name -> int, or an integer array that broadcasts over the domain
 
@@ -64,6 +66,8 @@ class _Machine:
         self.arrays: dict[str, Array] = {}
         self.defined: dict[str, Array] = {}
         self.given = {name: _given(program.tensor[name], inputs) for name in program.inputs}
+        # both sides of a select are evaluated here, so that the one not taken may be undefined
+        self.optional = {s.target for s in program.statements if s.guards}
 
     def enter(self, constants: Mapping[str, Array]) -> None:
         """Evaluate the parameters, test what must hold, and set up the tensors."""
@@ -72,7 +76,8 @@ class _Machine:
             known = all(extent.is_const for extent in shape)
             self.arrays[name] = _shaped(name, array, [e.const for e in shape]) if known else array
         for param in self.program.params:
-            self.params[param.name] = int(self.value(param.value, self.params))
+            value = int(self.value(param.value, self.params))
+            self.params[param.name] = value if value != UNLIMITED else MOST_TRIPS
         for check in self.program.checks:
             if not bool(self.value(check.condition, self.params)):
                 raise InvalidArgument(check.message)
@@ -117,24 +122,44 @@ class _Machine:
     def execute(self, statements: tuple[Statement, ...], bound: dict[str, int]) -> None:
         """Run the statements at all points where the loop iterators have the values `bound`."""
         env = self.params | bound
-        for group, cyclic in components(self.active(statements, bound), env):
+        for group, cyclic in components(self.program, self.active(statements, bound), env):
             if not cyclic:
-                self.chunked(group[0], {}, bound)
+                self.guarded(group[0], bound)
                 continue
             loop = _common_loop(group, bound)
+            go = self.program.exits.get(str(loop.extent))
             for value in range(loop.extent.evaluate(self.params)):
+                if go and go.index == (symbol(loop.name),) and not self.arrays[go.tensor][value]:
+                    self.params[str(loop.extent)] = value
+                    break
                 self.execute(group, bound | {loop.name: value})
 
     def active(self, statements: tuple[Statement, ...], bound: Grid) -> tuple[Statement, ...]:
-        """The statements that have an instance at all."""
-        env = self.params
+        """The statements that have an instance, or may have one when a loop has ended."""
+        env, late = self.params, self.program.exits.keys()
         return tuple(
             s
             for s in statements
-            if all(i.name in bound or i.extent.evaluate(env) > 0 for i in s.iters)
+            if all(
+                i.name in bound or i.extent.evaluate(env) > 0 or late & set(i.extent.names())
+                for i in s.iters
+            )
         )
 
     # One statement
+
+    def guarded(self, statement: Statement, bound: dict[str, int]) -> None:
+        """Run a statement where its guards hold, which are scalars once they are subscripted."""
+        conditions = [i for g in statement.guards for i in g.condition.index]
+        names = {n for i in conditions if isinstance(i, Affine) for n in i.names()}
+        loops = [i for i in statement.iters if i.name in names - bound.keys()]
+        if loops:
+            for value in range(loops[0].extent.evaluate(self.params)):
+                self.guarded(statement, bound | {loops[0].name: value})
+        elif all(
+            bool(self.value(g.condition, self.params | bound)) == g.holds for g in statement.guards
+        ):
+            self.chunked(statement, {}, bound)
 
     def chunked(
         self, statement: Statement, ranges: dict[str, range], bound: Mapping[str, int]
@@ -238,7 +263,8 @@ class _Machine:
         try:
             self.in_range(expr.tensor, where)
             mask = self.defined.get(expr.tensor)
-            if mask is not None and not mask[where].all():
+            known = mask is None or expr.tensor in self.optional or mask[where].all()
+            if not known:
                 raise VerifyError("an undefined element is read")
         except VerifyError as error:
             raise VerifyError(f"{error}, {show_expr(expr)},") from None

@@ -9,11 +9,11 @@ h[t+1] from h[t] once t has a value, and the parts of a concatenation from each 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sirius_tf.ir.affine import Affine, FloorDiv
-from sirius_tf.ir.expr import loads
-from sirius_tf.ir.program import Statement
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Program, Statement
 
 Interval = tuple[float, float]
 Box = tuple[Interval, ...]
@@ -36,7 +36,7 @@ def interval(value: Affine, ranges: Mapping[str, Interval]) -> Interval:
 
 
 def components(
-    statements: Sequence[Statement], env: Mapping[str, int]
+    program: Program, statements: Sequence[Statement], env: Mapping[str, int]
 ) -> list[tuple[tuple[Statement, ...], bool]]:
     """Strongly connected components, what is read before what reads it, and whether each is a
     cycle. `env` has the parameters, and the iterators of loops that are being run."""
@@ -45,7 +45,7 @@ def components(
     for statement in statements:
         ranges = _ranges(statement, env)
         writes.append(tuple(interval(i, ranges) for i in statement.index))
-        reads.append(_reads(statement, ranges))
+        reads.append(_reads(program.needs(statement), ranges))
     writers: dict[str, list[int]] = {}
     for number, statement in enumerate(statements):
         writers.setdefault(statement.target, []).append(number)
@@ -105,7 +105,7 @@ def _ranges(statement: Statement, env: Mapping[str, int]) -> dict[str, Interval]
     return ranges
 
 
-def _reads(statement: Statement, ranges: Mapping[str, Interval]) -> list[tuple[str, Box]]:
+def _reads(needed: Iterable[Load], ranges: Mapping[str, Interval]) -> list[tuple[str, Box]]:
     return [
         (
             load.tensor,
@@ -113,7 +113,7 @@ def _reads(statement: Statement, ranges: Mapping[str, Interval]) -> list[tuple[s
                 interval(i, ranges) if isinstance(i, Affine) else _EVERYTHING for i in load.index
             ),
         )
-        for load in loads(statement.value)
+        for load in needed
     ]
 
 

@@ -53,6 +53,8 @@ def show_statement(statement: Statement) -> str:
         operator = _REDUCTION.get(statement.reduce.op, statement.reduce.op)
         text += f"{operator} over {names} of "
     text += show_expr(statement.value)
+    for guard in statement.guards:
+        text += f" if {'' if guard.holds else 'not '}{show_expr(guard.condition)}"
     if statement.all_iters:
         text += "   for " + ", ".join(_show_iter(i) for i in statement.all_iters)
     if statement.origin:
@@ -74,7 +76,12 @@ def _lines(name: str, sections: tuple[tuple[str, list[str]], ...]) -> Iterator[s
 
 
 def _show_param(param: Param) -> str:
-    return f"{param.name} = {show_expr(param.value)}   # >= {param.minimum}, hint {param.hint}"
+    if param.exit:
+        text = f"first {param.exit.index[0]} without {show_expr(param.exit)}, "
+        text += f"at most {show_expr(param.value)}"
+    else:
+        text = show_expr(param.value)
+    return f"{param.name} = {text}   # >= {param.minimum}, hint {param.hint}"
 
 
 def _show_tensor(tensor: Tensor) -> str:

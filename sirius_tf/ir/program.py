@@ -10,19 +10,30 @@ Every element is defined once (single assignment), so the order of execution is 
 program: it follows from which element needs which. A loop of the graph is a dimension `t`; what it
 carries is a tensor subscripted by t. Storage is not part of it either: folding h[t] to two slots
 is the scheduler's business.
+
+Control that depends on data is made of data. A branch is guards: its statements run only where a
+bool element holds. An exit is a tensor of bools, `go`, and a parameter X: iteration t of the loop
+runs if go[t], and X is the first t for which it does not.
+
+    if p[t]:  y[t, i] = exp(x[t, i])       z[t, i] = select(p[t], y[t, i], x[t, i])
+    go[t + 1] = error[t + 1] > 0.1         0 <= t < X        after the loop: h[X]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import DType, Expr
+from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.expr import DType, Expr, Load, loads, walk
+from sirius_tf.ir.expr import Index as IndexExpr
+
+UNLIMITED = 1 << 31
+"""The bound of a loop that runs until data ends it."""
 
 ReduceOp = Literal["add", "mul", "max", "min", "and", "or"]
 Role = Literal["input", "constant", "temp", "output"]
@@ -35,12 +46,16 @@ class Param:
     `value` is computed from Dim, Load of a scalar input at a constant index, earlier Params (as
     Index) and integer Calls. `minimum` holds for every run (a check enforces it where TF does not).
     `hint` is its value on the sample inputs: for the cost model only, never for correctness.
+
+    With `exit`, go[t], it is the trip count of loop t, which data decides: the first t for which
+    go[t] is false. It is known when the loop is over; `value` is an upper bound.
     """
 
     name: str
     value: Expr
     minimum: int = 0
     hint: int = 1
+    exit: Load | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +104,19 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """Whether `condition`, a bool element, has the value `holds`."""
+
+    condition: Load
+    holds: bool = True
+
+
+@dataclass(frozen=True)
 class Statement:
     """`target[index] = value`, or `= reduce over reduce.iters of value`, at every point of `iters`.
 
-    `index` uses `iters` and parameters only and is injective. `origin` names the TF nodes.
+    `index` uses `iters` and parameters only and is injective. `origin` names the TF nodes. Where
+    one of `guards` (outer ones first) does not hold, the element has no value that may matter.
     """
 
     name: str
@@ -102,11 +126,18 @@ class Statement:
     value: Expr
     reduce: Reduce | None = None
     origin: tuple[str, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
     @property
     def all_iters(self) -> tuple[Iter, ...]:
         """Iterators of the domain, then those of the reduction."""
         return self.iters + (self.reduce.iters if self.reduce else ())
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Every Load that differs: of the value, and of the guards."""
+        conditions = (g.condition for g in self.guards)
+        return tuple(dict.fromkeys((*loads(self.value), *conditions)))
 
 
 @dataclass(frozen=True)
@@ -139,3 +170,43 @@ class Program:
     def hints(self) -> dict[str, int]:
         """Parameter values on the sample inputs."""
         return {p.name: p.hint for p in self.params}
+
+    @cached_property
+    def exits(self) -> dict[str, Load]:
+        """For each trip count that data decides, by name, go[t]."""
+        return {p.name: p.exit for p in self.params if p.exit}
+
+    @cached_property
+    def conditions(self) -> frozenset[str]:
+        """The tensors that decide what runs."""
+        guards = {g.condition.tensor for s in self.statements for g in s.guards}
+        return frozenset(guards | {go.tensor for go in self.exits.values()})
+
+    def needs(self, s: Statement) -> tuple[Load, ...]:
+        """All that an instance waits for: what it loads, and what decides that it runs.
+
+        In iteration t of a loop with an exit that is go[t]; elsewhere, where the trip count X
+        occurs, it is go[X], the last one.
+        """
+        control = list[Load]()
+        for trips, go in self.exits.items():
+            t = str(go.index[0])
+            if any(i.name == t for i in s.iters):
+                control.append(go)
+            if trips in _names(s, t):
+                control.append(replace(go, index=(symbol(trips),)))
+        return tuple(dict.fromkeys((*s.loads, *control)))
+
+
+def _names(s: Statement, own: str) -> set[str]:
+    """The iterators and parameters that occur, but for the extent of iterator `own`."""
+    places = [*s.index, *(i.extent for i in s.all_iters if i.name != own)]
+    for node in (node for root in (s.value, *s.loads) for node in walk(root)):
+        match node:
+            case IndexExpr(value, _):
+                places.append(value)
+            case Load(_, index, _):
+                places += [i for i in index if isinstance(i, Affine)]
+            case _:
+                pass
+    return {name for place in places for name in place.names()}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Dim, Expr, Index, Load, loads, walk
 from sirius_tf.ir.functions import FUNCTIONS, PREDICATES
 from sirius_tf.ir.printer import show_expr, show_statement
@@ -23,7 +23,7 @@ _ROLES = frozenset({"input", "constant", "temp", "output"})
 
 def verify(program: Program) -> None:
     """Raise VerifyError on the first broken invariant, quoting the statement that breaks it."""
-    for errors in (_scalars, _tensors, _roles):
+    for errors in (_scalars, _exits, _tensors, _roles):
         for error in errors(program):
             raise VerifyError(f"{program.name}: {error}")
     loops: dict[str, Affine] = {}
@@ -42,14 +42,15 @@ def _scalars(program: Program) -> Iterator[str]:
             yield f"{error} in parameter {param.name} = {show_expr(param.value)}"
         if param.value.dtype not in ("int32", "int64"):
             yield f"parameter {param.name} is {param.value.dtype}, not an integer"
-        known.add(param.name)
+        if not param.exit:
+            known.add(param.name)
     for check in program.checks:
         for error in _host_expr(program, check.condition, known):
             yield f"{error} in check {show_expr(check.condition)}"
         if check.condition.dtype != "bool":
             yield f"check {show_expr(check.condition)} is {check.condition.dtype}, not bool"
     for affine in program.context:
-        for name in _unbound(affine, known):
+        for name in _unbound(affine, known | program.exits.keys()):
             yield f"{name} is not bound in context {affine} >= 0"
     for output in program.outputs:
         for extent in output.shape:
@@ -59,8 +60,19 @@ def _scalars(program: Program) -> Iterator[str]:
                 yield f"the shape of output {output.tensor} is {extent.dtype}, not int64"
 
 
+def _exits(program: Program) -> Iterator[str]:
+    for trips, go in program.exits.items():
+        tensor = program.tensor.get(go.tensor)
+        if tensor is None or tensor.dtype != "bool" or len(tensor.shape) != 1:
+            yield f"{go.tensor}, which ends the loop of {trips}, is no vector of bools"
+        t = str(go.index[0])
+        for s in program.statements:
+            if any(i.name == t and i.extent != symbol(trips) for i in s.iters):
+                yield f"{t} of {s.name} does not end at {trips}"
+
+
 def _tensors(program: Program) -> Iterator[str]:
-    params = {p.name for p in program.params}
+    params = {p.name for p in program.params} - program.exits.keys()
     yield from _duplicates("tensor", (t.name for t in program.tensors))
     yield from _duplicates("statement", (s.name for s in program.statements))
     for tensor in program.tensors:
@@ -89,7 +101,7 @@ def _constant_value(tensor: Tensor) -> Iterator[str]:
 def _roles(program: Program) -> Iterator[str]:
     yield from _duplicates("input", program.inputs)
     written = {s.target for s in program.statements}
-    read = {load.tensor for s in program.statements for load in loads(s.value)}
+    read = {load.tensor for s in program.statements for load in s.loads}
     listed = {"input": set(program.inputs), "output": {o.tensor for o in program.outputs}}
     for role, names in listed.items():
         for name in sorted(names):
@@ -129,6 +141,11 @@ def _statement(program: Program, statement: Statement, loops: dict[str, Affine])
         if statement.reduce.op not in _REDUCTIONS:
             yield f"no reduction {statement.reduce.op}"
     yield from _target(program, statement, params)
+    known = params | {i.name for i in statement.iters}
+    for guard in statement.guards:
+        if guard.condition.dtype != "bool":
+            yield f"guard {show_expr(guard.condition)} is {guard.condition.dtype}, not bool"
+        yield from _expr(program, guard.condition, known)
     for node in walk(statement.value):
         if isinstance(node, Dim):
             yield f"{show_expr(node)} is only for parameters"

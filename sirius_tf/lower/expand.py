@@ -8,12 +8,12 @@ because its definition mentions t or a tensor that varies, is subscripted by t:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Expr, Load, loads, rewrite
-from sirius_tf.ir.program import Iter, Statement, Tensor
+from sirius_tf.ir.expr import Expr, Load, rewrite
+from sirius_tf.ir.program import Guard, Iter, Statement, Tensor
 from sirius_tf.lower.symbolic import names
 
 
@@ -25,7 +25,7 @@ def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -
             s.target
             for s in statements
             if s.target in local - found
-            and (_mentions(s, loop.name) or any(x.tensor in found for x in loads(s.value)))
+            and (_mentions(s, loop.name) or any(x.tensor in found for x in s.loads))
         }
         if not more:
             return found
@@ -37,9 +37,9 @@ def _mentions(s: Statement, name: str) -> bool:
     return name in subscripts or name in names(s.value)
 
 
-def expand_tensor(tensor: Tensor, loop: Iter) -> Tensor:
-    """The tensor with one slice per iteration."""
-    return replace(tensor, shape=(loop.extent, *tensor.shape))
+def expand_tensor(tensor: Tensor, trips: Affine) -> Tensor:
+    """The tensor with one slice per iteration, of which there are `trips` at most."""
+    return replace(tensor, shape=(trips, *tensor.shape))
 
 
 def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
@@ -52,10 +52,15 @@ def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
                 return Load(tensor, (t, *index), dtype)
         return None
 
-    s = replace(s, value=rewrite(s.value, leaf))
+    s = replace(s, value=rewrite(s.value, leaf), guards=_rewritten(s.guards, leaf))
     if s.target not in expanded:
         return s
     return replace(s, iters=(loop, *s.iters), index=(t, *s.index))
+
+
+def _rewritten(guards: tuple[Guard, ...], leaf: Callable[[Expr], Expr | None]) -> tuple[Guard, ...]:
+    found = ((guard, rewrite(guard.condition, leaf)) for guard in guards)
+    return tuple(replace(guard, condition=new) for guard, new in found if isinstance(new, Load))
 
 
 def forward(
@@ -63,10 +68,13 @@ def forward(
 ) -> list[Statement]:
     """Where h[t + 1, i] = m[t, i], what defines m defines h instead, and m is gone."""
     same: dict[str, str] = {}
+    guards = {(s.target, s.guards) for s in statements}
+    kept = {guard.condition.tensor for s in statements for guard in s.guards}
     for s in statements:
-        if s.target in carried and isinstance(s.value, Load) and s.value.tensor in expanded:
+        if s.target in carried and isinstance(s.value, Load) and s.value.tensor in expanded - kept:
             m = s.value
-            if m.index[1:] == s.index[1:] and m.index[0] == s.index[0] - 1:
+            alike = all(found == s.guards for name, found in guards if name == m.tensor)
+            if alike and m.index[1:] == s.index[1:] and m.index[0] == s.index[0] - 1:
                 same.setdefault(m.tensor, s.target)
 
     def leaf(expr: Expr) -> Expr | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +46,13 @@ def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:
     return Call(fn, args, dtype or args[-1].dtype)
 
 
+def outer(node: Node, error: Unsupported) -> Unsupported:
+    """The error of a node of a body as one of the node that has the body."""
+    if error.node == node.name:
+        return error
+    return Unsupported(node.name, node.op, f"{error.node} ({error.op}) inside: {error.reason}")
+
+
 @dataclass
 class Lowering:
     """One Graph being lowered. Rules read their inputs and define tensors through it."""
@@ -57,6 +65,7 @@ class Lowering:
     tensors: dict[str, ir.Tensor] = field(default_factory=dict)
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
+    guards: tuple[ir.Guard, ...] = ()
     statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     loop_numbers: Iterator[int] = field(default_factory=itertools.count)
     _values: dict[Edge, Carried] = field(default_factory=dict)
@@ -182,7 +191,8 @@ class Lowering:
         """A tensor for statements to define, named after `stem` or else the current node."""
         self._fixed(shape)
         name = self.fresh(stem or self.node.name)
-        self.tensors[name] = ir.Tensor(name, tuple(shape), dtype, role)
+        most = tuple(self.params.most(extent) for extent in shape)
+        self.tensors[name] = ir.Tensor(name, most, dtype, role)
         return name
 
     def write(
@@ -202,7 +212,9 @@ class Lowering:
         iters = loops + tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
         name = f"S{next(self.statement_numbers)}"
         origin = (self.node.name,)
-        self.statements.append(ir.Statement(name, iters, target, index, expr, reduce, origin))
+        self.statements.append(
+            ir.Statement(name, iters, target, index, expr, reduce, origin, self.guards)
+        )
 
     def _fixed(self, extents: Sequence[Affine]) -> None:
         if any(name in self.params.loops for extent in extents for name in extent.names()):
@@ -264,12 +276,36 @@ class Lowering:
         self.write(name, outer, i, at(i, r), ir.Reduce(op, iters) if iters else None)
         return load(name, dtype, dims, outer)
 
+    # Branches
+
+    def when(self, guard: ir.Guard, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
+        """Lower a branch: what `graph` defines is defined where the guard holds."""
+        outside = self.guards
+        self.guards = (*outside, guard)
+        try:
+            return self.body(graph, arguments)
+        finally:
+            self.guards = outside
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Rules may run inside, but what they define is forgotten."""
+        tensors, same = dict(self.tensors), dict(self._same)
+        statements, checks, context = self.statements[:], self.checks[:], self.context[:]
+        try:
+            yield
+        finally:
+            self.tensors, self._same = tensors, same
+            self.statements, self.checks, self.context = statements, checks, context
+
     # Facts
 
     def check(self, condition: Expr, message: str) -> None:
         """What must hold on entry; once."""
         if self.params.vary(condition):
             raise self.unsupported("what must hold depends on the iteration of a loop")
+        if self.guards:
+            raise self.unsupported("something must hold on one branch only")
         if all(c.condition != condition for c in self.checks):
             text = f"{self.node.name} ({self.node.op}): {message}"
             self.checks.append(ir.Check(condition, text))
@@ -305,6 +341,8 @@ class Lowering:
             raise self.unsupported(f"whether {size} is negative depends on the iteration of a loop")
         if self.params.at_least(least, 0):
             return
+        if self.params.depends(size):
+            raise self.unsupported(f"whether {size} is negative depends on data")
         bound = least.to_affine() if least.degree <= 1 else None
         if bound in self.context:
             return
@@ -361,6 +399,8 @@ class Lowering:
         for name, edge in self.graph.outputs:
             self.node = Node(name, "Output")
             value = self.read(edge)
+            if any(name in self.params.late for atom in value.atoms for name in atom.names()):
+                raise self.unsupported("the shape of a result depends on data")
             stored = self.define(value.dtype, value.dims, value.at, "output")
             load = stored.at((affine(0),) * len(stored.atoms))
             assert isinstance(load, Load)
@@ -385,6 +425,7 @@ def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.
         indexing,
         linalg,
         lists,
+        loops,
         movement,
     )
 

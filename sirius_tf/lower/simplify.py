@@ -23,7 +23,11 @@ from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
 LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
+LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken or not
 MOST_POINTS = 1 << 26  # evaluated for a folded constant
+
+
+_FAILING = frozenset({"bounded", "floordiv", "floormod", "truncdiv"})
 
 
 def simplify(program: Program) -> Program:
@@ -60,7 +64,7 @@ class _Uses:
     def readers(self) -> dict[str, list[Statement]]:
         found: dict[str, list[Statement]] = {}
         for s in self.program.statements:
-            for name in dict.fromkeys(load.tensor for load in loads(s.value)):
+            for name in dict.fromkeys(load.tensor for load in s.loads):
                 found.setdefault(name, []).append(s)
         return found
 
@@ -70,7 +74,10 @@ class _Uses:
         return {
             name: only[0]
             for name, only in self.writers.items()
-            if len(only) == 1 and self.program.tensor[name].role == "temp" and self._whole(only[0])
+            if len(only) == 1
+            and self.program.tensor[name].role == "temp"
+            and name not in self.program.conditions
+            and self._whole(only[0])
         }
 
     def _whole(self, s: Statement) -> bool:
@@ -146,6 +153,8 @@ def _forward_outputs(program: Program) -> Program:
         source = program.tensor[value.tensor]
         if value.index != s.index or source.role != "temp" or source.shape != target.shape:
             continue
+        if source.name in program.conditions or s.guards:
+            continue
         if len(uses.writers[s.target]) == 1 and s.target not in uses.readers:
             kept = tuple(other for other in program.statements if other is not s)
             return _forward_outputs(_renamed(replace(program, statements=kept), source, target))
@@ -183,6 +192,7 @@ def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
     target = program.tensor[statements[0].target]
     needed = {load.tensor for s in statements for load in loads(s.value)}
     tensors = (replace(target, role="output"), *(program.tensor[n] for n in sorted(needed)))
+    statements = tuple(replace(s, guards=()) for s in statements)
     shape = tuple(Const(extent.const, "int64") for extent in target.shape)
     outputs = (Output(target.name, shape),)
     small = Program("fold", (), (), (), tensors, statements, (), outputs)
@@ -192,11 +202,18 @@ def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
 
 def _foldable(program: Program, s: Statement) -> bool:
     sizes = [i.extent for i in s.all_iters]
+    if s.guards and not _total(s.value):
+        return False
     if not all(e.is_const for e in sizes) or not _constant_loads(program, s.value):
         return False
     if any(isinstance(e, Index) and not _closed(e.value, s) for e in walk(s.value)):
         return False
     return math.prod(e.const for e in sizes) <= MOST_POINTS
+
+
+def _total(expr: Expr) -> bool:
+    """Whether nothing can fail."""
+    return all(e.fn not in _FAILING for e in walk(expr) if isinstance(e, Call))
 
 
 def _closed(value: Affine, s: Statement) -> bool:
@@ -292,7 +309,7 @@ def _share(program: Program) -> Program:
     seen: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
     for name, s in _Uses(program).definitions.items():
-        key = (s.iters, s.value, s.reduce, program.tensor[name].dtype)
+        key = (s.iters, s.value, s.reduce, program.tensor[name].dtype, s.guards)
         same[name] = seen.setdefault(key, name)
 
     def leaf(expr: Expr) -> Expr | None:
@@ -305,21 +322,27 @@ def _share(program: Program) -> Program:
 
 
 def _drop_dead(program: Program) -> Program:
-    """Only what an output needs; parameters and checks stay, they are part of the interface."""
+    """Only what an output needs; parameters and checks stay, they are part of the interface.
+
+    Trip counts that data decides are no part of it: they go with their loops.
+    """
     needed = {o.tensor for o in program.outputs}
     writers = _Uses(program).writers
     stack = list(needed)
     while stack:
         for s in writers.get(stack.pop(), ()):
-            for load in loads(s.value):
+            for load in program.needs(s):
                 if load.tensor not in needed:
                     needed.add(load.tensor)
                     stack.append(load.tensor)
     statements = tuple(s for s in program.statements if s.target in needed)
     entry = {load.tensor for p in program.params for load in loads(p.value)}
     kept = needed | entry | set(program.inputs)
+    dead = {trips for trips, go in program.exits.items() if go.tensor not in kept}
     return replace(
         program,
+        params=tuple(p for p in program.params if p.name not in dead),
+        context=tuple(fact for fact in program.context if dead.isdisjoint(fact.names())),
         statements=statements,
         tensors=tuple(t for t in program.tensors if t.name in kept),
     )
@@ -384,6 +407,8 @@ def _worth_inlining(program: Program, s: Statement, readers: list[Statement]) ->
         return False
     if not any(isinstance(e, Call) for e in walk(s.value)):
         return True  # a copy
+    if s.guards and not all(_guarded_alike(s, r, load) for r, load in sites):
+        return False
     if len(readers) > 1:
         return False
     occurrences = Counter(load for load in loads(readers[0].value) if load.tensor == s.target)
@@ -391,6 +416,19 @@ def _worth_inlining(program: Program, s: Statement, readers: list[Statement]) ->
         return False
     reads = len(sites) * points(readers[0].all_iters, program.hints)
     return reads <= points(s.iters, program.hints) and not _injects_index(s, readers[0])
+
+
+def _guarded_alike(s: Statement, reader: Statement, load: Load) -> bool:
+    """Whether a guarded definition is run for nothing in no reader, or costs next to nothing."""
+    loops = {n for g in s.guards for i in g.condition.index for n in _affine_names(i)}
+    places = dict(zip((i.name for i in s.iters), load.index, strict=True))
+    if set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops):
+        return True
+    return _total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
+
+
+def _affine_names(value: Affine | Expr) -> Iterator[str]:
+    return value.names() if isinstance(value, Affine) else iter(())
 
 
 def _injects_index(s: Statement, reader: Statement) -> bool:

@@ -10,7 +10,7 @@ from math import gcd, prod
 
 from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, walk
-from sirius_tf.ir.program import Param
+from sirius_tf.ir.program import UNLIMITED, Param
 
 Monomial = tuple[str, ...]  # sorted names, repeated for powers; () is the constant
 
@@ -197,6 +197,7 @@ def names(expr: Expr) -> Iterator[str]:
                         yield from subscript.names()
 
 
+_TRIPS = 16  # of a loop, as long as nothing is known
 UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
     "min": min,
@@ -211,11 +212,13 @@ class Params:
     """The parameters of a program under construction, in order of definition.
 
     `loops` are the loops that are being lowered, outer ones first: iterator and trip count (None
-    while the condition is read). An iterator may occur in polynomials, but not in a parameter.
+    while the condition is read). An iterator may occur in polynomials, but not in a parameter; nor
+    may a trip count that data decides, which is in `late` with its upper bound.
     """
 
     defined: list[Param] = field(default_factory=list)
     loops: dict[str, Poly | None] = field(default_factory=dict)
+    late: dict[str, Poly] = field(default_factory=dict)
     _by_value: dict[Expr, str] = field(default_factory=dict)
 
     @property
@@ -224,22 +227,44 @@ class Params:
         return {p.name: p.hint for p in self.defined} | dict.fromkeys(self.loops, 0)
 
     def vary(self, expr: Expr) -> bool:
-        """Whether an expression depends on the iteration of a loop."""
-        return any(name in self.loops for name in names(expr))
+        """Whether an expression depends on the iteration of a loop, or on how many it had."""
+        return any(name in self.loops or name in self.late for name in names(expr))
+
+    def depends(self, value: PolyLike) -> bool:
+        """Whether a trip count that data decides occurs."""
+        return any(name in self.late for monomial, _ in poly(value).terms for name in monomial)
 
     def define(self, stem: str, value: Expr, hint: int, minimum: int = 0) -> Poly:
         """The parameter with definition `value`; the existing one if there is one."""
         if self.vary(value):
             raise NotAffineError("a size or position is not affine in the iteration of a loop")
         if value not in self._by_value:
-            used = {p.name for p in self.defined}
-            name = stem
-            while name in used:
-                name = f"{stem}_{len(self.defined)}"
-                stem += "_"
-            self._by_value[value] = name
-            self.defined.append(Param(name, value, minimum, hint))
+            self._by_value[value] = self._fresh(stem)
+            self.defined.append(Param(self._by_value[value], value, minimum, hint))
         return poly(symbol(self._by_value[value]))
+
+    def define_trips(self, loop: str, go: Load, bound: Poly | None) -> Poly:
+        """The trip count of a loop that goes on while `go` holds, `bound` times at most."""
+        if bound is None:
+            bound = self.define(f"{loop}_most", Const(UNLIMITED, "int64"), _TRIPS)
+        name = self._fresh(f"{loop}_trips")
+        hint = bound.evaluate(self.hints)
+        self.defined.append(Param(name, bound.to_expr(), 0, hint, go))
+        self.late[name] = bound
+        return poly(symbol(name))
+
+    def _fresh(self, stem: str) -> str:
+        used, name = {p.name for p in self.defined}, stem
+        while name in used:
+            name = f"{stem}_{len(self.defined)}"
+            stem += "_"
+        return name
+
+    def most(self, extent: Affine) -> Affine:
+        """An extent with the trip counts that data decides at their bounds: what is allocated."""
+        known = {name: bound for name, bound in self.late.items() if extent.coefficient(name)}
+        ends = {n: bound if extent.coefficient(n) > 0 else poly(0) for n, bound in known.items()}
+        return poly(extent).substitute(ends).to_affine() if ends else extent
 
     def least(self, value: PolyLike) -> Poly | None:
         """A bound below `value` in every iteration: a linear function is least at an end.
@@ -261,12 +286,18 @@ class Params:
                 value = first + slope * (trips - 1)
             else:
                 return None
+        for name, bound in reversed(self.late.items()):
+            first = value.substitute({name: 0})
+            slope = (value - first).exact_div(symbol(name))
+            if slope is None or not slope.is_const:
+                return None
+            value = first if slope.const >= 0 else value.substitute({name: bound})
         return value
 
     def lower_bound(self, value: PolyLike) -> int | None:
         """A constant that `value` is never below, from the parameters' minima; None if unknown."""
         minima = {p.name: p.minimum for p in self.defined}
-        least = self.least(value) if self.loops else poly(value)
+        least = self.least(value) if self.loops or self.late else poly(value)
         if least is None:
             return None
         value = least

@@ -14,7 +14,7 @@ import islpy as isl
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import Load, loads
+from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Iter, Program, Statement
 
 
@@ -23,7 +23,8 @@ class Scop:
     """Every set and map is intersected with `context`, the facts known about the parameters.
 
     `domains[S]`: { S[i] }; `writes[S]`: { S[i] -> T[...] }; `reads[S]`: one map per Load that
-    differs, of tensors that statements define (inputs and constants carry no dependence).
+    differs, what decides that S runs included, of tensors that statements define (inputs and
+    constants carry no dependence).
     """
 
     context: isl.Set
@@ -53,7 +54,7 @@ def extract(program: Program) -> Scop:
         target = f"{s.target}[{', '.join(map(str, s.index))}]"
         write = isl.Map(f"{prefix}{{ {tuple_text} -> {target} : {box} }}")
         writes[s.name] = write.intersect_params(context)
-        accesses = dict.fromkeys(load for load in loads(s.value) if load.tensor in written)
+        accesses = [load for load in program.needs(s) if load.tensor in written]
         reads[s.name] = tuple(
             isl.Map(f"{prefix}{_read_text(s, tuple_text, load)}")
             .intersect_range(shapes[load.tensor])

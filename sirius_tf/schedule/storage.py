@@ -14,9 +14,10 @@ from math import prod
 
 import islpy as isl
 
+from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import loads
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.expr import Const
+from sirius_tf.ir.program import UNLIMITED, Program
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
 
@@ -50,12 +51,23 @@ def phase_times(
 
 
 def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
-    """Slots that each temporary needs; tensors that need all of theirs are left out."""
+    """Slots that each temporary needs; tensors that need all of theirs are left out.
+
+    Unsupported if one needs a slot for every iteration of a loop whose length nothing bounds.
+    """
     times = time_maps(scop, root)
     found = {}
+    unlimited = {p.name for p in program.params if p.value == Const(UNLIMITED, "int64")}
     for tensor in program.tensors:
         if tensor.role == "temp" and tensor.name in scop.shapes:
             window = _smaller(_window(scop, times, tensor.name), tensor.shape)
+            endless = [unlimited & set(extent.names()) for extent in tensor.shape]
+            if tensor.name in program.conditions:  # one more: workers look between phases
+                pairs = zip(window, endless, strict=True)
+                window = tuple(w + 1 if w is not None and e else None for w, e in pairs)
+            if any(w is None and e for w, e in zip(window, endless, strict=True)):
+                why = f"all iterations of {tensor.name} are needed, and nothing bounds their number"
+                raise Unsupported(tensor.name, "While", why)
             if any(w is not None for w in window):
                 found[tensor.name] = window
     return found
@@ -64,14 +76,16 @@ def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
 def slots(program: Program, root: Node) -> dict[str, int]:
     """A number per temporary; those that share one are never alive in the same phase.
 
-    Life is counted in children of the outermost sequence: all of a loop is one of them.
+    Life is counted in children of the outermost sequence: all of a loop is one of them. What
+    decides what runs shares with nothing: workers look at it between phases.
     """
     when = {s: int(time[0].const) for s, time in phase_times(root).items()}
     life: dict[str, tuple[int, int]] = {}
     for s in program.statements:
-        for name in {s.target, *(load.tensor for load in loads(s.value))}:
+        for name in {s.target, *(load.tensor for load in program.needs(s))}:
             first, last = life.get(name, (when[s.name], when[s.name]))
             life[name] = (min(first, when[s.name]), max(last, when[s.name]))
+    life |= dict.fromkeys(program.conditions & life.keys(), (0, len(life) + len(when)))
     ends: list[int] = []  # of the last tensor in each slot
     sizes: list[int] = []
     found: dict[str, int] = {}

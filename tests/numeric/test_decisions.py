@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exits and branches that data decides, against TensorFlow: interpreted, and as generated code."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.errors import Unsupported  # noqa: E402
+from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
+
+RNG = np.random.default_rng(3)
+VECTOR = ([None], tf.float32)
+MATRIX = ([None, None], tf.float32)
+
+
+def floats(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def check(fn, specs, feeds):
+    """`fn` on the feeds, interpreted before and after simplification, and generated."""
+    concrete, program = traced(fn, *specs)
+    agree(concrete, program, *feeds, generated=compiled(program))
+
+
+# Exits
+
+
+def newton(x):
+    """No counter bounds it: only a window of what is carried is kept."""
+
+    def body(y):
+        return 0.5 * (y + x / y)
+
+    return tf.while_loop(lambda y: tf.reduce_max(tf.abs(y * y - x)) > 1e-4, body, [x + 1.0])[0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 33])
+def test_an_exit_that_nothing_bounds(n):
+    check(newton, [VECTOR], [np.abs(floats(n)) + 0.5])
+
+
+def budget(x):
+    """Sums rows until there is enough, or no more."""
+    going = lambda i, s: (i < tf.shape(x)[0]) & (tf.reduce_sum(s) < 10.0)  # noqa: E731
+    i, s = tf.while_loop(going, lambda i, s: (i + 1, s + x[i]), (0, tf.zeros_like(x[0])))
+    return s * 2.0, i
+
+
+@pytest.mark.parametrize(
+    "rows", [[20.0], [1.0, 2.0], [4.0, 4.0, 4.0, 4.0], [11.0, 1.0], [np.nan, 20.0, 1.0]]
+)
+def test_an_early_exit(rows):
+    check(budget, [MATRIX], [np.array(rows, np.float32)[:, None] * np.ones((1, 3), np.float32) / 3])
+
+
+def test_no_iteration():
+    def fn(x):
+        return tf.while_loop(lambda y: tf.reduce_sum(y) < 0.0, lambda y: y - x, [x])[0] + 1.0
+
+    check(fn, [VECTOR], [np.abs(floats(5))])
+    check(fn, [VECTOR], [np.zeros(0, np.float32)])
+
+
+def decoder(x):
+    """A list that is written until the exit; what is behind it is zero."""
+    made = tf.TensorArray(tf.float32, 9, element_shape=[7])
+    going = lambda i, h, made: (i < 9) & (tf.reduce_max(h) < 50.0)  # noqa: E731
+    body = lambda i, h, made: (i + 1, h * 2.0, made.write(i, tf.sin(h)))  # noqa: E731
+    i, h, made = tf.while_loop(going, body, (0, x, made))
+    return made.stack(), h, i
+
+
+@pytest.mark.parametrize("scale", [100.0, 20.0, 1.0, 1e-3])
+def test_a_list_up_to_the_exit(scale):
+    check(decoder, [VECTOR], [np.full(7, scale, np.float32)])
+
+
+def test_loops_after_an_exit():
+    def fn(x):
+        n, y = tf.while_loop(
+            lambda n, y: tf.reduce_sum(y) < 40.0, lambda n, y: (n + 1, y + 1.0), (0, x)
+        )
+        z = tf.while_loop(lambda i, z: i < 4, lambda i, z: (i + 1, tf.tanh(z + y)), (0, x))[1]
+        return z, tf.cast(n, tf.float32) * x
+
+    check(fn, [VECTOR], [floats(7)])
+
+
+def test_an_exit_inside_of_a_loop_is_left():
+    def fn(x):
+        inner = lambda y: tf.while_loop(  # noqa: E731
+            lambda z: tf.reduce_sum(z) < 9.0, lambda z: z + 1.0, [y]
+        )[0]
+        return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, inner(y) * 0.5), (0, x))[1]
+
+    with pytest.raises(Unsupported, match="when a loop inside a loop ends"):
+        traced(fn, VECTOR)
+
+
+def test_a_shape_that_data_decides_is_left():
+    def fn(x):
+        return decoder(x)[0][: decoder(x)[2]]
+
+    with pytest.raises(Unsupported, match="depends on data"):
+        traced(fn, VECTOR)
+
+
+# Branches
+
+
+def gated(x):
+    """A residual block behind a gate."""
+    w = tf.constant(floats(4, 4))
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: x + tf.tanh(x @ w), lambda: x)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("rows", [0, 1, 7, 33])
+def test_a_gate(sign, rows):
+    check(gated, [([None, 4], tf.float32)], [sign * np.abs(floats(rows, 4))])
+
+
+@pytest.mark.parametrize("k", [-1, 0, 1, 2, 3, 9])
+def test_a_case(k):
+    def fn(k, x):
+        w = tf.constant(floats(3, 3))
+        branches = [lambda: x, lambda: tf.exp(x @ w), lambda: x * 2.0, lambda: x - tf.reduce_sum(x)]
+        return tf.switch_case(k, branches)
+
+    check(fn, [([], tf.int32), ([None, 3], tf.float32)], [np.array(k, np.int32), floats(5, 3)])
+
+
+@pytest.mark.parametrize("p", [True, False])
+@pytest.mark.parametrize("q", [True, False])
+def test_branches_in_branches(p, q):
+    def fn(p, q, x):
+        w = tf.constant(floats(3, 3))
+        inner = lambda: tf.cond(q, lambda: tf.sin(x @ w), lambda: x * x)  # noqa: E731
+        return tf.cond(p, inner, lambda: -x) + 1.0
+
+    bools = [([], tf.bool), ([], tf.bool), ([None, 3], tf.float32)]
+    check(fn, bools, [np.array(p), np.array(q), floats(4, 3)])
+
+
+def test_an_error_of_a_branch_that_is_not_taken_is_none():
+    def fn(i, x):
+        return tf.cond(i < 3, lambda: tf.gather(x, i), lambda: tf.constant(-1.0))
+
+    check(fn, [([], tf.int32), ([3], tf.float32)], [np.array(2, np.int32), floats(3)])
+    check(fn, [([], tf.int32), ([3], tf.float32)], [np.array(7, np.int32), floats(3)])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 9])
+def test_a_branch_in_a_loop(steps):
+    """A recurrence that skips steps."""
+
+    def fn(x):
+        w = tf.constant(floats(4, 4))
+
+        def body(i, h):
+            step = lambda: tf.tanh(x[i] + h @ w)  # noqa: E731
+            return i + 1, tf.cond(tf.reduce_sum(x[i]) > 0, step, lambda: h)
+
+        return tf.while_loop(lambda i, _: i < tf.shape(x)[0], body, (0, tf.zeros([2, 4])))[1]
+
+    check(fn, [([None, 2, 4], tf.float32)], [floats(steps, 2, 4)])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_loop_on_a_branch(sign):
+    def fn(x):
+        def long():
+            return tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, tf.sin(y + x)), (0, x))[1]
+
+        return tf.cond(tf.reduce_sum(x) > 0, long, lambda: x)
+
+    check(fn, [VECTOR], [sign * np.abs(floats(9))])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_exit_on_a_branch(sign):
+    def fn(x):
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: newton(tf.abs(x)), lambda: x)
+
+    check(fn, [VECTOR], [sign * (np.abs(floats(9)) + 0.5)])
+
+
+def test_a_branch_in_a_loop_with_an_exit():
+    def fn(x):
+        def body(h):
+            return tf.cond(h[0] < 3.0, lambda: h + tf.abs(x) + 0.5, lambda: h * 2.0)
+
+        return tf.while_loop(lambda h: tf.reduce_max(h) < 100.0, body, [tf.abs(x)])[0]
+
+    check(fn, [VECTOR], [floats(6)])
+
+
+def test_a_list_written_on_both_branches():
+    def fn(x):
+        def body(i, made):
+            more = lambda: made.write(i, x * tf.cast(i, tf.float32))  # noqa: E731
+            return i + 1, tf.cond(x[0] > tf.cast(i, tf.float32), more, lambda: made.write(i, -x))
+
+        made = tf.TensorArray(tf.float32, 5, element_shape=[3])
+        return tf.while_loop(lambda i, _: i < 5, body, (0, made))[1].stack()
+
+    check(fn, [([3], tf.float32)], [np.array([2.5, 1.0, -1.0], np.float32)])
+
+
+def test_one_call_after_another():
+    """Nothing of a call is left to the next one."""
+    _, program = traced(budget, MATRIX)
+    run = compiled(program)
+    for rows in (5, 1, 9):
+        x = np.full((rows, 2), 1.5, np.float32)
+        assert int(run([x])[1]) == min(rows, 4)
