@@ -159,3 +159,34 @@ def test_too_many_updates():
             lambda x: tf.tensor_scatter_nd_add(x, tf.range(tf.shape(x)[0])[:, None], x),
             np.ones((33, 2), "f"),
         )
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 5, 7])
+def test_top_k(k):
+    check(lambda x: tf.math.top_k(x, k), [None, 7])
+    check(lambda x: tf.math.top_k(tf.round(x / 3.0), k), [3, None], sizes=(0, 1, 7, 33))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float64"])
+def test_top_k_of_other_types(dtype):
+    numbers = lambda n: [np.random.default_rng(0).integers(0, 4, (n, 9)).astype(dtype)]  # noqa: E731
+    check(lambda x: tf.math.top_k(x, 4), [None, 9], dtypes=[dtype], arrays=numbers)
+
+
+def test_top_k_of_infinities():
+    rows = np.array([[-INF, 1, -INF, -INF], [INF, INF, -INF, 0], [-INF] * 4], "f")
+    check(lambda x: tf.math.top_k(x, 3), [None, 4], arrays=lambda _: [rows], sizes=(3,))
+
+
+def test_top_k_beside_nan():
+    """In TF what NaN does depends on k and on where it stands; here its place is that of -inf."""
+    x = np.array([[NAN, 1, 2], [1, 2, NAN], [2, NAN, 1]], "f")
+    where = evaluate(lambda x: tf.math.top_k(x, 3)[1], x)
+    np.testing.assert_array_equal(where, [[2, 1, 0], [1, 0, 2], [0, 2, 1]])
+
+
+def test_too_many_of_top_k():
+    with pytest.raises(Unsupported, match="first 17"):
+        evaluate(lambda x: tf.math.top_k(x, 17), np.ones((2, 33), "f"))
+    with pytest.raises(Unsupported, match="not sorted"):
+        evaluate(lambda x: tf.math.top_k(x, 2, sorted=False), np.ones((2, 33), "f"))
