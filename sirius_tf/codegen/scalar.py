@@ -181,8 +181,10 @@ def apply(fn: str, args: list[str], dtype: str) -> str:
         case "max" | "min" if floating:
             order = ">" if fn == "max" else "<"
             return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
-        case "max" | "min":
+        case "max" | "min" if dtype == "int64":
             return f"({c_type})sirius_{fn}_i64({a}, {b})"
+        case "max" | "min":  # in its own width, else the compiler makes no vectors of a loop
+            return f"__builtin_elementwise_{fn}(({c_type})({a}), ({c_type})({b}))"
         case "rsqrt" if floating:
             return f"(1 / __builtin_elementwise_sqrt(({c_type})({a})))"
         case "abs" if dtype.startswith("u"):

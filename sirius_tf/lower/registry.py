@@ -427,6 +427,7 @@ def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.
         lists,
         loops,
         movement,
+        selection,
     )
 
     lowering = Lowering(graph, hints or {})
