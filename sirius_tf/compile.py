@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sirius_tf.codegen import nest
-from sirius_tf.codegen.c import Kernel, Scheduled, print_kernel
+from sirius_tf.codegen.c import Kernel, print_kernel
 from sirius_tf.codegen.control import decide
+from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer

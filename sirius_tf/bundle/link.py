@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sirius_tf.bundle import cache, cc
-from sirius_tf.codegen.c import ALIGN, PLAN, Kernel, weight_offsets
+from sirius_tf.codegen.c import Kernel
+from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
@@ -209,6 +210,7 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str]) -> tuple[s
         "in_dtype": [_DATA_TYPE[t.dtype] for t in inputs],
         "out_rank": [len(o.shape) for o in program.outputs],
         "out_dtype": [_DATA_TYPE[t.dtype] for t in outputs],
+        "out_late": [int(late) for late in late_outputs(program)],
     }
     name = program.name
     text = "".join(
@@ -217,9 +219,12 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str]) -> tuple[s
     )
     runs = [f"{name}_run_{isa}" if isa in isas else "0" for isa in ISAS]
     text += f"{PLAN.format(name=name)};\n"
+    late = any(late_outputs(program))
+    text += f"{SHAPES.format(name=name)};\n" if late else ""
     text += "".join(f"void {name}_run_{isa}(SiriusCall *call, int32_t worker);\n" for isa in isas)
-    tables = ", ".join(f"{name}_{key}" for key in rows)
+    tables = ", ".join(f"{name}_{key}" for key in rows if key != "out_late")
+    shapes = f"{name}_shapes" if late else "0"
     return text, (
         f'{{"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '
-        f"{name}_plan, {{{', '.join(runs)}}}, {weights_offset}}}"
+        f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}}}"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoopNest -> C for one kernel: a `plan` and a `run` function (native/sirius_abi.h).
+"""LoopNest -> C for one kernel: its `run` functions (native/sirius_abi.h).
 
 A statement over its part of a tile is a function (codegen/leaf.py); equal ones are one function.
 The tiles of a phase are numbered and divided among the workers; a single tile is worker 0's.
@@ -12,37 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.block import Range, Window
+from sirius_tf.codegen.block import Range
+from sirius_tf.codegen.entry import Scheduled, nested, print_plan, slot_bytes, weight_offsets
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile, When
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Expr, Load
-from sirius_tf.ir.program import Program, Statement, Tensor
-from sirius_tf.lower.symbolic import UNBOUNDED
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Program
 from sirius_tf.schedule.plan import PANEL, choose
 
-PLAN = """\
-int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
-    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
-    SiriusError *error)"""
 _BARRIER = "  sirius_barrier(call);"
-ALIGN = 64  # bytes, of every array in the workspace and among the weights
-
-
-@dataclass(frozen=True)
-class Scheduled:
-    """A program with its loops, and where its temporaries are kept (schedule/storage.py)."""
-
-    program: Program
-    nest: LoopNest
-    windows: Mapping[str, Window]
-    slots: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The C of a program: its plan, and its SPMD function for each instruction set."""
+    """The C of a program: what it does on entry, and its SPMD function by instruction set."""
 
     program: Program
     plan: str
@@ -58,105 +43,6 @@ def print_kernel(scheduled: Scheduled) -> Kernel:
 def print_run(kernel: Scheduled, isa: str) -> str:
     """The SPMD function `<name>_run_<isa>` and the leaves it calls."""
     return _Printer(kernel, isa).run()
-
-
-def print_plan(kernel: Scheduled) -> str:
-    """`<name>_plan`: checks the inputs, then parameters, output shapes and workspace."""
-    program = kernel.program
-    body = ["SiriusCall local = {0}, *const call = &local; /* what helpers report to */"]
-    for number, name in enumerate(program.inputs):
-        for axis, extent in enumerate(program.tensor[name].shape):
-            if extent.is_const:
-                body += _require(
-                    f"in[{number}].dims[{axis}] == {extent.const}",
-                    f"input {name} has extent %lld on axis {axis}, not {extent.const}",
-                    f"in[{number}].dims[{axis}]",
-                )
-    for number, param in enumerate(program.params):
-        body.append(f"const int64_t {param.name} = {_entry(program, param.value)};")
-        body.append(f"params[{number}] = {param.name};")
-        if param.minimum > UNBOUNDED:
-            body += _require(
-                f"{param.name} >= {param.minimum}",
-                f"{param.name} is %lld, less than {param.minimum}",
-                param.name,
-            )
-    for number, name in enumerate(program.inputs):
-        for axis, extent in enumerate(program.tensor[name].shape):
-            if not extent.is_const:
-                body += _require(
-                    f"in[{number}].dims[{axis}] == {scalar.index(extent)}",
-                    f"input {name} has extent %lld on axis {axis}, not %lld",
-                    f"in[{number}].dims[{axis}], {scalar.index(extent)}",
-                )
-    for check in program.checks:
-        body += _require(_entry(program, check.condition), check.message.replace("%", "%%"), "0")
-    for number, output in enumerate(program.outputs):
-        for axis, size in enumerate(output.shape):
-            body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = _slot_bytes(kernel)
-    work = " + ".join(_points(s) for s in program.statements) or "0"
-    body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
-    body += [f"*work = {work};", "(void)in; (void)threads; (void)params;"]
-    body += ["if (call->failed) *error = call->error;", "return call->failed;"]
-    lines = "".join(f"  {line}\n" for line in body)
-    return f"{PLAN.format(name=program.name)} {{\n{lines}}}\n"
-
-
-def weight_offsets(program: Program) -> dict[str, int]:
-    """Byte offset of each constant among the bundle's weights, and the total under ''."""
-    offsets, end = {}, 0
-    for t in program.tensors:
-        if t.role == "constant":
-            assert t.value is not None
-            offsets[t.name] = end
-            end += -(-t.value.nbytes // ALIGN) * ALIGN
-    return offsets | {"": end}
-
-
-def _require(condition: str, message: str, arguments: str) -> list[str]:
-    failure = f"*error = (SiriusError){{{scalar.string(message)}, {{{arguments}}}}};"
-    return [f"if (!({condition})) {{ {failure} return 1; }}"]
-
-
-def _entry(program: Program, value: Expr) -> str:
-    """An expression of entry time: loads read the inputs themselves."""
-    inputs = {name: number for number, name in enumerate(program.inputs)}
-
-    def address(load: Load) -> str:
-        t = program.tensor[load.tensor]
-        flat = scalar.flat([affine(i) for i in load.index if isinstance(i, Affine)], t.shape)
-        return f"((const {scalar.TYPES[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
-
-    return scalar.expression(value, address, inputs)
-
-
-def _bytes(kernel: Scheduled, t: Tensor) -> str:
-    slots = kernel.windows.get(t.name, (None,) * len(t.shape))
-    extents = [
-        scalar.index(e) if w is None else str(w) for e, w in zip(t.shape, slots, strict=True)
-    ]
-    count = " * ".join(f"({e})" for e in extents) or "1"
-    return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
-
-
-def _slot_bytes(kernel: Scheduled) -> list[str]:
-    """C of the size of each slot: that of its largest tensor."""
-    members: dict[int, list[str]] = {}
-    for name, slot in kernel.slots.items():
-        members.setdefault(slot, []).append(_bytes(kernel, kernel.program.tensor[name]))
-    return [_nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
-
-
-def _nested(function: str, texts: list[str]) -> str:
-    result = texts[0]
-    for text in texts[1:]:
-        result = f"sirius_{function}_i64({result}, {text})"
-    return result
-
-
-def _points(s: Statement) -> str:
-    return " * ".join(f"({scalar.index(i.extent)})" for i in s.all_iters) or "1"
 
 
 class _Printer:
@@ -197,7 +83,7 @@ class _Printer:
         outputs = {o.tensor: k for k, o in enumerate(self.program.outputs)}
         offsets = weight_offsets(self.program)
         lines = ["char *workspace = call->workspace;"]
-        for k, size in enumerate(_slot_bytes(self.kernel)):
+        for k, size in enumerate(slot_bytes(self.kernel)):
             lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
         for t in self.program.tensors:
             c_type = scalar.TYPES[t.dtype]
@@ -252,7 +138,10 @@ class _Printer:
         if loop.go:
             head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
             body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
-            start, end = f"int64_t {loop.var} = 0;", f"{loop.trips} = {loop.var};"
+            number = [p.name for p in self.program.params].index(loop.trips)
+            start = f"int64_t {loop.var} = 0;"
+            end = f"{loop.trips} = {loop.var};"
+            end += f" if (worker == 0) call->params[{number}] = {loop.var};"
             return [
                 f"{pad}{{",
                 f"{pad}  {start}",
@@ -435,4 +324,4 @@ def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
 
 
 def _bound(function: str, bound: Bound) -> str:
-    return _nested(function, [scalar.index(t) for t in bound.terms])
+    return nested(function, [scalar.index(t) for t in bound.terms])

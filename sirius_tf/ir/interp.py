@@ -109,7 +109,10 @@ class _Machine:
     def outputs(self) -> tuple[Array, ...]:
         results = []
         for output in self.program.outputs:
-            if not self.defined.get(output.tensor, np.True_).all():
+            sizes = [e.evaluate(self.params) for e in self.program.tensor[output.tensor].shape]
+            part = tuple(slice(size) for size in sizes)  # smaller than on entry if data decides
+            self.arrays[output.tensor] = self.arrays[output.tensor][part]
+            if output.tensor in self.defined and not self.defined[output.tensor][part].all():
                 raise VerifyError(f"output {output.tensor} is not defined everywhere")
             shape = [int(self.value(extent, self.params)) for extent in output.shape]
             if int(np.prod(shape, dtype=np.int64)) != self.arrays[output.tensor].size:

@@ -54,7 +54,7 @@ def _scalars(program: Program) -> Iterator[str]:
             yield f"{name} is not bound in context {affine} >= 0"
     for output in program.outputs:
         for extent in output.shape:
-            for error in _host_expr(program, extent, known):
+            for error in _host_expr(program, extent, known | program.exits.keys()):
                 yield f"{error} in the shape of output {output.tensor}"
             if extent.dtype != "int64":
                 yield f"the shape of output {output.tensor} is {extent.dtype}, not int64"
@@ -75,11 +75,12 @@ def _tensors(program: Program) -> Iterator[str]:
     params = {p.name for p in program.params} - program.exits.keys()
     yield from _duplicates("tensor", (t.name for t in program.tensors))
     yield from _duplicates("statement", (s.name for s in program.statements))
+    exits = set(program.exits)
     for tensor in program.tensors:
         if tensor.role not in _ROLES:
             yield f"tensor {tensor.name} has the role {tensor.role}"
         for extent in tensor.shape:
-            for name in _unbound(extent, params):
+            for name in _unbound(extent, params | (exits if tensor.role == "output" else set())):
                 yield f"{name} is no parameter in the shape of tensor {tensor.name}"
         if tensor.value is not None:
             yield from _constant_value(tensor)

@@ -191,8 +191,8 @@ class Lowering:
         """A tensor for statements to define, named after `stem` or else the current node."""
         self._fixed(shape)
         name = self.fresh(stem or self.node.name)
-        most = tuple(self.params.most(extent) for extent in shape)
-        self.tensors[name] = ir.Tensor(name, most, dtype, role)
+        kept = shape if role == "output" else map(self.params.most, shape)
+        self.tensors[name] = ir.Tensor(name, tuple(kept), dtype, role)
         return name
 
     def write(
@@ -399,8 +399,8 @@ class Lowering:
         for name, edge in self.graph.outputs:
             self.node = Node(name, "Output")
             value = self.read(edge)
-            if any(name in self.params.late for atom in value.atoms for name in atom.names()):
-                raise self.unsupported("the shape of a result depends on data")
+            if not all(self.params.limited(atom) for atom in value.atoms):
+                raise self.unsupported("nothing bounds the size of a result")
             stored = self.define(value.dtype, value.dims, value.at, "output")
             load = stored.at((affine(0),) * len(stored.atoms))
             assert isinstance(load, Load)

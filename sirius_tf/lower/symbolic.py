@@ -266,6 +266,16 @@ class Params:
         ends = {n: bound if extent.coefficient(n) > 0 else poly(0) for n, bound in known.items()}
         return poly(extent).substitute(ends).to_affine() if ends else extent
 
+    def limited(self, extent: Affine) -> bool:
+        """Whether an extent is largest at the bounds of trip counts, and these are bounded."""
+        endless = {str(bound) for bound in self.late.values()}
+        endless &= {p.name for p in self.defined if p.value == Const(UNLIMITED, "int64")}
+        late = {name: self.late[name] for name in extent.names() if name in self.late}
+        return all(
+            extent.coefficient(name) > 0 and str(bound) not in endless
+            for name, bound in late.items()
+        )
+
     def least(self, value: PolyLike) -> Poly | None:
         """A bound below `value` in every iteration: a linear function is least at an end.
 

@@ -307,21 +307,77 @@ typedef struct {
   size_t error_bytes;
 } Request;
 
+static int is_late(const SiriusRegionInfo *region, int32_t output) {
+  return region->shapes && region->out_late[output];
+}
+
+static size_t item_bytes(int32_t dtype) {
+  switch (dtype) { /* TensorFlow's DataType */
+    case 1: case 3: return 4;          /* float, int32 */
+    case 2: case 9: return 8;          /* double, int64 */
+    case 5: return 2;                  /* int16 */
+    case 4: case 6: case 10: return 1; /* uint8, int8, bool */
+    default: return 16;
+  }
+}
+
+static size_t output_bytes(const Request *r, int32_t i) {
+  size_t bytes = item_bytes(r->region->out_dtype[i]);
+  for (int32_t d = 0; d < r->region->out_rank[i]; ++d) bytes *= (size_t)r->dims[i][d];
+  return bytes;
+}
+
+static int32_t allocate_output(const Request *r, int32_t i, void **data) {
+  const SiriusRegionInfo *region = r->region;
+  if (!r->allocate(r->context, i, region->out_dtype[i], r->dims[i], region->out_rank[i], data)) return SIRIUS_OK;
+  snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
+  return SIRIUS_EXHAUSTED;
+}
+
+/* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
+static int32_t hand_over(const Request *r) {
+  r->region->shapes(r->params, r->dims);
+  for (int32_t i = 0; i < r->region->n_out; ++i) {
+    if (!is_late(r->region, i)) continue;
+    void *data = NULL;
+    const int32_t code = allocate_output(r, i, &data);
+    if (code != SIRIUS_OK) return code;
+    const size_t bytes = output_bytes(r, i);
+    if (bytes) memcpy(data, r->out[i], bytes);
+  }
+  return SIRIUS_OK;
+}
+
+static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_bytes);
+
 /* With the shapes planned for `threads` workers: allocate and run. */
 static int32_t execute(const Request *r, int32_t threads, int64_t workspace_bytes) {
   const SiriusRegionInfo *region = r->region;
-  for (int32_t i = 0; i < region->n_out; ++i) {
-    r->out[i] = NULL;
+  int32_t code = SIRIUS_OK;
+  for (int32_t i = 0; i < region->n_out; ++i) r->out[i] = NULL;
+  for (int32_t i = 0; i < region->n_out && code == SIRIUS_OK; ++i) {
     for (int32_t d = 0; d < region->out_rank[i]; ++d) {
       if (r->dims[i][d] >= 0) continue;
       snprintf(r->error, r->error_bytes, "output %d of region %s has a negative size", i, region->name);
-      return SIRIUS_INVALID;
+      code = SIRIUS_INVALID;
     }
-    if (r->allocate(r->context, i, region->out_dtype[i], r->dims[i], region->out_rank[i], &r->out[i])) {
+    if (code != SIRIUS_OK) break;
+    if (!is_late(region, i)) {
+      code = allocate_output(r, i, &r->out[i]);
+    } else if (posix_memalign(&r->out[i], 64, output_bytes(r, i) + 1) != 0) {
       snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
-      return SIRIUS_EXHAUSTED;
+      code = SIRIUS_EXHAUSTED;
     }
   }
+  if (code == SIRIUS_OK) code = run_region(r, threads, workspace_bytes);
+  if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
+  for (int32_t i = 0; i < region->n_out; ++i)
+    if (is_late(region, i)) free(r->out[i]);
+  return code;
+}
+
+static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_bytes) {
+  const SiriusRegionInfo *region = r->region;
   Workspace workspace;
   if (workspace_bytes < 0 || take_workspace((size_t)workspace_bytes, &workspace)) {
     snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",

@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 2
+#define SIRIUS_ABI_VERSION 3
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -39,7 +39,7 @@ typedef struct SiriusCall SiriusCall;
 struct SiriusCall {
   const SiriusTensor *in;
   void *const *out;
-  const int64_t *params;    /* as filled in by plan */
+  int64_t *params;          /* as filled in by plan; run fills in what data decides */
   char *workspace;          /* 64-byte aligned */
   const char *weights;      /* the region's packed constants, 64-byte aligned */
   int32_t threads;          /* workers that call run; 1 needs no barrier */
@@ -57,6 +57,8 @@ typedef int32_t (*SiriusPlan)(const SiriusTensor *in, int32_t threads, int64_t *
                               int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes,
                               int64_t *work, SiriusError *error);
 typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
+/* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
+typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);
 
 typedef struct {
   const char *name;
@@ -64,6 +66,8 @@ typedef struct {
   const int32_t *in_rank, *in_dtype, *out_rank, *out_dtype;
   SiriusPlan plan;
   SiriusRun run[SIRIUS_ISAS];
+  SiriusShapes shapes;     /* NULL if plan knows them all */
+  const int32_t *out_late; /* 1 for each output of which plan does not know the shape */
   int64_t weights_offset; /* of what `run` sees as call->weights, a multiple of 64 */
 } SiriusRegionInfo;
 

@@ -63,6 +63,8 @@ class _RegionInfo(ctypes.Structure):
         ("out_dtype", ctypes.POINTER(ctypes.c_int32)),
         ("plan", ctypes.c_void_p),
         ("run", ctypes.c_void_p * 2),
+        ("shapes", ctypes.c_void_p),
+        ("out_late", ctypes.POINTER(ctypes.c_int32)),
         ("weights_offset", ctypes.c_int64),
     )
 
@@ -141,7 +143,7 @@ class _Frame:
     """What one call of a region needs in memory; calls that run at the same time have their own."""
 
     def __init__(self, region: Region) -> None:
-        self.outputs: list[npt.NDArray[Any]] = []
+        self.outputs: dict[int, npt.NDArray[Any]] = {}  # by number, as they come
         self.raised: BaseException | None = None
         self.error = ctypes.create_string_buffer(_ERROR_BYTES)
         self.dims = (ctypes.c_int64 * sum(region.input_ranks))()
@@ -169,7 +171,7 @@ class _Frame:
         except (KeyError, MemoryError, ValueError) as error:  # cannot travel through C
             self.raised = error
             return 1
-        self.outputs.append(array)
+        self.outputs[index] = array
         data[0] = _address(array)
         return 0
 
@@ -213,9 +215,9 @@ class Region:
             frame.error, _ERROR_BYTES,
         )  # fmt: skip
         if code == 0:
-            results, frame.outputs = frame.outputs, []  # an idle frame keeps no arrays
+            outputs, frame.outputs = frame.outputs, {}  # an idle frame keeps no arrays
             self._idle.append(frame)
-            return results
+            return [outputs[k] for k in range(len(outputs))]
         kind = InvalidArgument if code == _INVALID else SiriusError
         raise kind(frame.error.value.decode(errors="replace")) from frame.raised
 

@@ -292,16 +292,6 @@ def test_a_call():
     np.testing.assert_array_equal(run(program, {"x": np.ones((2, 3), "f")})[0], np.full((2, 3), 2))
 
 
-def test_an_early_exit():
-    def fn(x):
-        going = lambda i, s: (i < tf.shape(x)[1]) & (tf.reduce_sum(s) < 10.0)  # noqa: E731
-        return tf.while_loop(going, lambda i, s: (i + 1, s + x[:, i]), (0, x[:, 0]))[1]
-
-    with pytest.raises(Unsupported, match="the exit depends on data") as error:
-        traced(fn, ([None, None, 3], tf.float32))
-    assert error.value.node == "while" and error.value.op in ("While", "StatelessWhile")
-
-
 def test_what_a_body_lacks_is_an_error_of_the_loop():
     def fn(x):
         body = lambda i, s: (i + 1, tf.linalg.inv(s))  # noqa: E731

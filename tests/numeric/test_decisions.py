@@ -99,11 +99,21 @@ def test_an_exit_inside_of_a_loop_is_left():
         traced(fn, VECTOR)
 
 
-def test_a_shape_that_data_decides_is_left():
+@pytest.mark.parametrize("scale", [100.0, 20.0, 1.0, 1e-3])
+def test_a_shape_that_data_decides(scale):
     def fn(x):
-        return decoder(x)[0][: decoder(x)[2]]
+        stack, h, i = decoder(x)
+        return tf.transpose(stack[:i]), h, tf.reduce_sum(stack[:i] * 2.0, 0)
 
-    with pytest.raises(Unsupported, match="depends on data"):
+    check(fn, [VECTOR], [np.full(7, scale, np.float32)])
+
+
+def test_a_shape_that_nothing_bounds_is_left():
+    def fn(x):
+        n, y = tf.while_loop(lambda n, y: y[0] < 9.0, lambda n, y: (n + 1, y * 2.0), (0, x))
+        return tf.zeros([n, 2]) + y[0]
+
+    with pytest.raises(Unsupported, match="nothing bounds"):
         traced(fn, VECTOR)
 
 

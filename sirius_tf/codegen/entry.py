@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kernel does on entry, in C: its `plan`, and where it keeps its arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sirius_tf.codegen import scalar
+from sirius_tf.codegen.block import Window
+from sirius_tf.codegen.nest import LoopNest
+from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.lower.symbolic import UNBOUNDED
+
+PLAN = """\
+int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
+    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
+    SiriusError *error)"""
+SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
+ALIGN = 64  # bytes, of every array in the workspace and among the weights
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A program with its loops, and where its temporaries are kept (schedule/storage.py)."""
+
+    program: Program
+    nest: LoopNest
+    windows: Mapping[str, Window]
+    slots: Mapping[str, int]
+
+
+def late_outputs(program: Program) -> tuple[bool, ...]:
+    """Whether the shape of each output is known after the run only: it depends on data."""
+    late = program.exits.keys()
+    shapes = (program.tensor[o.tensor].shape for o in program.outputs)
+    return tuple(any(late & set(e.names()) for e in shape) for shape in shapes)
+
+
+def print_plan(kernel: Scheduled) -> str:
+    """`<name>_plan`: checks the inputs, then parameters, output shapes and workspace.
+
+    Where data decides shapes, these are upper bounds; `<name>_shapes` then says what they became.
+    """
+    program = kernel.program
+    body = ["SiriusCall local = {0}, *const call = &local; /* what helpers report to */"]
+    for number, name in enumerate(program.inputs):
+        for axis, extent in enumerate(program.tensor[name].shape):
+            if extent.is_const:
+                body += _require(
+                    f"in[{number}].dims[{axis}] == {extent.const}",
+                    f"input {name} has extent %lld on axis {axis}, not {extent.const}",
+                    f"in[{number}].dims[{axis}]",
+                )
+    for number, param in enumerate(program.params):
+        body.append(f"const int64_t {param.name} = {_entry(program, param.value)};")
+        body.append(f"params[{number}] = {param.name};")
+        if param.minimum > UNBOUNDED:
+            body += _require(
+                f"{param.name} >= {param.minimum}",
+                f"{param.name} is %lld, less than {param.minimum}",
+                param.name,
+            )
+    for number, name in enumerate(program.inputs):
+        for axis, extent in enumerate(program.tensor[name].shape):
+            if not extent.is_const:
+                body += _require(
+                    f"in[{number}].dims[{axis}] == {scalar.index(extent)}",
+                    f"input {name} has extent %lld on axis {axis}, not %lld",
+                    f"in[{number}].dims[{axis}], {scalar.index(extent)}",
+                )
+    for check in program.checks:
+        body += _require(_entry(program, check.condition), check.message.replace("%", "%%"), "0")
+    for number, output in enumerate(program.outputs):
+        for axis, size in enumerate(output.shape):
+            body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
+    sizes = slot_bytes(kernel)
+    work = " + ".join(_points(s) for s in program.statements) or "0"
+    body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
+    body += [f"*work = {work};", "(void)in; (void)threads; (void)params;"]
+    body += ["if (call->failed) *error = call->error;", "return call->failed;"]
+    lines = "".join(f"  {line}\n" for line in body)
+    return f"{PLAN.format(name=program.name)} {{\n{lines}}}\n{_print_shapes(program)}"
+
+
+def _print_shapes(program: Program) -> str:
+    if not any(late_outputs(program)):
+        return ""
+    body = [f"const int64_t {p.name} = params[{k}];" for k, p in enumerate(program.params)]
+    body += ["SiriusCall local = {0}, *const call = &local;"]
+    for number, output in enumerate(program.outputs):
+        for axis, size in enumerate(output.shape):
+            body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
+    body += [f"(void){p.name};" for p in program.params] + ["(void)call;"]
+    lines = "".join(f"  {line}\n" for line in body)
+    return f"{SHAPES.format(name=program.name)} {{\n{lines}}}\n"
+
+
+def weight_offsets(program: Program) -> dict[str, int]:
+    """Byte offset of each constant among the bundle's weights, and the total under ''."""
+    offsets, end = {}, 0
+    for t in program.tensors:
+        if t.role == "constant":
+            assert t.value is not None
+            offsets[t.name] = end
+            end += -(-t.value.nbytes // ALIGN) * ALIGN
+    return offsets | {"": end}
+
+
+def _require(condition: str, message: str, arguments: str) -> list[str]:
+    failure = f"*error = (SiriusError){{{scalar.string(message)}, {{{arguments}}}}};"
+    return [f"if (!({condition})) {{ {failure} return 1; }}"]
+
+
+def _entry(program: Program, value: Expr) -> str:
+    """An expression of entry time: loads read the inputs themselves."""
+    inputs = {name: number for number, name in enumerate(program.inputs)}
+
+    def address(load: Load) -> str:
+        t = program.tensor[load.tensor]
+        flat = scalar.flat([affine(i) for i in load.index if isinstance(i, Affine)], t.shape)
+        return f"((const {scalar.TYPES[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
+
+    return scalar.expression(value, address, inputs)
+
+
+def _bytes(kernel: Scheduled, t: Tensor) -> str:
+    slots = kernel.windows.get(t.name, (None,) * len(t.shape))
+    extents = [
+        scalar.index(e) if w is None else str(w) for e, w in zip(t.shape, slots, strict=True)
+    ]
+    count = " * ".join(f"({e})" for e in extents) or "1"
+    return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
+
+
+def slot_bytes(kernel: Scheduled) -> list[str]:
+    """C of the size of each slot: that of its largest tensor."""
+    members: dict[int, list[str]] = {}
+    for name, slot in kernel.slots.items():
+        members.setdefault(slot, []).append(_bytes(kernel, kernel.program.tensor[name]))
+    return [nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
+
+
+def nested(function: str, texts: list[str]) -> str:
+    """C of the minimum or maximum of some integers."""
+    result = texts[0]
+    for text in texts[1:]:
+        result = f"sirius_{function}_i64({result}, {text})"
+    return result
+
+
+def _points(s: Statement) -> str:
+    return " * ".join(f"({scalar.index(i.extent)})" for i in s.all_iters) or "1"
