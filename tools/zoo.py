@@ -19,6 +19,11 @@ import tensorflow as tf
 from absl import app, logging
 from keras import layers
 
+try:
+    from tools import zoo_loops as loops
+except ModuleNotFoundError:  # run as a script
+    import zoo_loops as loops  # type: ignore[import-not-found,no-redef]
+
 Samples = dict[str, dict[str, np.ndarray[Any, Any]]]  # by signature, then input
 
 DEFAULT = "serving_default"
@@ -163,7 +168,26 @@ def vocabulary(path: str, rng: np.random.Generator) -> Samples:
 
 
 ZOO: Mapping[str, Callable[[str, np.random.Generator], Samples]] = {
-    builder.__name__: builder for builder in (mmoe, lstm, bert_small, mobilenet, vocabulary)
+    builder.__name__: builder
+    for builder in (
+        mmoe,
+        lstm,
+        bert_small,
+        mobilenet,
+        vocabulary,
+        loops.attn_decode,
+        loops.beam_search,
+        loops.bidirectional,
+        loops.blockdrop,
+        loops.dien,
+        loops.greedy,
+        loops.lstm10,
+        loops.lstm_unrolled,
+        loops.nasrnn,
+        loops.refine,
+        loops.seq2seq,
+        loops.skip_rnn,
+    )
 }
 
 
