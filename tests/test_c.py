@@ -13,6 +13,7 @@ from sirius_tf.codegen.entry import print_plan
 from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
+from sirius_tf.ir.expr import substitute
 from sirius_tf.ir.program import Program
 from sirius_tf.runtime import native
 from tests import programs
@@ -52,6 +53,43 @@ def test_a_bundle_computes_what_the_interpreter_does(compiled, make, sizes, thre
     got = compiled(program).call(program.name, list(inputs.values()), threads)
     for want, have in zip(wanted, got, strict=True):
         np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-5)
+
+
+def fixed(program: Program, sizes: dict[str, int]) -> Program:
+    """The program for one size of everything."""
+
+    def iters(box):
+        return tuple(replace(i, extent=i.extent.substitute(sizes)) for i in box)
+
+    statements = tuple(
+        replace(
+            s,
+            iters=iters(s.iters),
+            reduce=replace(s.reduce, iters=iters(s.reduce.iters)) if s.reduce else None,
+        )
+        for s in program.statements
+    )
+    tensors = tuple(
+        replace(t, shape=tuple(e.substitute(sizes) for e in t.shape)) for t in program.tensors
+    )
+    outputs = tuple(
+        replace(o, shape=tuple(substitute(e, sizes) for e in o.shape)) for o in program.outputs
+    )
+    return replace(
+        program, params=(), context=(), tensors=tensors, statements=statements, outputs=outputs
+    )
+
+
+@pytest.mark.parametrize("rows", [4, 64])
+def test_statements_of_a_tile_are_one_workers(compiled, rows) -> None:
+    """isl takes a loop of a single iteration apart, a statement at a time."""
+    program = replace(fixed(programs.softmax(), {"B": rows}), name=f"softmax{rows}")
+    run = print_run(schedule_program(program), "v3")
+    assert run.count("worker +") == 0 and run.count("== 0) {") + run.count("mine = worker;") >= 1
+    inputs = random_inputs(program, {})
+    (wanted,) = interp.run(program, inputs)
+    (got,) = compiled(program).call(program.name, list(inputs.values()), 2)
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 
 def test_empty_batch(compiled) -> None:

@@ -15,7 +15,18 @@ from sirius_tf.codegen import leaf, scalar
 from sirius_tf.codegen.block import Range
 from sirius_tf.codegen.entry import Scheduled, nested, print_plan, slot_bytes, weight_offsets
 from sirius_tf.codegen.leaf import Leaf
-from sirius_tf.codegen.nest import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile, When
+from sirius_tf.codegen.nest import (
+    Block,
+    Bound,
+    Guard,
+    Loop,
+    LoopNest,
+    Phase,
+    Run,
+    Tile,
+    When,
+    walk,
+)
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Load
@@ -52,7 +63,7 @@ class _Printer:
         self.statements = {s.name: s for s in kernel.program.statements}
         self.plans = {s.name: choose(kernel.program, s) for s in kernel.program.statements}
         self.functions: dict[str, str] = {}  # text of a leaf -> its name
-        self.clusters = 0  # of the phase so far
+        self.clusters: list[str] = []  # of the phase so far
         self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     def run(self) -> str:
@@ -106,7 +117,7 @@ class _Printer:
             case Block(parts):
                 return [line for part in parts for line in self.node(part, pad)]
             case Phase(body):
-                self.clusters = 0
+                self.clusters = []
                 return [*self.spread(body, pad), pad + _BARRIER.lstrip()]
             case Loop():
                 return self.loop(nest, pad, self.node)
@@ -173,8 +184,8 @@ class _Printer:
                 return self.guard(nest, pad, self.spread)
             case When():
                 return self.when(nest, pad, self.spread)
-            case Tile(body):
-                test = f"if ({self.next_worker()} == 0) {{"
+            case Tile(body, cluster):
+                test = f"if ({self.worker_of(cluster)} == 0) {{"
                 return [pad + test, *self.tile(body, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
@@ -182,6 +193,7 @@ class _Printer:
 
     def numbered(self, outermost: Loop, pad: str) -> list[str]:
         loops, bound = list[Loop](), set[str]()
+        cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
         nest: LoopNest = outermost
         while isinstance(nest, Loop) and not bound & _bound_names(nest):
             loops.append(nest)
@@ -196,7 +208,7 @@ class _Printer:
             lines.append(f"{pad}const int64_t {loop.var}_count = sirius_max_i64({count}, 0);")
             total.append(f"{loop.var}_count")
         lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
-        lines.append(f"{pad}const int64_t mine = {self.next_worker()};")
+        lines.append(f"{pad}const int64_t mine = {self.worker_of(cluster)};")
         head = "for (int64_t tile = tiles * mine / call->threads; "
         lines.append(f"{pad}{head}tile < tiles * (mine + 1) / call->threads; ++tile) {{")
         for k, loop in reversed(list(enumerate(loops))):
@@ -207,14 +219,17 @@ class _Printer:
             lines.append(f"{pad}  const int64_t {loop.var} = {value};")
         return [*lines, *self.inside(nest, pad + "  "), f"{pad}}}"]
 
-    def next_worker(self) -> str:
-        self.clusters += 1
-        return f"(worker + {self.clusters - 1}) % call->threads" if self.clusters > 1 else "worker"
+    def worker_of(self, cluster: str) -> str:
+        """The number of this worker, counted from where a cluster of the phase starts."""
+        if cluster not in self.clusters:
+            self.clusters.append(cluster)
+        first = self.clusters.index(cluster)
+        return f"(worker + {first}) % call->threads" if first else "worker"
 
     def inside(self, nest: LoopNest, pad: str) -> list[str]:
         """Loops of a phase that are not numbered, down to the tile."""
         match nest:
-            case Tile(body):
+            case Tile(body, _):
                 return self.tile(body, pad)
             case Loop():
                 return self.loop(nest, pad, self.inside)

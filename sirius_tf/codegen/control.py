@@ -7,10 +7,21 @@ around a whole loop, rather than around every leaf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from sirius_tf.codegen.nest import Block, Guard, Loop, LoopNest, Phase, Run, Tile, When
+from sirius_tf.codegen.nest import (
+    Block,
+    Guard,
+    Loop,
+    LoopNest,
+    Phase,
+    Run,
+    Tile,
+    When,
+    parts_of,
+    walk,
+)
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -25,7 +36,7 @@ def decide(program: Program, nest: LoopNest) -> LoopNest:
     control = _Control(program)
     for trips, go in program.exits.items():
         nest = control.leave(nest, trips, go)
-        if sum(isinstance(n, Loop) and n.trips == trips for n in _walk(nest)) != 1:
+        if sum(isinstance(n, Loop) and n.trips == trips for n in walk(nest)) != 1:
             raise VerifyError(f"the loop of {trips} is not one loop")
     guards, nest = control.hoist(nest)
     return _when(guards, nest)
@@ -46,7 +57,7 @@ class _Control:
 
     def written(self, nest: LoopNest) -> set[str]:
         """The tensors that are defined inside."""
-        return {self.statements[n.statement].target for n in _walk(nest) if isinstance(n, Run)}
+        return {self.statements[n.statement].target for n in walk(nest) if isinstance(n, Run)}
 
     def hoist(self, nest: LoopNest) -> tuple[Guards, LoopNest]:
         """The guards that all of `nest` has in common, and the nest without them."""
@@ -62,7 +73,7 @@ class _Control:
                 common = tuple(g for g in inner if g in other)
                 left, right = _without(inner, common), _without(other, common)
                 return common, Guard(conditions, _when(left, then), _when(right, rest))
-        (body,) = _parts(nest)
+        (body,) = parts_of(nest)
         inner, body = self.hoist(body)
         bound = {nest.var} if isinstance(nest, Loop) else set[str]()
         made = self.written(nest)
@@ -110,23 +121,6 @@ def _placed(guard: ir.Guard, at: dict[str, Affine]) -> ir.Guard:
 
 def _names(guard: ir.Guard) -> set[str]:
     return {n for i in guard.condition.index if isinstance(i, Affine) for n in i.names()}
-
-
-def _parts(nest: LoopNest) -> tuple[LoopNest, ...]:
-    match nest:
-        case Block(parts):
-            return parts
-        case Guard(_, body, otherwise):
-            return (body, otherwise) if otherwise else (body,)
-        case Run():
-            return ()
-    return (nest.body,)
-
-
-def _walk(nest: LoopNest) -> Iterator[LoopNest]:
-    yield nest
-    for part in _parts(nest):
-        yield from _walk(part)
 
 
 def _map(nest: LoopNest, fn: Callable[[LoopNest], LoopNest]) -> LoopNest:

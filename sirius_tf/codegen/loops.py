@@ -35,9 +35,10 @@ def _node(node: isl.AstNode, in_phase: bool) -> LoopNest:
         parts = [children.get_at(k) for k in range(children.n_ast_node())]
         return Block(tuple(_node(part, in_phase) for part in parts))
     if kind == _NODE.mark:
-        is_phase = node.mark_get_id().get_name() == "phase"
+        kind_of_mark, _, cluster = node.mark_get_id().get_name().partition(" ")
+        is_phase = kind_of_mark == "phase"
         body = _node(node.mark_get_node(), in_phase=is_phase)
-        return Phase(body) if is_phase else Tile(body)
+        return Phase(body) if is_phase else Tile(body, cluster)
     if kind == _NODE.user:
         call = node.user_get_expr()
         count = call.get_op_n_arg()

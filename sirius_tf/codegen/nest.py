@@ -11,6 +11,7 @@ Loop t = 0 .. T
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sirius_tf.ir import program as ir
@@ -77,9 +78,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Tile:
-    """What one worker runs at one point of the parallel loops around it."""
+    """What one worker runs at one point of the parallel loops around it.
+
+    isl may take a loop of a single iteration apart, a statement at a time: pieces of one `cluster`
+    are the same worker's.
+    """
 
     body: LoopNest
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,25 @@ class Run:
 
 
 LoopNest = Loop | Guard | When | Block | Phase | Tile | Run
+
+
+def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
+    """What is directly inside."""
+    match nest:
+        case Block(parts):
+            return parts
+        case Guard(_, body, otherwise):
+            return (body, otherwise) if otherwise else (body,)
+        case Run():
+            return ()
+    return (nest.body,)
+
+
+def walk(nest: LoopNest) -> Iterator[LoopNest]:
+    """The nest and everything inside, in order."""
+    yield nest
+    for part in parts_of(nest):
+        yield from walk(part)
 
 
 def show(nest: LoopNest, depth: int = 0) -> str:
@@ -115,7 +140,7 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             return "".join(show(part, depth) for part in parts)
         case Phase(body):
             return f"{pad}phase\n" + show(body, depth + 1)
-        case Tile(body):
+        case Tile(body, _):
             return f"{pad}tile\n" + show(body, depth + 1)
         case Run(statement, iters):
             return f"{pad}{statement}[{', '.join(map(str, iters))}]\n"

@@ -202,7 +202,7 @@ class _Fuser:
             rest = [i for i in self._free(name, entered) if i.name not in whole]
             point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
             children.append(Filter((name,), point if rest else None))
-        body: Node = Mark("tile", InOrder(tuple(children)))
+        body: Node = Mark(f"tile {cluster.statements[0]}", InOrder(tuple(children)))
         if not loops:
             return body
         members = tuple(

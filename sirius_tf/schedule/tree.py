@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import islpy as isl
 
+from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.poly.isl import union_set
 from sirius_tf.poly.scop import Scop
@@ -55,13 +56,35 @@ class Mark:
 
 
 Node = Band | Filter | Sequence | Mark
+_BAND = isl.schedule_node_type.band
 
 
 def build(scop: Scop, root: Node) -> isl.Schedule:
     """The isl schedule tree over all instances of `scop`."""
     domain = union_set(scop.domains.values())
     text = f'domain: "{domain}"\nchild:\n' + "\n".join(_indent(_yaml(scop, root)))
-    return isl.Schedule.read_from_str(isl.DEFAULT_CONTEXT, text)
+    schedule = isl.Schedule.read_from_str(isl.DEFAULT_CONTEXT, text)
+    if _members(schedule.get_root()) != _own_members(root):
+        raise VerifyError("isl has read a schedule with other loops than were written")
+    return schedule
+
+
+def _members(node: isl.ScheduleNode) -> int:
+    """The loops of all bands below a node of isl's."""
+    own = node.band_n_member() if isl.schedule_node_type(node.get_type()) == _BAND else 0
+    count = node.n_children() if node.has_children() else 0
+    return own + sum(_members(node.child(k)) for k in range(count))
+
+
+def _own_members(node: Node | None) -> int:
+    match node:
+        case Band(members, child):
+            return len(members) + _own_members(child)
+        case Sequence(children):
+            return sum(map(_own_members, children))
+        case None:
+            return 0
+    return _own_members(node.child)
 
 
 def _yaml(scop: Scop, node: Node) -> list[str]:
@@ -95,7 +118,8 @@ def _tuple(scop: Scop, statement: str) -> str:
 
 
 def _params(scop: Scop) -> str:
-    return f"[{_dims(scop.context, isl.dim_type.param)}] -> "
+    params = _dims(scop.context, isl.dim_type.param)
+    return f"[{params}] -> " if params else ""  # isl reads "[] -> [...]" as no members
 
 
 def _dims(of: isl.Set, kind: isl.dim_type) -> str:
@@ -124,7 +148,7 @@ def show(node: Node | None, depth: int = 0) -> str:
         case Filter(statements, child):
             return f"{pad}{', '.join(statements)}\n" + show(child, depth + 1)
         case Mark(name, child):
-            return f"{pad}# {name}\n" + show(child, depth)
+            return f"{pad}# {name.split()[0]}\n" + show(child, depth)
         case Sequence(children):
             return f"{pad}in sequence\n" + "".join(show(c, depth + 1) for c in children)
 
