@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.block import Window
-from sirius_tf.codegen.nest import LoopNest
+from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Expr, Load
-from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.ir.expr import Const, Expr, Load
+from sirius_tf.ir.program import UNLIMITED, Program, Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED
 
 PLAN = """\
@@ -19,6 +19,7 @@ int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
+BARRIER = 1 << 15  # points that two workers evaluate while they wait for each other
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 
@@ -77,9 +78,8 @@ def print_plan(kernel: Scheduled) -> str:
         for axis, size in enumerate(output.shape):
             body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
     sizes = slot_bytes(kernel)
-    work = " + ".join(_points(s) for s in program.statements) or "0"
     body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
-    body += [f"*work = {work};", "(void)in; (void)threads; (void)params;"]
+    body += [f"*work = {_work(kernel)};", "(void)in; (void)threads; (void)params;"]
     body += ["if (call->failed) *error = call->error;", "return call->failed;"]
     lines = "".join(f"  {line}\n" for line in body)
     return f"{PLAN.format(name=program.name)} {{\n{lines}}}\n{_print_shapes(program)}"
@@ -151,5 +151,30 @@ def nested(function: str, texts: list[str]) -> str:
     return result
 
 
-def _points(s: Statement) -> str:
-    return " * ".join(f"({scalar.index(i.extent)})" for i in s.all_iters) or "1"
+def _work(kernel: Scheduled) -> str:
+    """C of the points that a call evaluates, less what its barriers cost several workers."""
+    program = kernel.program
+    endless = [p for p in program.params if p.exit and p.value == Const(UNLIMITED, "int64")]
+    likely = {p.name: p.hint for p in endless}
+    points = [_product([i.extent for i in s.all_iters], likely) for s in program.statements]
+    known = {p.name for p in program.params}
+    phases = [
+        _product([e for e in extents if known.issuperset(e.names())], likely)
+        for extents in _phases(kernel.nest, ())
+    ]
+    return f"{' + '.join(points) or '0'} - {BARRIER} * ({' + '.join(phases) or '0'})"
+
+
+def _product(extents: Iterable[Affine], likely: Mapping[str, int]) -> str:
+    return " * ".join(scalar.index(e.substitute(likely)) for e in extents) or "1"
+
+
+def _phases(nest: LoopNest, extents: tuple[Affine, ...]) -> Iterator[tuple[Affine, ...]]:
+    """For every phase the trip counts of the loops around it."""
+    if isinstance(nest, Phase):
+        yield extents
+        return
+    if isinstance(nest, Loop):
+        extents = (*extents, nest.upper.terms[0] - nest.lower.terms[0])
+    for part in parts_of(nest):
+        yield from _phases(part, extents)
