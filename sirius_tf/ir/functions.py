@@ -115,6 +115,9 @@ FUNCTIONS: dict[str, Function] = {
     "and": Function(2, np.logical_and),
     "or": Function(2, np.logical_or),
     "not": Function(1, np.logical_not),
+    "bitand": Function(2, np.bitwise_and),
+    "bitor": Function(2, np.bitwise_or),
+    "bitxor": Function(2, np.bitwise_xor),
     "select": Function(3, np.where),
     "cast": Function(1, _identity),
     "isnan": Function(1, np.isnan),
@@ -124,7 +127,7 @@ FUNCTIONS: dict[str, Function] = {
 
 _EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
 _ROUNDING = frozenset({"div", "sqrt", "rsqrt", "floor", "ceil", "round", "floordiv"})
-_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded"})
+_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded", "bitand", "bitor", "bitxor"})
 
 
 def is_generated(fn: str, dtype: str) -> bool:
