@@ -386,6 +386,7 @@ def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.
         linalg,
         lists,
         movement,
+        scan,
         selection,
     )
 
