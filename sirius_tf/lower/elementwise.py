@@ -215,10 +215,25 @@ def _cast(ctx: Lowering, node: Node) -> Value:
 @lowers("Select", "SelectV2")
 def _select(ctx: Lowering, node: Node) -> Value:
     condition, x, y = ctx.inputs()
+    chosen = _chosen(ctx, condition, x, y)
+    if chosen is not None:
+        return ctx.from_host(chosen, x.dtype)
     if node.op == "Select" and condition.rank == 1:  # selects rows
         for _ in range(x.rank - 1):
             condition = values.insert_dim(condition, condition.rank)
     return ctx.map(lambda c, a, b: call("select", c, a, b), condition, x, y)
+
+
+def _chosen(ctx: Lowering, condition: Value, x: Value, y: Value) -> Host | None:
+    """A selection of what is known before the region runs, where the condition is known now."""
+    holds, left, right = (ctx.known(v) for v in (condition, x, y))
+    if holds is None or left is None or right is None or holds.shape not in ((), left.shape):
+        return None
+    decided = [values.element(holds.reshape(-1), (k,)) for k in range(holds.size)]
+    if left.shape != right.shape or not all(p.is_const for p in decided):
+        return None
+    mask = np.array([bool(p.const) for p in decided], np.bool_).reshape(holds.shape)
+    return np.asarray(np.where(mask, left, right), object)
 
 
 @lowers("BiasAdd")

@@ -77,3 +77,40 @@ def test_reverse_sequence(dtype, lengths):
     check(lambda x, n: fn(x, n, 1), [4, None], [4], dtypes=dtypes, arrays=feeds)
     three = [None, 4, 3], [None]
     check(lambda x, n: fn(x, n, 0, 1), *three, dtypes=dtypes, arrays=transposed, sizes=(1, 7, 33))
+
+
+@pytest.mark.parametrize("bounds", [(-1, 0), (0, -1), (1, 2), (0, 0), (-1, -1), (4, 1)])
+def test_band_part(bounds):
+    check(lambda x: tf.linalg.band_part(x, *bounds), [None, 3, 5])
+    check(lambda x: tf.linalg.band_part(x, *bounds), [2, None, None], sizes=(0, 1, 7, 33))
+    causal = lambda x: tf.linalg.band_part(tf.ones([tf.shape(x)[0]] * 2), -1, 0)  # noqa: E731
+    check(causal, [None], sizes=(0, 1, 7))
+
+
+def test_diagonals():
+    diagonal = tf.linalg.diag
+    check(lambda x: diagonal(x), [None, 5])
+    check(lambda x: diagonal(x, padding_value=2.0), [3, None], sizes=(1, 7, 33))
+    check(lambda x: diagonal(tf.shape(x)), [None, 5])
+    for shape in ([None, 3, 5], [None, 5, 3], [None, 1, 4], [3, None, None], [None, 3]):
+        check(lambda x: tf.linalg.diag_part(x), shape)
+    for shape in ([None, 3, 5], [None, 5, 3], [None, 4, 4]):
+        check(lambda x: tf.linalg.set_diag(x, x[:, :3, 0] * 2.0), [None, 3, 5])
+        narrow = lambda x: tf.linalg.set_diag(x, x[:, 0, : min(x.shape[1:])])  # noqa: E731
+        check(narrow, shape if shape[1] >= shape[2] else [None, 5, 3])
+    with pytest.raises(Unsupported, match="other diagonals"):
+        evaluate(lambda x: diagonal(x, k=1), np.ones((2, 3), "f"))
+
+
+def test_shapes_that_broadcast():
+    shape = tf.broadcast_dynamic_shape
+    check(lambda x: shape(tf.shape(x), tf.shape(x)[1:]), [None, 3])
+    check(lambda x: shape(tf.shape(x), tf.constant([4, 1])), [None, 3], sizes=(4,))
+    check(lambda x: tf.transpose(x, tf.math.invert_permutation([2, 0, 1])), [None, 3, 4])
+    check(lambda x: tf.fill([tf.where(tf.rank(x) > 1, tf.shape(x)[0], 5), 2], 1.0), [None, 3])
+
+
+def test_linspace():
+    check(lambda x: tf.raw_ops.LinSpace(start=0.1, stop=2.0, num=7) * x, [None, 7])
+    check(lambda x: tf.raw_ops.LinSpace(start=x[0], stop=x[1], num=tf.size(x)), [None])
+    check(lambda x: tf.raw_ops.LinSpace(start=0.1, stop=x[0], num=1), [None])

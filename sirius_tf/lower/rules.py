@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All modules of rules: importing this one registers them."""
+
+from sirius_tf.lower import (  # noqa: F401
+    control,
+    elementwise,
+    host,
+    indexing,
+    linalg,
+    lists,
+    matrices,
+    movement,
+    scan,
+    selection,
+)
