@@ -22,7 +22,7 @@ _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&", "or": "|", "bitand": "&", "bitor": "|", "bitxor": "^"}
 _FLOAT32 = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos"}
-_FLOAT32 |= {"floor", "ceil", "round", "abs", "pow", "max", "min"}
+_FLOAT32 |= {"erfc", "floor", "ceil", "round", "abs", "pow", "max", "min"}
 
 
 class NotVectorizableError(Exception):

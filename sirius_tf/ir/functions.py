@@ -30,6 +30,7 @@ class Function:
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _like(result: Array, argument: Array) -> Array:
@@ -41,6 +42,12 @@ def erf(x: Array) -> Array:
     """Error function, computed in float64 and rounded to the type of `x`."""
     x = np.asarray(x)
     return _like(_erf(x.astype(np.float64)), x)
+
+
+def erfc(x: Array) -> Array:
+    """1 - erf(x), computed in float64 and rounded to the type of `x`."""
+    x = np.asarray(x)
+    return _like(_erfc(x.astype(np.float64)), x)
 
 
 def sigmoid(x: Array) -> Array:
@@ -100,6 +107,7 @@ FUNCTIONS: dict[str, Function] = {
     "tanh": Function(1, np.tanh),
     "sigmoid": Function(1, sigmoid),
     "erf": Function(1, erf),
+    "erfc": Function(1, erfc),
     "sin": Function(1, np.sin),
     "cos": Function(1, np.cos),
     "floor": Function(1, np.floor),

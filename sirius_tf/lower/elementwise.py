@@ -23,6 +23,7 @@ _FUNCTIONS = {
     **{"FloorMod": "floormod", "TruncateDiv": "truncdiv", "Maximum": "max", "Minimum": "min"},
     **{"Pow": "pow", "Neg": "neg", "Abs": "abs", "Exp": "exp", "Expm1": "expm1", "Log": "log"},
     **{"Log1p": "log1p", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Tanh": "tanh", "Erf": "erf"},
+    **{"Erfc": "erfc"},
     **{"Sigmoid": "sigmoid", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil"},
     **{"Round": "round", "Rint": "round", "Sign": "sign", "IsNan": "isnan"},
     **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},

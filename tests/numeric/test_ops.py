@@ -10,7 +10,7 @@ from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from tests.parity import check, evaluate  # noqa: E402
 
 UNARY = ["abs", "exp", "square", "tanh", "sigmoid", "floor", "sign", "neg", "cos", "sin"]
-ACTIVATIONS = ["relu", "relu6", "elu", "selu", "softplus", "softsign", "leaky_relu", "silu"]
+ACTIVATIONS = ["relu", "relu6", "elu", "selu", "softplus", "softsign", "leaky_relu", "silu", "gelu"]
 
 
 @pytest.mark.parametrize("name", UNARY)
