@@ -291,7 +291,7 @@ def test_functions():
     assert np.isnan(f["max"](np.float32(np.nan), x)).all()
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", sorted(n for n in FUNCTIONS if not n.startswith("bit")))
 def test_float32_stays_float32(name):
     function = FUNCTIONS[name]
     x = np.float32([0.25, 0.5])

@@ -110,6 +110,7 @@ UNARY = {
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "erfc": np.vectorize(math.erfc, otypes=[np.float64]),
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.rint,
@@ -159,7 +160,13 @@ def test_max_min(lib, name, reference):
 def test_references_against_mpmath():
     """The float64 references are themselves good to far less than a float32 ulp."""
     mpmath = pytest.importorskip("mpmath")
-    functions = {"erf": mpmath.erf, "sin": mpmath.sin, "cos": mpmath.cos, "log1p": mpmath.log1p}
+    functions = {
+        "erf": mpmath.erf,
+        "erfc": mpmath.erfc,
+        "sin": mpmath.sin,
+        "cos": mpmath.cos,
+        "log1p": mpmath.log1p,
+    }
     functions |= {"expm1": mpmath.expm1, "tanh": mpmath.tanh, "exp": mpmath.exp}
     rng = np.random.default_rng(9)
     x = np.concatenate([rng.uniform(0, 80, 100), 10.0 ** rng.uniform(-30, 1, 100)])

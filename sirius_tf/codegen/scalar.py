@@ -70,8 +70,11 @@ _INFIX = {
     "ge": ">=",
     "and": "&&",
     "or": "||",
+    "bitand": "&",
+    "bitor": "|",
+    "bitxor": "^",
 }
-_VECTOR = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow"}
+_VECTOR = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "erfc", "sin", "cos", "pow"}
 _BUILTIN = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "abs": "abs"}
 
 

@@ -20,9 +20,9 @@ MEMORY = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "b
 _WIDE = ("float64", "int64")
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_LOGIC = {"and": "&", "or": "|"}
+_LOGIC = {"and": "&", "or": "|", "bitand": "&", "bitor": "|", "bitxor": "^"}
 _FLOAT32 = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos"}
-_FLOAT32 |= {"floor", "ceil", "round", "abs", "pow", "max", "min"}
+_FLOAT32 |= {"erfc", "floor", "ceil", "round", "abs", "pow", "max", "min"}
 
 
 class NotVectorizableError(Exception):

@@ -30,6 +30,7 @@ class Function:
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _like(result: Array, argument: Array) -> Array:
@@ -41,6 +42,12 @@ def erf(x: Array) -> Array:
     """Error function, computed in float64 and rounded to the type of `x`."""
     x = np.asarray(x)
     return _like(_erf(x.astype(np.float64)), x)
+
+
+def erfc(x: Array) -> Array:
+    """1 - erf(x), computed in float64 and rounded to the type of `x`."""
+    x = np.asarray(x)
+    return _like(_erfc(x.astype(np.float64)), x)
 
 
 def sigmoid(x: Array) -> Array:
@@ -100,6 +107,7 @@ FUNCTIONS: dict[str, Function] = {
     "tanh": Function(1, np.tanh),
     "sigmoid": Function(1, sigmoid),
     "erf": Function(1, erf),
+    "erfc": Function(1, erfc),
     "sin": Function(1, np.sin),
     "cos": Function(1, np.cos),
     "floor": Function(1, np.floor),
@@ -115,6 +123,9 @@ FUNCTIONS: dict[str, Function] = {
     "and": Function(2, np.logical_and),
     "or": Function(2, np.logical_or),
     "not": Function(1, np.logical_not),
+    "bitand": Function(2, np.bitwise_and),
+    "bitor": Function(2, np.bitwise_or),
+    "bitxor": Function(2, np.bitwise_xor),
     "select": Function(3, np.where),
     "cast": Function(1, _identity),
     "isnan": Function(1, np.isnan),
@@ -124,7 +135,7 @@ FUNCTIONS: dict[str, Function] = {
 
 _EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
 _ROUNDING = frozenset({"div", "sqrt", "rsqrt", "floor", "ceil", "round", "floordiv"})
-_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded"})
+_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded", "bitand", "bitor", "bitxor"})
 
 
 def is_generated(fn: str, dtype: str) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 import numpy as np
 
@@ -22,11 +23,13 @@ _FUNCTIONS = {
     **{"FloorMod": "floormod", "TruncateDiv": "truncdiv", "Maximum": "max", "Minimum": "min"},
     **{"Pow": "pow", "Neg": "neg", "Abs": "abs", "Exp": "exp", "Expm1": "expm1", "Log": "log"},
     **{"Log1p": "log1p", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Tanh": "tanh", "Erf": "erf"},
+    **{"Erfc": "erfc"},
     **{"Sigmoid": "sigmoid", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil"},
     **{"Round": "round", "Rint": "round", "Sign": "sign", "IsNan": "isnan"},
     **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},
     **{"LessEqual": "le", "Greater": "gt", "GreaterEqual": "ge", "LogicalAnd": "and"},
-    **{"LogicalOr": "or", "LogicalNot": "not"},
+    **{"LogicalOr": "or", "LogicalNot": "not", "BitwiseAnd": "bitand", "BitwiseOr": "bitor"},
+    **{"BitwiseXor": "bitxor"},
 }
 
 
@@ -38,9 +41,10 @@ def _square(x: Expr) -> Expr:
     return call("mul", x, x)
 
 
-def _div_no_nan(x: Expr, y: Expr) -> Expr:
-    zero = _number(0.0, y)
-    return call("select", call("eq", y, zero, dtype="bool"), zero, call("div", x, y))
+def _unless_zero(number: Expr, result: Expr) -> Expr:
+    """The result, or zero where the number is zero, whatever the result is then."""
+    zero = _number(0.0, number)
+    return call("select", call("eq", number, zero, dtype="bool"), zero, result)
 
 
 def _div(x: Expr, y: Expr) -> Expr:
@@ -57,18 +61,33 @@ def _elu(x: Expr) -> Expr:
     return call("select", positive, x, call("expm1", x))
 
 
+def _selu(x: Expr) -> Expr:
+    """Klambauer et al. 2017: the two constants keep mean 0 and variance 1."""
+    positive = call("gt", x, _number(0.0, x), dtype="bool")
+    negative = call("mul", _number(1.7580993408473768, x), call("expm1", x))
+    return call("select", positive, call("mul", _number(1.0507009873554805, x), x), negative)
+
+
 _FORMULAS: Mapping[str, Callable[..., Expr]] = {
+    "ClipByValue": lambda x, low, high: call("max", call("min", x, high), low),
     "Div": _div,
-    "DivNoNan": _div_no_nan,
+    "DivNoNan": lambda x, y: _unless_zero(y, call("div", x, y)),
     "Elu": _elu,
     "Inv": lambda x: call("div", _number(1.0, x), x),
+    "IsInf": lambda x: call("eq", call("abs", x), Const(inf, x.dtype), dtype="bool"),
+    "MulNoNan": lambda x, y: _unless_zero(y, call("mul", x, y)),
     "Reciprocal": lambda x: call("div", _number(1.0, x), x),
     "Relu": lambda x: call("max", x, _number(0.0, x)),
     "Relu6": lambda x: call("min", call("max", x, _number(0.0, x)), _number(6.0, x)),
+    "Selu": _selu,
     "Softplus": _softplus,
     "Softsign": lambda x: call("div", x, call("add", call("abs", x), _number(1.0, x))),
     "Square": _square,
     "SquaredDifference": lambda x, y: _square(call("sub", x, y)),
+    "TruncateMod": lambda x, y: call("sub", x, call("mul", call("truncdiv", x, y), y)),
+    "Xdivy": lambda x, y: _unless_zero(x, call("div", x, y)),
+    "Xlog1py": lambda x, y: _unless_zero(x, call("mul", x, call("log1p", y))),
+    "Xlogy": lambda x, y: _unless_zero(x, call("mul", x, call("log", y))),
 }
 
 _ARITHMETIC: Mapping[str, Callable[[Lowering, Poly, Poly], Poly]] = {
@@ -151,6 +170,17 @@ def _leaky_relu(ctx: Lowering, node: Node) -> Value:
     return ctx.map(fn, ctx.input(0))
 
 
+@lowers("ApproximateEqual")
+def _approximately(ctx: Lowering, node: Node) -> Value:
+    tolerance = node.attr_float("tolerance")
+
+    def fn(x: Expr, y: Expr) -> Expr:
+        distance = call("abs", call("sub", x, y))
+        return call("lt", distance, _number(tolerance, x), dtype="bool")
+
+    return ctx.map(fn, *ctx.inputs())
+
+
 @lowers("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape")
 def _identity(ctx: Lowering, node: Node) -> Carried:
     return ctx.carried(node.inputs[0])
@@ -186,10 +216,25 @@ def _cast(ctx: Lowering, node: Node) -> Value:
 @lowers("Select", "SelectV2")
 def _select(ctx: Lowering, node: Node) -> Value:
     condition, x, y = ctx.inputs()
+    chosen = _chosen(ctx, condition, x, y)
+    if chosen is not None:
+        return ctx.from_host(chosen, x.dtype)
     if node.op == "Select" and condition.rank == 1:  # selects rows
         for _ in range(x.rank - 1):
             condition = values.insert_dim(condition, condition.rank)
     return ctx.map(lambda c, a, b: call("select", c, a, b), condition, x, y)
+
+
+def _chosen(ctx: Lowering, condition: Value, x: Value, y: Value) -> Host | None:
+    """A selection of what is known before the region runs, where the condition is known now."""
+    holds, left, right = (ctx.known(v) for v in (condition, x, y))
+    if holds is None or left is None or right is None or holds.shape not in ((), left.shape):
+        return None
+    decided = [values.element(holds.reshape(-1), (k,)) for k in range(holds.size)]
+    if left.shape != right.shape or not all(p.is_const for p in decided):
+        return None
+    mask = np.array([bool(p.const) for p in decided], np.bool_).reshape(holds.shape)
+    return np.asarray(np.where(mask, left, right), object)
 
 
 @lowers("BiasAdd")

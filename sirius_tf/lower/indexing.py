@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, index, loads
+from sirius_tf.ir.expr import Const, Expr, Load, index, loads
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, elements
 from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Indices, Value
 
 
@@ -19,6 +22,11 @@ def _gather(ctx: Lowering, node: Node) -> Value:
     x, where = ctx.input(0), ctx.input(1)
     batch = node.attr_int("batch_dims") if "batch_dims" in node.attrs else 0
     axis = axis_of(ctx, ctx.host_int(2) if node.op == "GatherV2" else 0, x.rank)
+    return gather(ctx, x, where, axis, batch)
+
+
+def gather(ctx: Lowering, x: Value, where: Value, axis: int, batch: int = 0) -> Value:
+    """The elements of x at positions along an axis; the first `batch` dimensions are shared."""
     host, at = ctx.known(x), ctx.known(where)
     if at is not None and not batch and all(e.is_const for e in elements(at)):
         if host is not None:
@@ -76,6 +84,82 @@ def _names(subscript: Affine | Expr) -> set[str]:
     if isinstance(subscript, Affine):
         return set(subscript.names())
     return {n for load in loads(subscript) for i in load.index for n in _names(i)}
+
+
+@lowers("GatherNd", "ResourceGatherNd")
+def _gather_nd(ctx: Lowering, node: Node) -> Value:
+    """y[p, ...] = x[i[p, 0], i[p, 1], ..., ...]"""
+    x, where = ctx.input(0), ctx.input(1)
+    last = where.shape[-1]
+    if not last.is_const or not 1 <= last.const <= x.rank or node.attrs.get("batch_dims"):
+        raise ctx.unsupported(f"{last} subscripts")
+    depth = last.const
+    rows = prod(where.shape[:-1], start=poly(1))
+    for size in x.shape:
+        _something(ctx, size, rows)
+    host = ctx.known(where)
+    if host is not None and host.size == depth:
+        for position in elements(host):
+            ctx.nonnegative(position)
+            ctx.nonnegative(x.shape[0] - position - 1)
+            x = values.remove_dim(values.slice_dim(x, 0, position, 1), 0)
+        return x.view([*where.dims[:-1], *x.dims], lambda i: i[len(i) - len(x.atoms) :])
+    for axis in range(depth):
+        x, _ = _addressable(ctx, x, axis)
+    slots = [_addressable(ctx, x, axis)[1] for axis in range(depth)]
+    extents = [index(x.shape[axis].to_affine(), where.dtype) for axis in range(depth)]
+    parts = [
+        values.remove_dim(values.slice_dim(where, where.rank - 1, k, 1), where.rank - 1)
+        for k in range(depth)
+    ]
+    outer = len(parts[0].atoms)
+
+    def element(i: Indices) -> Expr:
+        load = x.at((*(affine(0),) * depth, *i[outer:]))
+        assert isinstance(load, Load)
+        subscripts = list(load.index)
+        for slot, part, extent in zip(slots, parts, extents, strict=True):
+            subscripts[slot] = call("bounded", part.at(i[:outer]), extent)
+        return Load(load.tensor, tuple(subscripts), x.dtype)
+
+    return ctx.define(x.dtype, [*where.dims[:-1], *x.dims[depth:]], element)
+
+
+def _something(ctx: Lowering, size: Poly, rows: Poly) -> None:
+    """Of an empty tensor TF gathers no rows, be they empty themselves."""
+    if ctx.params.at_least(size, 1) or rows == poly(0):
+        return
+    conditions = [
+        call("ge", size.to_expr(), Const(1, "int64"), dtype="bool"),
+        call("eq", rows.to_expr(), Const(0, "int64"), dtype="bool"),
+    ]
+    ctx.check(call("or", *conditions, dtype="bool"), "what is gathered from is empty")
+
+
+@lowers("ReverseSequence")
+def _reverse_sequence(ctx: Lowering, node: Node) -> Value:
+    """y[b, j] = x[b, n - 1 - j] where j < n = lengths[b], else x[b, j]."""
+    x, lengths = ctx.input(0), ctx.input(1)
+    axis, batch = node.attr_int("seq_dim"), node.attr_int("batch_dim")
+    x, slot = _addressable(ctx, x, axis)
+    size = x.shape[axis].to_affine()
+    most = index(size + 1, lengths.dtype)
+    counts = ctx.map(lambda n: call("bounded", n, most), lengths, dtype=lengths.dtype)
+    if counts.shape[0] != x.shape[batch]:
+        ctx.equal(counts.shape[0].to_affine(), x.shape[batch].to_affine())
+    own = values.broadcast_to(counts, [x.dims[batch]], ctx.equal)
+
+    def element(i: Indices) -> Expr:
+        parts = x.split(i)
+        n, j = own.at(parts[batch]), index(parts[axis][0], lengths.dtype)
+        mirrored = call("sub", call("sub", n, Const(1, n.dtype)), j)
+        position = call("select", call("lt", j, n, dtype="bool"), mirrored, j)
+        load = x.at(i)
+        assert isinstance(load, Load)
+        place = call("bounded", position, index(size, lengths.dtype))
+        return Load(load.tensor, (*load.index[:slot], place, *load.index[slot + 1 :]), x.dtype)
+
+    return ctx.define(x.dtype, x.dims, element)
 
 
 @lowers("OneHot")

@@ -60,6 +60,18 @@ def _reduction(ctx: Lowering, node: Node) -> Value:
     return ctx.map(lambda s: call("div", s, divisor, dtype=x.dtype), result)
 
 
+@lowers("L2Loss", "EuclideanNorm")
+def _squares(ctx: Lowering, node: Node) -> Value:
+    """Half the sum of squares, or the root of it."""
+    x, whole = ctx.input(0), node.op == "L2Loss"
+    axes = range(x.rank) if whole else [axis_of(ctx, a, x.rank) for a in ctx.host_ints(1)]
+    squares = Value(x.dtype, x.dims, lambda i: call("mul", x.at(i), x.at(i)))
+    total = ctx.reduce("add", squares, list(axes), bool(node.attrs.get("keep_dims")))
+    if whole:
+        return ctx.map(lambda s: call("mul", s, Const(0.5, s.dtype)), total)
+    return ctx.map(lambda s: call("sqrt", s), total)
+
+
 def _combined(fn: str, conditions: Sequence[Expr]) -> Expr:
     """Conjunction or disjunction, of as few conditions as it needs."""
     neutral, decides = Const(fn == "and", "bool"), Const(fn != "and", "bool")

@@ -17,9 +17,10 @@ from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, scalar, zero
+from sirius_tf.lower.indexing import gather
 from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, PolyLike, poly
-from sirius_tf.lower.tensors import TensorList, Write, iterators, load
+from sirius_tf.lower.tensors import TensorList, Write, iterators, literal, load
 from sirius_tf.lower.value import Dim, Value
 
 
@@ -28,6 +29,22 @@ def _reserve(ctx: Lowering, node: Node) -> TensorList:
     length = elements(ctx.host(1))[0]
     ctx.nonnegative(length)
     return TensorList(node.attr_str("element_dtype"), length)
+
+
+@lowers("EmptyTensorList")
+def _empty(ctx: Lowering, node: Node) -> TensorList:
+    return TensorList(node.attr_str("element_dtype"), poly(0))
+
+
+@lowers("TensorListPushBack")
+def _push(ctx: Lowering, node: Node) -> TensorList:
+    """Behind what the list had on entry into the loop that writes it, an iteration adds one."""
+    found, x = ctx.tensor_list(0), ctx.input(1)
+    if not found.carrier:
+        write = Write(found.length, x)
+        return replace(found, length=found.length + 1, writes=(*found.writes, write))
+    *_, loop = ctx.params.loops
+    return replace(found, writes=(*found.writes, Write(found.length + symbol(loop), x, True)))
 
 
 @lowers("TensorListFromTensor")
@@ -41,7 +58,11 @@ def _length(ctx: Lowering, node: Node) -> Value:
     found = ctx.tensor_list(0)
     if found.carrier:
         raise ctx.unsupported("the length of a list that the loop writes")
-    return ctx.from_host(scalar(found.length), node.dtypes[0])
+    length = found.length
+    for write in found.writes:
+        if write.grows:
+            length = ctx.params.opaque("max", length, write.position + 1)
+    return ctx.from_host(scalar(length), node.dtypes[0])
 
 
 @lowers("TensorListSetItem")
@@ -67,10 +88,68 @@ def _get(ctx: Lowering, node: Node) -> Value:
 
 @lowers("TensorListStack")
 def _stack(ctx: Lowering, node: Node) -> Value:
+    return _whole(ctx)
+
+
+def _whole(ctx: Lowering, shape: int = -1) -> Value:
+    """Input 0 of the current node, a list, as one tensor; input `shape` is that of an element."""
     found = ctx.tensor_list(0)
     if found.carrier:
         raise ctx.unsupported("the loop reads a list that it writes")
-    return settled(ctx, found).stack or _zeros(ctx, found)
+    return settled(ctx, found).stack or _zeros(ctx, found, shape)
+
+
+@lowers("TensorListConcatV2")
+def _concat(ctx: Lowering, node: Node) -> list[Value]:
+    """The elements one after the other, and the length of each."""
+    x = _whole(ctx, 1)
+    if x.rank < 2:
+        raise ctx.unsupported("the elements are scalars")
+    count, length, *rest = x.dims
+    each = literal(x.shape[1], "int64")
+    whole = Value(x.dtype, ((*count, *length), *rest), x.at)
+    return [whole, fill("int64", [count], each)]
+
+
+@lowers("TensorListSplit")
+def _split(ctx: Lowering, node: Node) -> TensorList:
+    x, lengths = ctx.input(0), elements(ctx.host(2))
+    if not lengths or any(n != lengths[0] for n in lengths):
+        raise ctx.unsupported("elements of different lengths")
+    total = lengths[0] * len(lengths)
+    ctx.nonnegative(lengths[0])
+    if x.shape[0] != total:
+        ctx.equal(x.shape[0].to_affine(), total.to_affine())
+    try:
+        x = values.reshape(x, (len(lengths), lengths[0], *x.shape[1:]))
+    except ValueError as error:
+        raise ctx.unsupported(str(error)) from error
+    return TensorList(x.dtype, poly(len(lengths)), x)
+
+
+@lowers("TensorListGather")
+def _gather(ctx: Lowering, node: Node) -> Value:
+    return gather(ctx, _whole(ctx), ctx.input(1), 0)
+
+
+@lowers("TensorListScatterV2", "TensorListScatterIntoExistingList")
+def _scatter(ctx: Lowering, node: Node) -> TensorList:
+    """Row k of a tensor becomes element i[k], at constant positions."""
+    data = 1 if node.op == "TensorListScatterIntoExistingList" else 0
+    x, positions = ctx.input(data), ctx.host_ints(data + 1)
+    if data:
+        found = ctx.tensor_list(0)
+        if found.carrier:
+            raise ctx.unsupported("the loop writes many elements of a list")
+    else:
+        length = ctx.host_int(3)
+        length = max([*positions, -1]) + 1 if length == -1 else length
+        found = TensorList(x.dtype, poly(length))
+    if x.shape[0] != poly(len(positions)):
+        ctx.equal(x.shape[0].to_affine(), affine(len(positions)))
+    rows = [values.remove_dim(values.slice_dim(x, 0, k, 1), 0) for k in range(len(positions))]
+    writes = (Write(poly(p), row, grows=bool(data)) for p, row in zip(positions, rows, strict=True))
+    return replace(found, writes=(*found.writes, *writes))
 
 
 def _position(ctx: Lowering) -> Poly:
@@ -80,12 +159,12 @@ def _position(ctx: Lowering) -> Poly:
     return values.element(position, ())
 
 
-def _zeros(ctx: Lowering, found: TensorList) -> Value:
-    """A list of which nothing was written; the node gives the shape of an element last."""
-    shape = elements(ctx.host(len(ctx.node.inputs) - 1))
-    if any(size.is_const and size.const < 0 for size in shape):
+def _zeros(ctx: Lowering, found: TensorList, shape: int = -1) -> Value:
+    """A list of which nothing was written; input `shape` of the node is that of an element."""
+    sizes = elements(ctx.host(shape))
+    if any(size.is_const and size.const < 0 for size in sizes):
         raise ctx.unsupported("the shape of an element is not known")
-    dims = [values.dim_of(size) for size in (found.length, *shape)]
+    dims = [values.dim_of(size) for size in (found.length, *sizes)]
     return fill(found.dtype, dims, zero(found.dtype))
 
 

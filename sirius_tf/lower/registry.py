@@ -419,16 +419,7 @@ class Lowering:
 
 def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.Program:
     """The Program of a graph. `hints` gives the sample shape of inputs by name."""
-    from sirius_tf.lower import (  # noqa: F401  they register rules
-        control,
-        elementwise,
-        indexing,
-        linalg,
-        lists,
-        loops,
-        movement,
-        selection,
-    )
+    from sirius_tf.lower import rules  # noqa: F401  it registers them
 
     lowering = Lowering(graph, hints or {})
     for argument in graph.inputs:

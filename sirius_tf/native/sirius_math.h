@@ -330,6 +330,25 @@ SR_FN sr_f64 sr_exp2_f64(sr_f64 x) { /* -1000 < x < 1000 or NaN */
     return p * (sr_f64)((n + 1023) << 52);
 }
 
+/* erfc(a) = t*exp(p(t) - a*a) with t = 2/(2 + a), to 1.1e-8 of it; in double, as a*a must not be rounded. */
+SR_FN sr_f32 sr_erfc(sr_f32 x) {
+    const sr_f32 c = sr_abs(x);
+    const sr_f64 a = __builtin_convertvector(c > 10.5f ? (sr_f32)10.5f : c, sr_f64); /* rounds to 0 */
+    const sr_f64 t = 2.0 / (2.0 + a);
+    sr_f64 p = sr_fma_f64(t, -0.14881162489379834, 1.0119477082316453);
+    p = sr_fma_f64(p, t, -2.8891730194808463);
+    p = sr_fma_f64(p, t, 4.386361931493367);
+    p = sr_fma_f64(p, t, -3.6910113087541245);
+    p = sr_fma_f64(p, t, 1.7539963290830298);
+    p = sr_fma_f64(p, t, -0.7479752247089942);
+    p = sr_fma_f64(p, t, 0.23553370931453374);
+    p = sr_fma_f64(p, t, 0.35287214480531737);
+    p = sr_fma_f64(p, t, 1.0018376453436886);
+    p = sr_fma_f64(p, t, -1.2655782900148866);
+    const sr_f64 y = t * sr_exp2_f64(sr_fma_f64(-a, a, p) * 1.4426950408889634);
+    return __builtin_convertvector(__builtin_convertvector(x, sr_f64) < 0.0 ? 2.0 - y : y, sr_f32);
+}
+
 SR_FN sr_f32 sr_pow(sr_f32 x, sr_f32 y) {
     const sr_f32 a = sr_abs(x), h = y * 0.5f;
     const sr_m32 integral = sr_floor(y) == y, odd = integral & (sr_floor(h) != h);

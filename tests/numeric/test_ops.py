@@ -10,7 +10,7 @@ from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from tests.parity import check, evaluate  # noqa: E402
 
 UNARY = ["abs", "exp", "square", "tanh", "sigmoid", "floor", "sign", "neg", "cos", "sin"]
-ACTIVATIONS = ["relu", "relu6", "elu", "softplus", "softsign", "leaky_relu"]
+ACTIVATIONS = ["relu", "relu6", "elu", "selu", "softplus", "softsign", "leaky_relu", "silu", "gelu"]
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -46,10 +46,44 @@ def test_binary_broadcasts(name):
         lambda x: tf.cast(x, tf.int32) // 3 + tf.cast(x, tf.int32) % 2,
         lambda x: tf.pow(tf.abs(x), 2.5),
         lambda x: tf.nn.bias_add(x, tf.range(12.0)),
+        lambda x: tf.nn.l2_loss(x),
+        lambda x: tf.raw_ops.EuclideanNorm(input=x, axis=[1], keep_dims=True),
+        lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=-1.0, clip_value_max=tf.abs(x)),
+        lambda x: tf.math.logical_xor(x > 0.0, x < 1.0),
+        lambda x: tf.raw_ops.ApproximateEqual(x=x, y=x[:, ::-1], tolerance=0.5),
+        lambda x: tf.truncatemod(tf.cast(x * 9.0, tf.int32), 4),
+        lambda x: tf.sequence_mask(tf.cast(x, tf.int32), 5),
+        lambda x: tf.clip_by_value(x, -1.0, 1.0) * tf.math.reciprocal(x * x + 1.0),
     ],
 )
 def test_formulas(fn):
     check(fn, [None, 12])
+
+
+RULED = [0.0, -0.0, 1.0, -2.5, float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        tf.math.divide_no_nan,
+        tf.math.multiply_no_nan,
+        tf.math.xdivy,
+        tf.math.xlogy,
+        tf.math.xlog1py,
+        lambda x, y: tf.math.is_inf(x) & tf.math.is_finite(y) | tf.math.is_nan(x + y),
+    ],
+)
+def test_numbers_that_are_none(fn):
+    grid = lambda _: [a.astype("f").ravel() for a in np.meshgrid(RULED, RULED)]  # noqa: E731
+    check(fn, [None], [None], arrays=grid, sizes=(49,))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_bits(dtype):
+    rows = lambda n: [np.arange(n * 5).reshape(n, 5).astype(dtype), np.arange(5).astype(dtype)]  # noqa: E731
+    for fn in (tf.bitwise.bitwise_and, tf.bitwise.bitwise_or, tf.bitwise.bitwise_xor):
+        check(fn, [None, 5], [5], dtypes=[dtype] * 2, arrays=rows)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All modules of rules: importing this one registers them."""
+
+from sirius_tf.lower import (  # noqa: F401
+    control,
+    elementwise,
+    host,
+    indexing,
+    linalg,
+    lists,
+    loops,
+    matrices,
+    movement,
+    scan,
+    selection,
+)
