@@ -20,7 +20,7 @@ from sirius_tf.lower.boxes import elements, fill, scalar, zero
 from sirius_tf.lower.indexing import gather
 from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, PolyLike, poly
-from sirius_tf.lower.tensors import TensorList, Write, iterators, literal, load
+from sirius_tf.lower.tensors import Read, TensorList, Write, iterators, literal, load
 from sirius_tf.lower.value import Dim, Value
 
 
@@ -79,7 +79,7 @@ def _get(ctx: Lowering, node: Node) -> Value:
     if found.writes and found.writes[-1].position == position:
         return found.writes[-1].value
     if found.carrier:
-        raise ctx.unsupported("the loop reads a list that it writes")
+        return _read_later(ctx, found, position)
     stack = settled(ctx, found).stack or _zeros(ctx, found)
     ctx.nonnegative(position)
     ctx.nonnegative(stack.shape[0] - position - 1)
@@ -161,11 +161,54 @@ def _position(ctx: Lowering) -> Poly:
 
 def _zeros(ctx: Lowering, found: TensorList, shape: int = -1) -> Value:
     """A list of which nothing was written; input `shape` of the node is that of an element."""
+    dims = [values.dim_of(found.length), *_element(ctx, shape)]
+    return fill(found.dtype, dims, zero(found.dtype))
+
+
+def _element(ctx: Lowering, shape: int = -1) -> list[Dim]:
+    """The dimensions of an element of which nothing but input `shape` of the node tells."""
     sizes = elements(ctx.host(shape))
     if any(size.is_const and size.const < 0 for size in sizes):
         raise ctx.unsupported("the shape of an element is not known")
-    dims = [values.dim_of(size) for size in (found.length, *sizes)]
-    return fill(found.dtype, dims, zero(found.dtype))
+    return [values.dim_of(size) for size in sizes]
+
+
+def _read_later(ctx: Lowering, found: TensorList, position: Poly) -> Value:
+    """An element of a list that the loop writes: a tensor to be defined with the list."""
+    dims = found.stack.dims[1:] if found.stack else tuple(_element(ctx))
+    atoms = tuple(a for dim in dims for a in dim)
+    name = ctx.new_tensor(found.dtype, atoms)
+    ctx.reads.setdefault(found.carrier, []).append(Read(name, position, dims))
+    return load(name, found.dtype, dims, atoms)
+
+
+def read(
+    ctx: Lowering, before: TensorList, after: TensorList, write: Write, reads: Sequence[Read]
+) -> None:
+    """Define what iterations read of a list of which they write an element each, in order.
+
+    What an earlier iteration writes, or none does, is an element of the finished list; what this
+    or a later one is to write is still what it was before the loop.
+    """
+    *_, loop = ctx.params.loops
+    slope = (write.position - write.position.substitute({loop: 0})).exact_div(symbol(loop))
+    sign = slope.const if slope is not None and slope.is_const else 0
+    for one in reads:
+        ahead = (one.position - write.position) * sign  # > 0: a later iteration writes it
+        constant = one.position.substitute({loop: 0}) == one.position
+        never = constant and ctx.params.at_least(-ahead.substitute({loop: 0}), 1)
+        if abs(sign) != 1 or not (ahead.is_const or never):
+            raise ctx.unsupported("the loop reads a list that it may have written there, or not")
+        stack = (after if never or ahead.const < 0 else before).stack
+        if stack is None:
+            dims = [values.dim_of(before.length), *one.dims]
+            stack = fill(before.dtype, dims, zero(before.dtype))
+        ctx.nonnegative(one.position)
+        ctx.nonnegative(before.length - one.position - 1)
+        element = values.remove_dim(values.slice_dim(stack, 0, one.position, 1), 0)
+        atoms = tuple(a for dim in one.dims for a in dim)
+        i = iterators("i", atoms)
+        ctx.write(one.tensor, atoms, i, conform(ctx, element, one.dims).at(i))
 
 
 def conform(ctx: Lowering, value: Value, dims: Sequence[Dim]) -> Value:

@@ -25,7 +25,7 @@ from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
-from sirius_tf.lower.lists import conform, settled, written
+from sirius_tf.lower.lists import conform, read, settled, written
 from sirius_tf.lower.registry import Lowering, call, lowers, outer
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import Carried, TensorList, iterators
@@ -162,7 +162,7 @@ class _Loop:
         if k in self.steps:
             return self._counter(k, position)
         if isinstance(first, TensorList):
-            return TensorList(first.dtype, first.length, carrier=self._name(k))
+            return TensorList(first.dtype, first.length, first.stack, carrier=self._name(k))
         name, dtype = self.tensors[k], first.dtype
         return Value(dtype, first.dims, lambda i: Load(name, (position, *i), dtype))
 
@@ -292,6 +292,8 @@ class _Loop:
                 raise ctx.unsupported("an iteration writes more than one element of a list")
             base = replace(first, carrier=result.carrier)
             arrays[k] = written(ctx, base, result.writes[0], loop, trips)
+            reads = ctx.reads.pop(self._name(k), [])
+            read(ctx, first, arrays[k], result.writes[0], reads)
         return arrays
 
     def _expand(self, mark: int, local: set[str], loop: Iter) -> None:

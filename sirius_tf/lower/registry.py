@@ -21,7 +21,7 @@ from sirius_tf.ir.functions import is_generated
 from sirius_tf.lower import entry
 from sirius_tf.lower import value as values
 from sirius_tf.lower.symbolic import NotAffineError, Params, PolyLike, poly
-from sirius_tf.lower.tensors import Carried, TensorList, iterators, literal, load
+from sirius_tf.lower.tensors import Carried, Read, TensorList, iterators, literal, load
 from sirius_tf.lower.value import Dim, Host, Indices, Value
 
 Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
@@ -66,6 +66,7 @@ class Lowering:
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
     guards: tuple[ir.Guard, ...] = ()
+    reads: dict[str, list[Read]] = field(default_factory=dict)
     statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     loop_numbers: Iterator[int] = field(default_factory=itertools.count)
     _values: dict[Edge, Carried] = field(default_factory=dict)

@@ -23,12 +23,24 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Element `position` of a list that the loop being lowered writes, read by an iteration.
+
+    What it is shows when it is known what an iteration writes: `tensor` is defined then.
+    """
+
+    tensor: str
+    position: Poly
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
 class TensorList:
     """TF's TensorList: `length` tensors of one dtype and shape.
 
     `stack` holds all of them, elements first; None is a list of which nothing is written yet.
     `writes` replace elements of it. While a loop is lowered that writes a list it carries,
-    `carrier` names the variable, and the elements cannot be read.
+    `carrier` names the variable, and `stack` is what the list was before the loop.
     """
 
     dtype: DType

@@ -302,14 +302,37 @@ def test_what_a_body_lacks_is_an_error_of_the_loop():
     assert error.value.node == "while"
 
 
-def test_a_list_that_is_read_and_written():
-    def fn(x):
-        made = tf.TensorArray(tf.float32, 9, clear_after_read=False).write(0, x)
-        body = lambda i, made: (i + 1, made.write(i, made.read(i - 1) * 2.0))  # noqa: E731
-        return tf.while_loop(lambda i, _: i < 9, body, (1, made))[1].stack()
+def table(step, first=2):
+    """A table of nine rows, of which a loop fills those from `first` on."""
 
-    with pytest.raises(Unsupported, match="reads a list that it writes"):
-        traced(fn, ([2], tf.float32))
+    def fn(x):
+        made = tf.TensorArray(tf.float32, 9, element_shape=[2], clear_after_read=False)
+        made = made.unstack(tf.range(9.0)[:, None] * x)
+        body = lambda i, made: (i + 1, made.write(i, step(made, i) + x))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < 8, body, (first, made))[1].stack()
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda made, i: made.read(i - 1) * 0.5 - made.read(i - 2),
+        lambda made, i: made.read(i) * 2.0,
+        lambda made, i: made.read(0) + made.read(i - 1),
+        lambda made, i: made.read(1) - made.read(i - 2),
+        lambda made, i: made.read(i + 1) - made.read(i - 1),
+    ],
+    ids=["earlier ones", "its own place", "the first one", "before all", "the next one"],
+)
+def test_a_list_that_is_read_and_written(step):
+    concrete, program = traced(table(step), ([2], tf.float32))
+    agree(concrete, program, np.array([1.5, -2.0], "f"), generated=compiled(program))
+
+
+def test_a_list_that_is_read_where_it_may_be_written():
+    with pytest.raises(Unsupported, match="may have written there, or not"):
+        traced(table(lambda made, i: made.read(5)), ([2], tf.float32))
 
 
 def asserting(*assertions):
