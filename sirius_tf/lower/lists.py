@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Load
+from sirius_tf.ir.expr import Index, Load
 from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, scalar, zero
 from sirius_tf.lower.registry import Lowering, lowers
-from sirius_tf.lower.symbolic import Poly, PolyLike, poly
+from sirius_tf.lower.symbolic import NotAffineError, Poly, PolyLike, poly
 from sirius_tf.lower.tensors import TensorList, Write, iterators, load
 from sirius_tf.lower.value import Dim, Value
 
@@ -67,10 +67,47 @@ def _get(ctx: Lowering, node: Node) -> Value:
 
 @lowers("TensorListStack")
 def _stack(ctx: Lowering, node: Node) -> Value:
-    found = ctx.tensor_list(0)
+    return _stacked(ctx, ctx.tensor_list(0))
+
+
+def _stacked(ctx: Lowering, found: TensorList) -> Value:
     if found.carrier:
         raise ctx.unsupported("the loop reads a list that it writes")
     return settled(ctx, found).stack or _zeros(ctx, found)
+
+
+@lowers("TensorListScatterIntoExistingList")
+def _scatter(ctx: Lowering, node: Node) -> TensorList:
+    found, x = ctx.tensor_list(0), ctx.input(1)
+    fresh = found.stack is None and not found.writes and not found.carrier
+    if not fresh or not _all_of(ctx, ctx.input(2), found.length) or found.length != x.shape[0]:
+        raise ctx.unsupported("not all of a list is written at once")
+    return TensorList(found.dtype, found.length, x)
+
+
+@lowers("TensorListGather")
+def _gather(ctx: Lowering, node: Node) -> Value:
+    found = ctx.tensor_list(0)
+    if not _all_of(ctx, ctx.input(1), found.length):
+        raise ctx.unsupported("not all of a list is read at once")
+    return _stacked(ctx, found)
+
+
+def _all_of(ctx: Lowering, positions: Value, length: Poly) -> bool:
+    """Whether positions are 0, 1, ..., length - 1."""
+    if positions.rank != 1:
+        return False
+    count = positions.shape[0]
+    if count != length and count != ctx.params.opaque("max", length, 0):
+        return False
+    if positions.host is not None:
+        return elements(positions.host) == [poly(k) for k in range(positions.host.size)]
+    try:
+        (dim,) = positions.dims
+        i = iterators("i", dim)
+        return positions.at(i) == Index(values.flat_index(dim, i), positions.dtype)
+    except NotAffineError:
+        return False
 
 
 def _position(ctx: Lowering) -> Poly:

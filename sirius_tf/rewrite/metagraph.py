@@ -8,7 +8,6 @@ graph that signatures compute with; every signature, variable, table, asset and 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +63,8 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
             done.add(call.attr["f"].func.name)
             _edit_function(made, edit.signature, call, graph_def, asset)
     if any(function_call(meta_graph, edit.signature) is None for edit in edits):
-        _prune(
-            made, {n.name for edit in edits for use in edit.uses for n in use.region.graph.nodes}
-        )
+        nodes = [n for edit in edits for use in edit.uses for n in use.region.graph.nodes]
+        _prune(made, {original for node in nodes for original in node.originals})
     if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
         made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
     return made
@@ -163,16 +161,17 @@ def _prune(meta_graph: Any, compiled: set[str]) -> None:
     }
     for collection in meta_graph.collection_def.values():
         named.update(node_of(name) for name in collection.node_list.value)
-    readers = Counter(node_of(tensor) for node in nodes.values() for tensor in node.input)
-    stack = [name for name in compiled & nodes.keys() if nodes[name].op not in VARIABLES]
+    stack = [name for name in nodes if name not in compiled or name in named]
+    needed: set[str] = set()
     while stack:
         name = stack.pop()
-        if name not in nodes or name not in compiled or readers[name] or name in named:
-            continue
-        for tensor in nodes.pop(name).input:
-            readers[node_of(tensor)] -= 1
-            stack.append(node_of(tensor))
-    kept = [node for node in meta_graph.graph_def.node if node.name in nodes]
+        if name in nodes and name not in needed:
+            needed.add(name)
+            stack.extend(node_of(tensor) for tensor in nodes[name].input)
+    gone = compiled & nodes.keys() - needed
+    read = {node_of(tensor) for name in gone for tensor in nodes[name].input}
+    gone = {name for name in gone if nodes[name].op not in VARIABLES or name in read}
+    kept = [node for node in meta_graph.graph_def.node if node.name not in gone]
     del meta_graph.graph_def.node[:]
     meta_graph.graph_def.node.extend(kept)
 
