@@ -8,6 +8,7 @@ graph that signatures compute with; every signature, variable, table, asset and 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 from google.protobuf import any_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import SiriusError
@@ -31,6 +32,11 @@ _READ = f"{ASSET}/read:0"
 _INIT_OP = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _ASSETS = "saved_model_assets"
+_CONTEXTS = {
+    "cond_context": control_flow_pb2.CondContextDef,
+    "while_context": control_flow_pb2.WhileContextDef,
+}
+"""What TF1 notes of branches and loops, for their gradients only."""
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -174,6 +180,17 @@ def _prune(meta_graph: Any, compiled: set[str]) -> None:
     kept = [node for node in meta_graph.graph_def.node if node.name not in gone]
     del meta_graph.graph_def.node[:]
     meta_graph.graph_def.node.extend(kept)
+    for key, kind in _CONTEXTS.items():
+        if _has(meta_graph, key):
+            contexts = meta_graph.collection_def[key].bytes_list.value
+            left = [c for c in contexts if gone.isdisjoint(_names(kind.FromString(c)))]
+            del contexts[:]
+            contexts.extend(left)
+
+
+def _names(context: Any) -> set[str]:
+    """The nodes that a note of a branch or loop names, nested ones included."""
+    return {node_of(name) for name in re.findall('"(.*?)"', str(context))}
 
 
 def _spread(graph_def: Any, changed: set[str]) -> None:
