@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sirius_tf.frontend.draft import Draft, needs, ordered
+from sirius_tf.frontend.draft import Draft, needs
 from sirius_tf.frontend.graph import Argument, Edge, Node
 
 Guards = frozenset[tuple[Edge, int]]
@@ -24,19 +24,19 @@ _RAW = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"}
 
 def fold_branches(draft: Draft, scope: set[str]) -> set[str]:
     """Make If nodes of what is in one frame, inner ones first; the nodes of the frame then."""
-    failed: set[str] = set()
-    while True:
+    growing = True
+    while growing:  # again, as a predicate may be the result of another branch
+        growing = False
         found = _Guarded(draft, scope)
-        merges = [m for m in found.merges if m not in failed]
-        if not merges:
-            return scope
-        deepest = max(merges, key=lambda m: len(found.merges[m].outside))
-        branch = _branch(found, deepest)
-        node = branch.node() if branch else None
-        if branch is not None and node is not None and draft.replace(branch.ordered(), node):
-            scope = (scope - branch.members) | {node.name}
-        else:
-            failed.add(deepest)
+        for merge in sorted(found.merges, key=lambda m: -len(found.merges[m].outside)):
+            if merge in found.scope:
+                branch = _branch(found, merge)
+                node = branch.node()
+                if node is not None and draft.replace(branch.ordered(), node):
+                    found.put(branch.members, node.name, found.merges[merge].outside)
+                    growing = True
+        scope = found.scope
+    return scope
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,18 @@ class _Guarded:
     """The guards of the nodes of one frame."""
 
     def __init__(self, draft: Draft, scope: Collection[str]) -> None:
-        self.draft, self.scope = draft, scope
+        self.draft, self.scope = draft, set(scope)
         self.guards: dict[str, Guards] = {}  # of a Switch, those of its inputs
         self.merges: dict[str, _Merge] = {}
-        self.readers: dict[str, set[str]] = {}
-        for node in draft.nodes.values():
-            for need in needs(node):
-                self.readers.setdefault(need, set()).add(node.name)
-        # An iteration does not guard the next one.
-        nodes = {n: draft.nodes[n] for n in scope if draft.nodes[n].op != "NextIteration"}
-        for node in ordered(nodes, (n for n in draft.nodes if n in nodes)):
-            self.guards[node.name] = self._after(node)
+        for name in draft.sorted(scope):
+            if draft.nodes[name].op != "NextIteration":  # an iteration does not guard the next one
+                self.guards[name] = self._after(draft.nodes[name])
+
+    def put(self, members: Collection[str], name: str, guards: Guards) -> None:
+        """Note that a node has taken the place of others."""
+        self.scope.difference_update(members)
+        self.scope.add(name)
+        self.guards[name] = guards
 
     def predicate(self, switch: Node) -> Edge:
         """The edge behind the Identities in front of a Switch."""
@@ -124,7 +125,7 @@ class _Branch:
 
     def ordered(self) -> list[str]:
         """The members, as they are in the graph."""
-        return [name for name in self.found.draft.nodes if name in self.members]
+        return self.found.draft.sorted(self.members)
 
     def node(self) -> Node | None:
         """The If; None if there is other control flow inside."""
@@ -203,11 +204,13 @@ class _Branch:
         return node is not None and node.op == "Const" and not list(needs(node))
 
 
-def _branch(found: _Guarded, merge: str) -> _Branch | None:
+def _branch(found: _Guarded, merge: str) -> _Branch:
     """The branch that a Merge is one of the results of."""
     predicate, outside = found.merges[merge].predicate, found.merges[merge].outside
     alike = [
-        name for name, m in found.merges.items() if (m.predicate, m.outside) == (predicate, outside)
+        name
+        for name, m in found.merges.items()
+        if name in found.scope and (m.predicate, m.outside) == (predicate, outside)
     ]
     members = {name: _between(found, [name], predicate) for name in alike}
     group, grown = {merge}, True
@@ -220,12 +223,12 @@ def _branch(found: _Guarded, merge: str) -> _Branch | None:
     front = {name for name in inside if _in_front(found, name, predicate)}
     dropped = True
     while dropped:  # what others read too is no part of the branch
-        other = {name for name in front if not found.readers[name] <= inside}
+        other = {name for name in front if not found.draft.readers[name] <= inside}
         other |= {name for name in front if _is_output(found.draft, name)}
         front -= other
         inside -= other
         dropped = bool(other)
-    merges = tuple(name for name in found.draft.nodes if name in group)
+    merges = tuple(found.draft.sorted(group))
     return _Branch(found, predicate, merges, frozenset(inside), frozenset(front))
 
 

@@ -16,8 +16,23 @@ class Draft:
         self.graph = graph
         self.nodes = dict(graph.by_name)
         self.bodies = dict(graph.bodies)
-        self._outputs = list(graph.outputs)
+        self.readers: dict[str, set[str]] = {}
         self.changed = False
+        self._outputs = list(graph.outputs)
+        self._positions: dict[str, int] = {}
+        for node in graph.nodes:
+            for need in needs(node):
+                self.readers.setdefault(need, set()).add(node.name)
+        self._number()
+
+    def _number(self) -> None:
+        """Number the nodes so that each comes after what it needs in its iteration."""
+        order = ordered(self.nodes, self.nodes, acyclic=True)
+        self._positions = {node.name: k for k, node in enumerate(order)}
+
+    def sorted(self, names: Iterable[str]) -> list[str]:
+        """Nodes, each after what it needs in its iteration."""
+        return sorted(names, key=self._positions.__getitem__)
 
     def finish(self) -> Graph:
         """The graph as it is now."""
@@ -59,7 +74,7 @@ class Draft:
         }
         inside = copied | set(members)
         nodes = {}
-        for member in (n for n in self.nodes if n in inside):
+        for member in self.sorted(inside):
             node = self.nodes[member]
             reads = tuple(edges.get(edge, edge) for edge in node.inputs)
             waits = tuple(c for c in node.control_inputs if c in inside)
@@ -87,33 +102,70 @@ class Draft:
             outside = {e for e in node.inputs if e.node not in gone} - given
             if any(e.node not in self.nodes or not _constant(self.nodes[e.node]) for e in outside):
                 return False
-        changed = {}
-        for node in self.nodes.values():
-            if node.name in gone:
-                continue
-            reads = [edge for edge in node.inputs if edge.node in gone]
-            waits = [c for c in node.control_inputs if c in gone]
-            if not waited.issuperset(waits) or not edges.keys() >= set(reads):
+        after = {reader for name in gone for reader in self.readers.get(name, ())} - gone
+        for reader in after:
+            node = self.nodes[reader]
+            reads = {edge for edge in node.inputs if edge.node in gone}
+            waits = {name for name in node.control_inputs if name in gone}
+            if not waited >= waits or not edges.keys() >= reads:
                 return False
-            if reads or waits:
-                inputs = tuple(edges.get(edge, edge) for edge in node.inputs)
-                after = dict.fromkeys(made.name if c in gone else c for c in node.control_inputs)
-                changed[node.name] = replace(node, inputs=inputs, control_inputs=tuple(after))
-        results = [(key, edges.get(edge, edge)) for key, edge in self._outputs]
-        if any(edge.node in gone for _, edge in results):
+        if any(edge.node in gone and edge not in edges for _, edge in self._outputs):
             return False
         originals = tuple(name for n in members for name in self.nodes[n].originals)
         made = replace(made, control_inputs=tuple(controls), stands_for=originals)
-        nodes = {n: changed.get(n, node) for n, node in self.nodes.items() if n not in gone}
-        nodes[made.name] = made
-        if _reaches_itself(nodes, made.name):
+        late = self._needs_results(made, waited)
+        if late is None:
             return False
-        self.nodes, self._outputs, self.changed = nodes, results, True
+        self._put(gone, made, edges, after)
+        if late:
+            self._number()
         return True
 
+    def _needs_results(self, made: Node, results: Collection[str]) -> bool | None:
+        """Whether a node comes after its results; None if it needs them."""
+        first = min((self._positions[name] for name in results), default=0)
+        stack, seen = list(needs(made)), set[str]()
+        late = False
+        while stack:
+            name = stack.pop()
+            if name in results:
+                return None
+            if name in seen or self._positions.get(name, -1) < first:
+                continue  # what comes before the results needs none of them
+            late = True
+            seen.add(name)
+            stack.extend(_now(self.nodes[name]))
+        self._positions[made.name] = first
+        return late
 
-def ordered(nodes: Mapping[str, Node], roots: Iterable[str]) -> tuple[Node, ...]:
-    """Those of some nodes that the roots need, each after what it needs; but for loops of TF1."""
+    def _put(
+        self, gone: Collection[str], made: Node, edges: Mapping[Edge, Edge], after: Collection[str]
+    ) -> None:
+        for reader in after:
+            node = self.nodes[reader]
+            inputs = tuple(edges.get(edge, edge) for edge in node.inputs)
+            waits = dict.fromkeys(made.name if c in gone else c for c in node.control_inputs)
+            self.nodes[reader] = replace(node, inputs=inputs, control_inputs=tuple(waits))
+        for name in gone:
+            self.readers.pop(name, None)
+            for need in set(needs(self.nodes.pop(name))) - set(gone):
+                self.readers[need].discard(name)
+        self.nodes[made.name] = made
+        self.readers[made.name] = set(after)
+        for need in needs(made):
+            self.readers.setdefault(need, set()).add(made.name)
+        self._outputs = [(key, edges.get(edge, edge)) for key, edge in self._outputs]
+        self.changed = True
+
+
+def ordered(
+    nodes: Mapping[str, Node], roots: Iterable[str], acyclic: bool = False
+) -> tuple[Node, ...]:
+    """Those of some nodes that the roots need, each after what it needs; but for loops of TF1.
+
+    If it is to be `acyclic`, what comes from the iteration before is no need.
+    """
+    needed = _now if acyclic else needs
     order: list[Node] = []
     seen: set[str] = set()
     stack = [(root, False) for root in reversed(list(roots))]
@@ -124,7 +176,7 @@ def ordered(nodes: Mapping[str, Node], roots: Iterable[str]) -> tuple[Node, ...]
         elif name in nodes and name not in seen:
             seen.add(name)
             stack.append((name, True))
-            stack.extend((need, False) for need in reversed(list(needs(nodes[name]))))
+            stack.extend((need, False) for need in reversed(list(needed(nodes[name]))))
     return tuple(order)
 
 
@@ -134,21 +186,13 @@ def needs(node: Node) -> Iterator[str]:
     yield from node.control_inputs
 
 
+def _now(node: Node) -> Iterator[str]:
+    """What a node needs of its own iteration of a TF1 loop."""
+    return iter(()) if node.op == "NextIteration" else needs(node)
+
+
 def _constant(node: Node) -> bool:
     return node.op in ("Const", "Variable") and not node.inputs and not node.control_inputs
-
-
-def _reaches_itself(nodes: Mapping[str, Node], name: str) -> bool:
-    """Whether a node needs itself, other than by way of an earlier iteration."""
-    stack, seen = list(needs(nodes[name])), set[str]()
-    while stack:
-        need = stack.pop()
-        if need == name:
-            return True
-        if need in nodes and need not in seen and nodes[need].op != "NextIteration":
-            seen.add(need)
-            stack.extend(needs(nodes[need]))
-    return False
 
 
 def _called(nodes: Iterable[Node], bodies: Mapping[str, Graph]) -> dict[str, Graph]:

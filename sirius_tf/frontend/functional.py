@@ -82,7 +82,7 @@ def _fold_loop(
     ):
         return
     node = loop.node(frame[-1])
-    if node is not None and draft.replace(sorted(members, key=list(draft.nodes).index), node):
+    if node is not None and draft.replace(draft.sorted(members), node):
         frames[node.name] = frame[:-1]
 
 
@@ -103,7 +103,7 @@ class _Loop:
     @staticmethod
     def of(draft: Draft, members: Collection[str]) -> _Loop | None:
         """The loop that some nodes are; None if they are not a loop as TF1 builds it."""
-        nodes = [node for name, node in draft.nodes.items() if name in members]
+        nodes = [draft.nodes[name] for name in draft.sorted(members)]
         by_op: dict[str, list[Node]] = {op: [n for n in nodes if n.op == op] for op in _OPS}
         if len(by_op["LoopCond"]) != 1 or any(n.op.startswith("Ref") for n in nodes):
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tensorflow.python.framework import op_def_registry
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.frontend.convert import VARIABLES
+from sirius_tf.frontend.graph import Node
 from sirius_tf.frontend.savedmodel import PROBE, Signature
 from sirius_tf.rewrite import captures
 from sirius_tf.rewrite.function import with_body
@@ -70,7 +71,7 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
             _edit_function(made, edit.signature, call, graph_def, asset)
     if any(function_call(meta_graph, edit.signature) is None for edit in edits):
         nodes = [n for edit in edits for use in edit.uses for n in use.region.graph.nodes]
-        _prune(made, {original for node in nodes for original in node.originals})
+        _prune(made, nodes)
     if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
         made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
     return made
@@ -158,9 +159,14 @@ def _edit_main(meta_graph: Any, edit: Edit, graph_def: Any, alone: bool) -> None
             meta_graph.signature_def[edit.signature.name].outputs[key].name = tensor
 
 
-def _prune(meta_graph: Any, compiled: set[str]) -> None:
-    """Take out of the main graph what was compiled and is read, or named, by nothing any more."""
+def _prune(meta_graph: Any, replaced: Sequence[Node]) -> None:
+    """Take out of the main graph what was replaced and is read, or named, by nothing any more.
+
+    What a loop or a branch of TF1 has that no signature needs goes with it.
+    """
     nodes = {node.name: node for node in meta_graph.graph_def.node}
+    compiled = {original for node in replaced for original in node.originals}
+    compiled |= _inside(nodes, replaced)
     definitions = meta_graph.signature_def.values()
     named = {
         node_of(t.name) for d in definitions for t in (*d.inputs.values(), *d.outputs.values())
@@ -186,6 +192,23 @@ def _prune(meta_graph: Any, compiled: set[str]) -> None:
             left = [c for c in contexts if gone.isdisjoint(_names(kind.FromString(c)))]
             del contexts[:]
             contexts.extend(left)
+
+
+def _inside(nodes: Mapping[str, Any], replaced: Sequence[Node]) -> set[str]:
+    """What depends on nodes inside of loops and branches of TF1, up to where these end."""
+    readers: dict[str, list[str]] = {}
+    for node in nodes.values():
+        for tensor in node.input:
+            readers.setdefault(node_of(tensor), []).append(node.name)
+    ends = {edge.node for node in replaced for edge in node.results if edge}
+    stack = [name for node in replaced for name in node.stands_for if name not in ends]
+    found: set[str] = set()
+    while stack:
+        for reader in readers.get(stack.pop(), ()):
+            if reader not in found | ends:
+                found.add(reader)
+                stack.extend([] if nodes[reader].op == "Exit" else [reader])
+    return found
 
 
 def _names(context: Any) -> set[str]:
