@@ -229,10 +229,11 @@ def test_control_flow_of_a_tf1_graph(tmp_path) -> None:
         tf1.enable_control_flow_v2()
     options = sirius_tf.Options(keep_slow=True, bundle=tmp_path / "b.so")
     made = sirius_tf.optimize_graph_def(graph_def, ["x", "k"], ["y"], options=options)
-    assert [node.op for node in made.node].count("SiriusRegion") == 2
+    ops = {node.op for node in made.node}
+    assert ops == {"Placeholder", "SiriusRegion", "EnsureShape", "Const"}
     feeds = {"x:0": np.ones((2, 3), "f"), "k:0": np.int32(3)}
     results = [run_graph_def(definition, feeds) for definition in (graph_def, made)]
-    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+    np.testing.assert_allclose(results[0], results[1], rtol=3e-5)  # an exp of exps
 
 
 def run_graph_def(graph_def, feeds):

@@ -21,6 +21,8 @@ CALLS = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "While": 0, "Statel
 CALLS |= {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
 """Ops with functions as bodies, and which of their inputs is the first the body takes."""
 _COPIES = ("Identity", "ReadVariableOp")
+_GUARDS = ("Enter", "RefEnter", "Switch", "RefSwitch")
+"""What hands a handle on into a loop or a branch of TF1."""
 _PURE = ("DisableCopyOnRead", "VarIsInitializedOp")
 
 
@@ -126,6 +128,7 @@ class _Converter:
         self._edges = {tensor: Edge(argument.name) for tensor, argument in arguments.items()}
         self._constants = set(constants)  # tensors that stand for a variable's value
         self._types = {Edge(a.name): (a.dtype, a.shape) for a in arguments.values()}
+        self._guarded: set[Edge] = set()  # values inside of loops and branches of TF1
         self._folded: dict[str, tuple[str, ...]] = {}  # dropped op -> its control inputs
 
     def edge(self, tensor: Any) -> Edge:
@@ -152,6 +155,8 @@ class _Converter:
             self._folded[op.name] = self._controls(op)
         elif constant and op.type in ("ResourceGather", "ResourceGatherNd", "VariableShape"):
             self._read(op, self.edge(first))
+        elif constant and op.type in _GUARDS:
+            self._guard(op, self.edge(first))
         elif op.type in CALLS:
             self._call(op)
         else:
@@ -171,13 +176,28 @@ class _Converter:
         self._edges[tensor.name] = edge
         self._constants.add(tensor.name)
 
+    def _guard(self, op: Any, variable: Edge) -> None:
+        """The op on the value; what it hands on into a loop or a branch is the value too."""
+        node, count = self._node(op), len(op.outputs)
+        dtype, shape = self._types[variable]
+        kind = op.type.removeprefix("Ref")
+        self._add(replace(node, op=kind, dtypes=(dtype,) * count, shapes=(shape,) * count))
+        for k, tensor in enumerate(op.outputs):
+            self._alias(tensor, Edge(op.name, k))
+            self._guarded.add(Edge(op.name, k))
+
     def _read(self, op: Any, params: Edge) -> None:
         """ResourceGather and its like become the op on values."""
         node = self._node(op)
         dtype, shape = self._types[params]
+        attrs: dict[str, object]
+        if op.type == "VariableShape" and params in self._guarded:
+            attrs = {"T": dtype, "out_type": node.dtypes[0]}
+            self._add(replace(node, op="Shape", attrs=attrs))  # a constant would be anywhere
+            return
         if op.type == "VariableShape":
             array = np.array(shape, node.dtypes[0])
-            attrs: dict[str, object] = {"value": array, "dtype": node.dtypes[0]}
+            attrs = {"value": array, "dtype": node.dtypes[0]}
             self._add(replace(node, op="Const", inputs=(), attrs=attrs))
             return
         attrs = dict(node.attrs, Tparams=dtype)
@@ -254,7 +274,11 @@ class _Converter:
         self._types.update((Edge(node.name, i), pair) for i, pair in enumerate(types))
 
     def _controls(self, op: Any) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for c in op.control_inputs for name in self.after(c)))
+        """What an op waits for, be it that an operand which is folded, or constant, does."""
+        waits = [name for c in op.control_inputs for name in self.after(c)]
+        if op.type != "Merge":  # it waits for one operand only
+            waits += [name for t in op.inputs for name in self._folded.get(t.op.name, ())]
+        return tuple(dict.fromkeys(waits))
 
     def _node(self, op: Any) -> Node:
         attrs = {

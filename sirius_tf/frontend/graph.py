@@ -4,6 +4,9 @@
 An Edge names either a Node or an Argument of the Graph it lives in: an Argument has no Node, and
 its only output is 0. A While, If, Case or PartitionedCall names functions in its attributes; their
 bodies are Graphs of their own in `Graph.bodies` under that name.
+
+A While or If that functional.py made has no node of its name in the GraphDef: it `stands_for` nodes
+there, and output k carries what their edge `results[k]` carries.
 """
 
 from __future__ import annotations
@@ -54,6 +57,15 @@ class Node:
     attrs: Mapping[str, object] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ()
     shapes: tuple[Shape | None, ...] = ()
+    stands_for: tuple[str, ...] = ()
+    """The nodes of the GraphDef it takes the place of; (), if it is the one of its name."""
+    results: tuple[Edge | None, ...] = ()
+    """With `stands_for`, the edge in the GraphDef of each output; None where there is none."""
+
+    @property
+    def originals(self) -> tuple[str, ...]:
+        """The nodes of the GraphDef that it is."""
+        return self.stands_for or (self.name,)
 
     def attr_int(self, name: str) -> int:
         """An integer attribute."""
@@ -132,6 +144,31 @@ class Graph:
     def arguments(self) -> Mapping[str, Argument]:
         """The arguments under their names."""
         return {argument.name: argument for argument in self.inputs}
+
+    @cached_property
+    def standing(self) -> Mapping[str, str]:
+        """The node that stands for a node of the GraphDef, where that is one of another name."""
+        return {original: node.name for node in self.nodes for original in node.stands_for}
+
+    @cached_property
+    def carried(self) -> Mapping[Edge, Edge]:
+        """The edge that carries what one of the GraphDef does, where that is another one."""
+        return {
+            result: Edge(node.name, k)
+            for node in self.nodes
+            for k, result in enumerate(node.results)
+            if result is not None
+        }
+
+    def original(self, edge: Edge) -> Edge:
+        """The edge in the GraphDef of one in this graph."""
+        node = self.by_name.get(edge.node)
+        if node is None or not node.stands_for:
+            return edge
+        result = node.results[edge.output]
+        if result is None:
+            raise SiriusError(f"no node of TensorFlow has the result {edge}")
+        return result
 
     def dtype(self, edge: Edge) -> str:
         """The dtype of what an edge carries."""

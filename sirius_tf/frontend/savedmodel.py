@@ -24,6 +24,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.convert import CALLS, Body, Source, convert, dtype_name, static_shape
+from sirius_tf.frontend.functional import functional
 from sirius_tf.frontend.graph import Argument, Graph, Shape
 from sirius_tf.frontend.variables import Saved, Variables
 
@@ -170,7 +171,7 @@ def graph_of(
         return _body(graph, functions, function, shapes)
 
     source = Source(values, body, tf.make_ndarray, lambda number: _dtype(number))
-    return convert(source, name, arguments, results)
+    return functional(convert(source, name, arguments, results))
 
 
 def _tensor(graph: Any, owner: str, name: str) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 
 from sirius_tf.frontend.convert import CALLS, VARIABLES
 
-_COPIES = ("Identity",)
-_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "Identity"}
+_COPIES = {"Identity", "Enter", "RefEnter", "Switch", "RefSwitch"}
+_READS = _COPIES | {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
 _READS |= {"VarIsInitializedOp", "IsVariableInitialized", "DisableCopyOnRead"}
 _ASSIGN = ("Assign", "AssignVariableOp")
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Load
+from sirius_tf.ir.expr import Index, Load
 from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, scalar, zero
 from sirius_tf.lower.indexing import gather
 from sirius_tf.lower.registry import Lowering, lowers
-from sirius_tf.lower.symbolic import Poly, PolyLike, poly
+from sirius_tf.lower.symbolic import NotAffineError, Poly, PolyLike, poly
 from sirius_tf.lower.tensors import Read, TensorList, Write, iterators, literal, load
 from sirius_tf.lower.value import Dim, Value
 
@@ -129,14 +129,21 @@ def _split(ctx: Lowering, node: Node) -> TensorList:
 
 @lowers("TensorListGather")
 def _gather(ctx: Lowering, node: Node) -> Value:
-    return gather(ctx, _whole(ctx), ctx.input(1), 0)
+    whole, positions = _whole(ctx), ctx.input(1)
+    if _all_of(ctx, positions, ctx.tensor_list(0).length):
+        return whole
+    return gather(ctx, whole, positions, 0)
 
 
 @lowers("TensorListScatterV2", "TensorListScatterIntoExistingList")
 def _scatter(ctx: Lowering, node: Node) -> TensorList:
-    """Row k of a tensor becomes element i[k], at constant positions."""
+    """Row k of a tensor becomes element i[k]: all elements in order, or constant positions."""
     data = 1 if node.op == "TensorListScatterIntoExistingList" else 0
-    x, positions = ctx.input(data), ctx.host_ints(data + 1)
+    x, where = ctx.input(data), ctx.input(data + 1)
+    fresh = data and ctx.tensor_list(0) == TensorList(x.dtype, x.shape[0])
+    if fresh and _all_of(ctx, where, x.shape[0]):
+        return TensorList(x.dtype, x.shape[0], x)
+    positions = ctx.host_ints(data + 1)
     if data:
         found = ctx.tensor_list(0)
         if found.carrier:
@@ -150,6 +157,23 @@ def _scatter(ctx: Lowering, node: Node) -> TensorList:
     rows = [values.remove_dim(values.slice_dim(x, 0, k, 1), 0) for k in range(len(positions))]
     writes = (Write(poly(p), row, grows=bool(data)) for p, row in zip(positions, rows, strict=True))
     return replace(found, writes=(*found.writes, *writes))
+
+
+def _all_of(ctx: Lowering, positions: Value, length: Poly) -> bool:
+    """Whether positions are 0, 1, ..., length - 1."""
+    if positions.rank != 1:
+        return False
+    count = positions.shape[0]
+    if count != length and count != ctx.params.opaque("max", length, 0):
+        return False
+    if positions.host is not None:
+        return elements(positions.host) == [poly(k) for k in range(positions.host.size)]
+    try:
+        (dim,) = positions.dims
+        i = iterators("i", dim)
+        return positions.at(i) == Index(values.flat_index(dim, i), positions.dtype)
+    except NotAffineError:
+        return False
 
 
 def _position(ctx: Lowering) -> Poly:

@@ -17,6 +17,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
 
 Array = np.ndarray[Any, Any]
+_ATTEMPTS = 6  # TensorFlow lifts references out of TF1's loops in an order of chance
 _UNLOADABLE = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
 
 
@@ -116,11 +117,13 @@ def _objects(
     path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]]
 ) -> dict[str, Call] | None:
     """The signatures of a model loaded as objects, on the samples; None if it cannot be."""
-    try:
-        model = tf.saved_model.load(str(path), tags=list(tags))
-    except _UNLOADABLE:
-        return None
-    return {name: _object(model, name, arrays) for name, arrays in samples.items()}
+    for _ in range(_ATTEMPTS):
+        try:
+            model = tf.saved_model.load(str(path), tags=list(tags))
+        except _UNLOADABLE:
+            continue
+        return {name: _object(model, name, arrays) for name, arrays in samples.items()}
+    return None
 
 
 def _object(model: Any, name: str, arrays: Mapping[str, Array]) -> Call:

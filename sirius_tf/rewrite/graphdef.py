@@ -38,7 +38,9 @@ def named_parts(signature: Signature) -> dict[str, str]:
     return {
         edge.node: "one of its outputs is a result by name"
         for edge in probed
-        if edge.node in graph.by_name and len(graph.by_name[edge.node].dtypes) > 1
+        if edge.node in graph.by_name
+        and not graph.by_name[edge.node].stands_for
+        and len(graph.by_name[edge.node].dtypes) > 1
     }
 
 

@@ -8,20 +8,21 @@ graph that signatures compute with; every signature, variable, table, asset and 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf import any_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.frontend.convert import VARIABLES
+from sirius_tf.frontend.graph import Node
 from sirius_tf.frontend.savedmodel import PROBE, Signature
 from sirius_tf.rewrite import captures
 from sirius_tf.rewrite.function import with_body
@@ -32,6 +33,11 @@ _READ = f"{ASSET}/read:0"
 _INIT_OP = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _ASSETS = "saved_model_assets"
+_CONTEXTS = {
+    "cond_context": control_flow_pb2.CondContextDef,
+    "while_context": control_flow_pb2.WhileContextDef,
+}
+"""What TF1 notes of branches and loops, for their gradients only."""
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -64,9 +70,8 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
             done.add(call.attr["f"].func.name)
             _edit_function(made, edit.signature, call, graph_def, asset)
     if any(function_call(meta_graph, edit.signature) is None for edit in edits):
-        _prune(
-            made, {n.name for edit in edits for use in edit.uses for n in use.region.graph.nodes}
-        )
+        nodes = [n for edit in edits for use in edit.uses for n in use.region.graph.nodes]
+        _prune(made, nodes)
     if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
         made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
     return made
@@ -154,27 +159,61 @@ def _edit_main(meta_graph: Any, edit: Edit, graph_def: Any, alone: bool) -> None
             meta_graph.signature_def[edit.signature.name].outputs[key].name = tensor
 
 
-def _prune(meta_graph: Any, compiled: set[str]) -> None:
-    """Take out of the main graph what was compiled and is read, or named, by nothing any more."""
+def _prune(meta_graph: Any, replaced: Sequence[Node]) -> None:
+    """Take out of the main graph what was replaced and is read, or named, by nothing any more.
+
+    What a loop or a branch of TF1 has that no signature needs goes with it.
+    """
     nodes = {node.name: node for node in meta_graph.graph_def.node}
+    compiled = {original for node in replaced for original in node.originals}
+    compiled |= _inside(nodes, replaced)
     definitions = meta_graph.signature_def.values()
     named = {
         node_of(t.name) for d in definitions for t in (*d.inputs.values(), *d.outputs.values())
     }
     for collection in meta_graph.collection_def.values():
         named.update(node_of(name) for name in collection.node_list.value)
-    readers = Counter(node_of(tensor) for node in nodes.values() for tensor in node.input)
-    stack = [name for name in compiled & nodes.keys() if nodes[name].op not in VARIABLES]
+    stack = [name for name in nodes if name not in compiled or name in named]
+    needed: set[str] = set()
     while stack:
         name = stack.pop()
-        if name not in nodes or name not in compiled or readers[name] or name in named:
-            continue
-        for tensor in nodes.pop(name).input:
-            readers[node_of(tensor)] -= 1
-            stack.append(node_of(tensor))
-    kept = [node for node in meta_graph.graph_def.node if node.name in nodes]
+        if name in nodes and name not in needed:
+            needed.add(name)
+            stack.extend(node_of(tensor) for tensor in nodes[name].input)
+    gone = compiled & nodes.keys() - needed
+    read = {node_of(tensor) for name in gone for tensor in nodes[name].input}
+    gone = {name for name in gone if nodes[name].op not in VARIABLES or name in read}
+    kept = [node for node in meta_graph.graph_def.node if node.name not in gone]
     del meta_graph.graph_def.node[:]
     meta_graph.graph_def.node.extend(kept)
+    for key, kind in _CONTEXTS.items():
+        if _has(meta_graph, key):
+            contexts = meta_graph.collection_def[key].bytes_list.value
+            left = [c for c in contexts if gone.isdisjoint(_names(kind.FromString(c)))]
+            del contexts[:]
+            contexts.extend(left)
+
+
+def _inside(nodes: Mapping[str, Any], replaced: Sequence[Node]) -> set[str]:
+    """What depends on nodes inside of loops and branches of TF1, up to where these end."""
+    readers: dict[str, list[str]] = {}
+    for node in nodes.values():
+        for tensor in node.input:
+            readers.setdefault(node_of(tensor), []).append(node.name)
+    ends = {edge.node for node in replaced for edge in node.results if edge}
+    stack = [name for node in replaced for name in node.stands_for if name not in ends]
+    found: set[str] = set()
+    while stack:
+        for reader in readers.get(stack.pop(), ()):
+            if reader not in found | ends:
+                found.add(reader)
+                stack.extend([] if nodes[reader].op == "Exit" else [reader])
+    return found
+
+
+def _names(context: Any) -> set[str]:
+    """The nodes that a note of a branch or loop names, nested ones included."""
+    return {node_of(name) for name in re.findall('"(.*?)"', str(context))}
 
 
 def _spread(graph_def: Any, changed: set[str]) -> None:

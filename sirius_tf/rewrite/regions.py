@@ -38,7 +38,8 @@ class Region:
     """Nodes of an outer graph that are compiled together.
 
     Input k of `graph` carries the outer edge `inputs[k]`, output k is the outer edge `outputs[k]`.
-    An input that is the edge of a Variable is a table. `nodes` are the outer nodes it stands for.
+    An input that is the edge of a Variable is a table. `nodes` are the outer nodes it stands for,
+    of which a While may in turn stand for nodes of the GraphDef.
     """
 
     name: str
@@ -112,6 +113,12 @@ def table(graph: Graph, edge: Edge, readers: Iterable[tuple[Node, int]]) -> bool
     if node is None or not is_variable(node) or node.attr_array().nbytes < TABLE_BYTES:
         return False
     return all(position == 0 and _gathers_rows(graph, reader) for reader, position in readers)
+
+
+def has_effect(graph: Graph, node: Node) -> bool:
+    """Whether others may have to wait for a node, or for one in its bodies."""
+    bodies = (graph.bodies.get(v) for v in node.attrs.values() if isinstance(v, str))
+    return node.op in EFFECTS or any(has_effect(b, n) for b in bodies if b for n in b.nodes)
 
 
 def _gathers_rows(graph: Graph, node: Node) -> bool:
@@ -266,7 +273,7 @@ def _waits(graph: Graph, node: Node, left: Collection[str]) -> set[str]:
     controls = set(node.control_inputs)
     if node.name in left:
         return controls
-    return {c for c in controls if c not in left and graph.by_name[c].op in EFFECTS}
+    return {c for c in controls if c not in left and has_effect(graph, graph.by_name[c])}
 
 
 def _region(
@@ -284,7 +291,7 @@ def _region(
     outputs = _outputs(graph, members, readers)
     if not outputs:
         return None
-    roots = [edge.node for edge in outputs] + [n.name for n in members if n.op in EFFECTS]
+    roots = [edge.node for edge in outputs] + [n.name for n in members if has_effect(graph, n)]
     inputs: dict[Edge, str] = {}
     copied: set[str] = set()
     for node in _ordered(graph, roots, inside):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -128,7 +128,8 @@ class Session:
     def _rounding(self, use: Use, values: Mapping[Edge, Array]) -> list[float]:
         """How much TensorFlow's results change with the last bits of what a region reads."""
         fed = _fed(use, values)
-        run = self._session.make_callable(_their_results(use), [_input(use, k) for k in fed])
+        theirs = _their_results(use, self._graph)
+        run = self._session.make_callable(theirs, [_input(use, k) for k in fed])
         return rounding(
             lambda arrays: [np.asarray(x) for x in run(*arrays)],
             [values[use.region.inputs[k]] for k in fed],
@@ -145,7 +146,7 @@ class Session:
             run = self._session.make_callable(fetches, feeds)
             return lambda: list(run(*arrays))
 
-        return call(_their_results(use)), call(ours), call([f"{_BUNDLE}:0"])
+        return call(_their_results(use, self._graph)), call(ours), call([f"{_BUNDLE}:0"])
 
 
 def _reason(message: str, node: str) -> str:
@@ -172,9 +173,9 @@ def _copied(use: Use, node: str) -> str:
     return f"{_timed_name(use)}/copy/{node}"
 
 
-def _their_results(use: Use) -> list[str]:
+def _their_results(use: Use, graph: Graph) -> list[str]:
     """The tensors of TensorFlow's ops that are the results of a region."""
-    return [f"{_copied(use, edge.node)}:{edge.output}" for edge in use.region.outputs]
+    return [_copied(use, tensor_name(edge, graph)) for edge in use.region.outputs]
 
 
 def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> list[Any]:
@@ -192,7 +193,7 @@ def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> l
         inputs = [tables.get(k, _input(use, k)) for k in range(len(use.region.inputs))]
         made.append(region_op(name, use, graph, inputs, f"{_BUNDLE}:0", ()))
         fed = {tensor_name(edge, graph): _input(use, k) for k, edge in given.items()}
-        made += [_copy(use, nodes[n], fed) for n in use.region.nodes if n in nodes]
+        made += _copies(use, graph, nodes, fed)
     return made
 
 
@@ -203,15 +204,48 @@ def _placeholder(tensor: str, graph: Graph, edge: Edge) -> Any:
     return node
 
 
-def _copy(use: Use, node: Any, fed: Mapping[str, str]) -> Any:
-    """A node of a region under another name; it waits for nothing."""
-    copy = tf.compat.v1.NodeDef()
-    copy.CopyFrom(node)
-    copy.name = _copied(use, node.name)
-    copy.attr.pop("_class")
-    del copy.input[:]
-    for tensor in (t for t in node.input if not t.startswith("^")):
-        full = tensor if ":" in tensor else f"{tensor}:0"
-        inside = _copied(use, full) if node_of(full) in use.region.nodes else full
-        copy.input.append(fed.get(full, inside))
-    return copy
+def _copies(use: Use, graph: Graph, nodes: Mapping[str, Any], fed: Mapping[str, str]) -> list[Any]:
+    """The nodes of a region under other names.
+
+    They wait for nothing but what says in which loop or branch of TF1 they are. With them come
+    constants that would wait, and what reads some of them and is no node of the graph.
+    """
+    members = [graph.by_name[name] for name in use.region.nodes]
+    copied = {name for node in members for name in node.originals if name in nodes}
+    flow = {name for node in members for name in node.stands_for}
+    made = []
+    stack = sorted(copied)
+    while stack:
+        node = nodes[stack.pop()]
+        copy = tf.compat.v1.NodeDef()
+        copy.CopyFrom(node)
+        copy.name = _copied(use, node.name)
+        copy.attr.pop("_class")
+        del copy.input[:]
+        for tensor in node.input:
+            full = tensor if ":" in tensor or tensor.startswith("^") else f"{tensor}:0"
+            name = node_of(tensor)
+            waits = tensor.startswith("^")
+            if full in fed or (waits and node.name not in flow):
+                copy.input.extend([] if waits else [fed[full]])
+                continue
+            if name not in copied and (_waits(nodes[name]) or _reads(graph, nodes, name, flow)):
+                copied.add(name)
+                stack.append(name)
+            if name in copied:
+                copy.input.append(f"^{_copied(use, name)}" if waits else _copied(use, full))
+            elif not waits:
+                copy.input.append(full)
+        made.append(copy)
+    return made
+
+
+def _waits(node: Any) -> bool:
+    return node.op == "Const" and len(node.input) > 0
+
+
+def _reads(graph: Graph, nodes: Mapping[str, Any], name: str, flow: Collection[str]) -> bool:
+    """Whether what is no node of the graph reads, or waits for, nodes in `flow`."""
+    if name in flow or name in graph.by_name or name in graph.standing:
+        return name in flow
+    return any(_reads(graph, nodes, node_of(t), flow) for t in nodes[name].input)

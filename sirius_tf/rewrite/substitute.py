@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from sirius_tf.frontend.convert import CALLS
 from sirius_tf.frontend.graph import Edge, Graph, Shape
-from sirius_tf.rewrite.regions import EFFECTS, Region, is_variable
+from sirius_tf.rewrite.regions import Region, has_effect, is_variable
 
 OP = "SiriusRegion"
 
@@ -97,6 +97,7 @@ def tensor_name(edge: Edge, graph: Graph) -> str:
     """The tensor of an edge; an argument may be called as a tensor."""
     if edge.node in graph.arguments:
         return edge.node if ":" in edge.node else f"{edge.node}:0"
+    edge = graph.original(edge)
     return f"{edge.node}:{edge.output}"
 
 
@@ -110,6 +111,9 @@ class _Moved:
 
     def __init__(self, graph: Graph, uses: Sequence[Use]) -> None:
         self.region_of = {node: use.region for use in uses for node in use.region.nodes}
+        for original, name in graph.standing.items():
+            if name in self.region_of:
+                self.region_of[original] = self.region_of[name]
         self._graph = graph
         self._waits: dict[str, set[str]] = {}
         self._dependent = _downstream(graph, self.region_of)
@@ -135,7 +139,7 @@ class _Moved:
             for c in node.control_inputs
             if c in self.region_of
             and self.region_of[c] is not region
-            and self._graph.by_name[c].op in EFFECTS
+            and has_effect(self._graph, self._graph.by_name[c])
         )
         self._waits[name] = waits
 
@@ -145,19 +149,31 @@ class _Moved:
 
     def early(self, region: Region) -> list[str]:
         """What the region itself waits for."""
-        waits = set().union(*(self._waits[node] for node in region.nodes))
-        return sorted(w for w in waits if w in self._graph.by_name and w not in self._dependent)
+        waits = set[str]().union(*(self._waits[node] for node in region.nodes))
+        early = [w for w in waits if w in self._graph.by_name and w not in self._dependent]
+        return self._waited(early)
 
     def late(self, node: str) -> list[str]:
         """What those that read or wait for a node of a region wait for, besides the region."""
+        node = self._graph.standing.get(node, node)
         early = self.early(self.region_of[node])
-        return sorted(self._waits[node] - set(early))
+        return sorted(set(self._waited(self._waits[node])) - set(early))
+
+    def _waited(self, names: Iterable[str]) -> list[str]:
+        """The nodes to wait for where these are to be waited for."""
+        found = set[str]()
+        for name in names:
+            node = self._graph.by_name.get(name)
+            results = node.results if node else ()
+            found.update([edge.node for edge in results if edge] or [name])
+        return sorted(found)
 
     def result(self, edge: Edge) -> str:
         """The tensor that carries what an edge carried."""
-        if edge.node not in self.region_of:
+        node = self._graph.by_name.get(edge.node)
+        if edge.node not in self.region_of or node is None or node.stands_for:
             return tensor_name(edge, self._graph)
-        single = len(self._graph.by_name[edge.node].dtypes) == 1
+        single = len(node.dtypes) == 1
         return f"{edge.node}:0" if single else f"{edge.node}/sirius_{edge.output}:0"
 
     def inputs(self, tensors: Iterable[str]) -> list[str]:
@@ -174,8 +190,8 @@ class _Moved:
             elif tensor.startswith("^"):
                 controls.update(dict.fromkeys([self.op_name(region), *self.late(name)]))
             else:
-                number = int(tensor.partition(":")[2] or 0)
-                data.append(self.result(Edge(name, number)))
+                edge = Edge(name, int(tensor.partition(":")[2] or 0))
+                data.append(self.result(self._graph.carried.get(edge, edge)))
         return data + [f"^{name}" for name in controls]
 
 
