@@ -40,7 +40,7 @@ def split(program: Program) -> Program:
         for t in program.tensors
     )
     statements = tuple(_rewritten(s, cuts) for s in program.statements)
-    return replace(program, tensors=tensors, statements=statements)
+    return split(replace(program, tensors=tensors, statements=statements))
 
 
 def _cuts(program: Program) -> Iterator[tuple[str, _Cut]]:
@@ -56,23 +56,26 @@ def _cuts(program: Program) -> Iterator[tuple[str, _Cut]]:
         for axis, extent in enumerate(tensor.shape):
             if not extent.is_const or tensor.name not in readers:
                 continue
-            sizes = {_slice(s, load.index[axis]) for s, load in readers[tensor.name]}
-            size = sizes.pop() if len(sizes) == 1 else None
-            if size is None or size < LEAST or extent.const % size or extent.const == size:
+            slices = [_slice(s, load.index[axis]) for s, load in readers[tensor.name]]
+            sizes = {found[2] if found else 0 for found in slices}
+            size = sizes.pop() if len(sizes) == 1 else 0
+            if size < LEAST or extent.const % size or extent.const == size:
                 continue
             if all(_whole(s, axis, extent) for s in writers[tensor.name]):
                 yield tensor.name, _Cut(axis, size)
                 break
 
 
-def _slice(s: Statement, index: Affine | Expr) -> int | None:
-    """The size of the slice that a subscript runs through, if it starts at a multiple of it."""
-    if not isinstance(index, Affine) or len(index.terms) != 1:
+def _slice(s: Statement, index: Affine | Expr) -> tuple[Affine, Affine, int] | None:
+    """Which slice a subscript is in, the place in it, and its size: `size * which + place`."""
+    if not isinstance(index, Affine):
         return None
-    found = next((i for i in s.all_iters if index - symbol(i.name) == affine(index.const)), None)
-    if found is None or not found.extent.is_const or not found.extent.const:
+    place = next((i for i in s.all_iters if index.coefficient(i.name) == 1), None)
+    if place is None or not place.extent.is_const or not place.extent.const:
         return None
-    return found.extent.const if index.const % found.extent.const == 0 else None
+    size, base = place.extent.const, index - symbol(place.name)
+    which = base // size
+    return (which, symbol(place.name), size) if which * size == base else None
 
 
 def _whole(s: Statement, axis: int, extent: Affine) -> bool:
@@ -91,10 +94,10 @@ def _rewritten(s: Statement, cuts: Mapping[str, _Cut]) -> Statement:
     def leaf(expr: Expr) -> Expr | None:
         match expr:
             case Load(tensor, index, dtype) if tensor in cuts:
-                cut, at = cuts[tensor], index[cuts[tensor].axis]
-                assert isinstance(at, Affine)
-                place = (affine(at.const // cut.size), at - at.const)
-                return Load(tensor, (*index[: cut.axis], *place, *index[cut.axis + 1 :]), dtype)
+                axis = cuts[tensor].axis
+                found = _slice(s, index[axis])
+                assert found is not None
+                return Load(tensor, (*index[:axis], *found[:2], *index[axis + 1 :]), dtype)
         return None
 
     s = replace(s, value=rewrite(s.value, leaf))

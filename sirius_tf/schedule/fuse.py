@@ -28,6 +28,7 @@ from sirius_tf.schedule.tree import Sequence as InOrder
 
 # A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
 WORTH_A_BARRIER = 4096
+MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Cluster:
 
 def fuse(program: Program, flows: Sequence[Flow], threads: int) -> Node:
     """A legal schedule tree of the whole program; `threads` is how many workers want tiles."""
-    fuser = _Fuser(program, threads)
+    fuser = _Fuser(program, flows, threads)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
@@ -62,8 +63,9 @@ def release(program: Program, flows: Sequence[Flow]) -> Program:
 
 
 class _Fuser:
-    def __init__(self, program: Program, threads: int) -> None:
-        self.program = program
+    def __init__(self, program: Program, flows: Sequence[Flow], threads: int) -> None:
+        self.program, self.flows = program, flows
+        self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s) for s in program.statements}
         self.hints = program.hints
@@ -98,6 +100,11 @@ class _Fuser:
         t = common[0]
         inside = [f for f in flows if f.source in names and f.sink in names]
         kept = [replace(f, relation=self._within(f, t, t)) for f in inside]
+        self.carried |= {
+            (f.source, f.sink, f.tensor)
+            for f, rest in zip(inside, kept, strict=True)
+            if not rest.relation.is_equal(f.relation)
+        }
         kept = [f for f in kept if not f.relation.is_empty()]
         body = InOrder(tuple(self.distribute(names, kept, entered | {t})))
         return Filter(names, Band((dict.fromkeys(names, symbol(t)),), body))
@@ -186,7 +193,19 @@ class _Fuser:
         parts = tuple(Filter(c.statements, self.tiles(c, entered)) for c in clusters)
         names = tuple(n for c in clusters for n in c.statements)
         body = parts[0].child if len(parts) == 1 else InOrder(parts)
-        return Filter(names, Mark("phase", body))
+        return Filter(names, Mark("phase", body, self.reasons(names)))
+
+    def reasons(self, names: Sequence[str]) -> str:
+        """Why there is a barrier before a phase: what it reads that other phases define."""
+        found: dict[str, set[str]] = {}
+        for f in self.flows:
+            carried = (f.source, f.sink, f.tensor) in self.carried
+            if f.sink in names and (carried or f.source not in names):
+                before = ", an iteration before" if carried else ""
+                found.setdefault(f"{f.tensor} of {f.source}{before}", set()).add(f.sink)
+        texts = [f"{', '.join(sorted(sinks))} after {what}" for what, sinks in found.items()]
+        more = len(texts) - MOST_REASONS
+        return "; ".join(texts[:MOST_REASONS]) + (f"; {more} more" if more > 0 else "")
 
     def tiles(self, cluster: Cluster, entered: frozenset[str]) -> Node:
         """Parallel loops over tiles: in sequence, each statement over its part of a tile.

@@ -34,7 +34,7 @@ def phase_times(
             for k, child in enumerate(children):
                 times |= phase_times(child, (*prefix, affine(k)))
             return times
-        case Filter(statements, Mark("phase", _)):
+        case Filter(statements, Mark("phase", _, _)):
             return dict.fromkeys(statements, prefix)
         case Filter(statements, None):
             return dict.fromkeys(statements, prefix)
@@ -44,7 +44,7 @@ def phase_times(
             inner = phase_times(child, prefix)
             start = len(prefix)
             return {s: (*t[:start], *(m[s] for m in members), *t[start:]) for s, t in inner.items()}
-        case Mark(_, child):
+        case Mark(_, child, _):
             return phase_times(child, prefix)
         case None:
             return {}

@@ -49,10 +49,11 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Mark:
-    """A word for the code generator; without meaning to isl."""
+    """A word for the code generator, and a note for people; without meaning to isl."""
 
     name: str
     child: Node | None = None
+    note: str = ""
 
 
 Node = Band | Filter | Sequence | Mark
@@ -100,7 +101,7 @@ def _yaml(scop: Scop, node: Node) -> list[str]:
         case Filter(statements, child):
             points = "; ".join(_tuple(scop, s) for s in statements)
             lines = [f'filter: "{_params(scop)}{{ {points} }}"']
-        case Mark(name, child):
+        case Mark(name, child, _):
             lines = [f'mark: "{name}"']
         case Sequence(children):
             lines = ["sequence:"]
@@ -147,8 +148,9 @@ def show(node: Node | None, depth: int = 0) -> str:
             return text + show(child, depth + 1)
         case Filter(statements, child):
             return f"{pad}{', '.join(statements)}\n" + show(child, depth + 1)
-        case Mark(name, child):
-            return f"{pad}# {name.split()[0]}\n" + show(child, depth)
+        case Mark(name, child, note):
+            note = f": {note}" if note else ""
+            return f"{pad}# {name.split()[0]}{note}\n" + show(child, depth)
         case Sequence(children):
             return f"{pad}in sequence\n" + "".join(show(c, depth + 1) for c in children)
 

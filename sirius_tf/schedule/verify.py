@@ -140,13 +140,13 @@ def check_phases(scop: Scop, root: Node, flows: Sequence[Flow]) -> None:
 def _phases(node: Node | None) -> list[list[tuple[str, ...]]]:
     """The statements of the clusters of every phase."""
     match node:
-        case Filter(statements, Mark("phase", InOrder(children))):
+        case Filter(statements, Mark("phase", InOrder(children), _)):
             return [[child.statements for child in children]]
-        case Filter(statements, Mark("phase", _)):
+        case Filter(statements, Mark("phase", _, _)):
             return [[statements]]
         case InOrder(children):
             return [phase for child in children for phase in _phases(child)]
-        case Filter(_, child) | Mark(_, child) | Band(_, child):
+        case Filter(_, child) | Mark(_, child, _) | Band(_, child):
             return _phases(child)
     return []
 
