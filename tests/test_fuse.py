@@ -102,7 +102,7 @@ def test_recurrence_is_a_loop_and_its_input_product_is_not_in_it() -> None:
     assert text.count("  loop hu: t, cell: t\n") == 1
     before, _, inside = text.partition("loop hu: t")
     assert "xw: t" in before and "xw:" not in inside.partition("last")[0]
-    assert "# phase: hu after h of init; cell after p of xw; hu after h of cell, an it" in inside
+    assert "hu after h of cell, an iteration before" in inside
 
 
 def test_statements_that_need_each_other_must_share_a_loop() -> None:
