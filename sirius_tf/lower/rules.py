@@ -3,6 +3,7 @@
 
 from sirius_tf.lower import (  # noqa: F401
     control,
+    counting,
     elementwise,
     host,
     indexing,
@@ -10,6 +11,5 @@ from sirius_tf.lower import (  # noqa: F401
     lists,
     matrices,
     movement,
-    scan,
     selection,
 )
