@@ -11,5 +11,6 @@ from sirius_tf.lower import (  # noqa: F401
     lists,
     matrices,
     movement,
+    scatter,
     selection,
 )
