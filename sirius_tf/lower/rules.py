@@ -6,6 +6,7 @@ from sirius_tf.lower import (  # noqa: F401
     counting,
     elementwise,
     host,
+    images,
     indexing,
     linalg,
     lists,
