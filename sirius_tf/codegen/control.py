@@ -84,6 +84,8 @@ class _Control:
 
     def block(self, parts: tuple[LoopNest, ...]) -> tuple[Guards, LoopNest]:
         """Neighbours that have the same guards left are tested once."""
+        if not parts:
+            return (), Block(parts)
         made = self.written(Block(parts))
         found = [self.hoist(part) for part in parts]
         common = tuple(

@@ -3,14 +3,16 @@
 
 from sirius_tf.lower import (  # noqa: F401
     control,
+    counting,
     elementwise,
     host,
+    images,
     indexing,
     linalg,
     lists,
     loops,
     matrices,
     movement,
-    scan,
+    scatter,
     selection,
 )

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of ops that select: the position of an extreme element, and updates of few rows.
+"""Rules of ops that select: the positions of the greatest, or least, elements of a row.
 
-    argmax[b]  = min over j of  (j where x[b, j] = m[b], else n)       m[b] = max over j of x[b, j]
-    y[r, ...]  = select(r = i1, u1[...], select(r = i0, u0[...], x[r, ...]))
-
-Both compare an iterator with a position, so that no subscript of a store depends on data.
+argmax[b]  = min over j of  (j where x[b, j] = m[b], else n)       m[b] = max over j of x[b, j]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import product
-from math import inf, prod
+from collections.abc import Callable
+from math import inf
 
 import numpy as np
 
@@ -20,14 +16,12 @@ from sirius_tf.ir.affine import affine
 from sirius_tf.ir.expr import Const, DType, Expr, index
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
-from sirius_tf.lower.boxes import axis_of, concat, elements, fill, zero
-from sirius_tf.lower.lists import conform
+from sirius_tf.lower.boxes import axis_of, concat, fill, zero
 from sirius_tf.lower.registry import Lowering, call, lowers
-from sirius_tf.lower.symbolic import poly
-from sirius_tf.lower.value import Host, Indices, Value
+from sirius_tf.lower.value import Indices, Value
 
-MOST_ROWS = 16
-"""Rows that an op updates, at most: every element of its result is compared with each."""
+MOST_PASSES = 16
+"""Passes over a row, at most, that TopKV2 becomes."""
 
 
 def extreme(op: ReduceOp, dtype: DType) -> Const:
@@ -89,7 +83,7 @@ def _top_k(ctx: Lowering, node: Node) -> list[Value]:
     x, count = comparable(ctx.input(0), "max"), ctx.host_int(1)
     if not node.attrs.get("sorted", True):
         raise ctx.unsupported("the order of what is not sorted is TensorFlow's own")
-    if count > MOST_ROWS:
+    if count > MOST_PASSES:
         raise ctx.unsupported(f"the first {count} are too many passes")
     axis, (dtype, position) = x.rank - 1, node.dtypes
     ctx.nonnegative(x.shape[axis] - count)
@@ -143,111 +137,3 @@ def _first(ctx: Lowering, x: Value, condition: _Condition, position: DType) -> t
         return call("select", found, own_position(x, axis[0], i, position), end)
 
     return best, ctx.reduce("min", Value(position, x.dims, place), axis, keep=True)
-
-
-_Combine = Callable[[Expr, Expr, Expr], Expr]  # of what was there, whether it is met, the update
-
-
-def _extreme_of(op: ReduceOp) -> _Combine:
-    """TF keeps what was there if the update is NaN, but not the other way round."""
-
-    def combine(old: Expr, met: Expr, new: Expr) -> Expr:
-        if "float" in new.dtype:
-            met = call("and", met, call("eq", new, new, dtype="bool"))
-        return call(op, old, call("select", met, new, extreme(op, new.dtype)))
-
-    return combine
-
-
-def _add(old: Expr, met: Expr, new: Expr) -> Expr:
-    nothing = Const(-0.0, new.dtype) if "float" in new.dtype else zero(new.dtype)  # 0 + -0 = 0
-    return call("add", old, call("select", met, new, nothing))
-
-
-_SCATTERS: Mapping[str, _Combine] = {
-    "TensorScatterUpdate": lambda old, met, new: call("select", met, new, old),
-    "TensorScatterAdd": _add,
-    "TensorScatterSub": lambda old, met, new: call(
-        "sub", old, call("select", met, new, zero(new.dtype))
-    ),
-    "TensorScatterMax": _extreme_of("max"),
-    "TensorScatterMin": _extreme_of("min"),
-}
-
-
-@lowers(*_SCATTERS)
-def _tensor_scatter(ctx: Lowering, node: Node) -> Value:
-    x, where, updates = ctx.inputs()
-    return scatter(ctx, _SCATTERS[node.op], x, where, updates)
-
-
-@lowers("ScatterNd")
-def _scatter_nd(ctx: Lowering, node: Node) -> Value:
-    where, updates, _ = ctx.inputs()
-    sizes = elements(ctx.host(2))
-    for size in sizes:
-        ctx.nonnegative(size)
-    zeros = fill(updates.dtype, [values.dim_of(s) for s in sizes], zero(updates.dtype))
-    return scatter(ctx, _add, zeros, where, updates)
-
-
-def scatter(ctx: Lowering, combine: _Combine, x: Value, where: Value, updates: Value) -> Value:
-    """`x` with row after row of the updates combined into the elements that `where` points at."""
-    lead = _constant_sizes(ctx, where)
-    depth = lead.pop()
-    rows = prod(lead)
-    if not rows:
-        return x
-    if rows > MOST_ROWS or not 1 <= depth <= x.rank:
-        raise ctx.unsupported(f"{rows} updates at {depth} subscripts")
-    for size in x.shape:  # TF wants no updates of nothing
-        ctx.nonnegative(size - 1)
-    for axis, count in enumerate(lead):
-        if updates.shape[axis] != poly(count):
-            ctx.equal(updates.shape[axis].to_affine(), affine(count))
-    host = ctx.known(where)
-    points = list(product(*map(range, lead)))
-    at = [[_position(ctx, x, where, host, p, axis) for axis in range(depth)] for p in points]
-    news = [conform(ctx, _row(updates, p), x.dims[depth:]) for p in points]
-    outer = sum(len(d) for d in x.dims[:depth])
-
-    def element(i: Indices) -> Expr:
-        result = x.at(i)
-        for positions, new in zip(at, news, strict=True):
-            met: Expr | None = None
-            for axis, position in enumerate(positions):
-                own = own_position(x, axis, i, where.dtype)
-                same = call("eq", own, position, dtype="bool")
-                met = same if met is None else call("and", met, same)
-            assert met is not None
-            result = combine(result, met, new.at(i[outer:]))
-        return result
-
-    return ctx.define(x.dtype, x.dims, element)
-
-
-def _constant_sizes(ctx: Lowering, x: Value) -> list[int]:
-    if not all(s.is_const for s in x.shape):
-        raise ctx.unsupported("the number of updates must be constant")
-    return [s.const for s in x.shape]
-
-
-def _row(x: Value, point: tuple[int, ...]) -> Value:
-    """x[point], its first dimensions fixed."""
-    for k in point:
-        x = values.remove_dim(values.slice_dim(x, 0, k, 1), 0)
-    return x
-
-
-def _position(
-    ctx: Lowering, x: Value, where: Value, host: Host | None, point: tuple[int, ...], axis: int
-) -> Expr:
-    """Where an update goes along an axis of x; that it is in range is checked: on entry, if it is
-    known there, else when it is computed."""
-    if host is not None:
-        known = values.element(host, (*point, axis))
-        ctx.nonnegative(known)
-        ctx.nonnegative(x.shape[axis] - known - 1)
-        return known.to_expr(where.dtype)
-    extent = index(x.shape[axis].to_affine(), where.dtype)
-    return call("bounded", _row(where, (*point, axis)).at(()), extent)

@@ -151,12 +151,45 @@ def test_a_greedy_decoder():
     check(decode, [None, 8], sizes=(1, 7, 33))
 
 
+@pytest.mark.parametrize("fn", SCATTERS)
+def test_one_update_in_each_row(fn):
+    rows = lambda x: tf.range(tf.shape(x)[0])  # noqa: E731
+    best = lambda x: tf.argmax(x, 1, tf.int32)  # noqa: E731
+    check(lambda x: fn(x, tf.stack([rows(x), best(x)], 1), x[:, 0]), [None, 5])
+    wide = lambda x: tf.reshape(x, [-1, 3, 2])  # noqa: E731
+    at = lambda x: tf.concat([rows(x)[:, None], best(x[:, :3])[:, None]], 1)  # noqa: E731
+    check(lambda x: fn(wide(x), tf.cast(at(x), tf.int64), x[:, 1:3] * 2.0), [None, 6])
+    pairs = lambda x: tf.stack([rows(x), best(x[:, :3]), best(x[:, 4:])], 1)  # noqa: E731
+    check(lambda x: fn(wide(x), pairs(x), x[:, 1] * 2.0), [None, 6])
+
+
+@pytest.mark.parametrize("last", [-1, 0, 4, 5])
+def test_one_update_in_each_row_out_of_range(last):
+    def fn(x, at):
+        rows = tf.stack([tf.range(tf.shape(x)[0]), at], 1)
+        return tf.tensor_scatter_nd_update(x, rows, x[:, 0])
+
+    feeds = lambda _: [np.ones((7, 5), "f"), np.array([0, 1, 2, 3, 4, 0, last], "int32")]  # noqa: E731
+    check(fn, [7, 5], [7], dtypes=["float32", "int32"], arrays=feeds, sizes=(7,))
+
+
+def test_one_update_in_each_row_in_a_loop():
+    def fn(x):
+        def body(i, y):
+            at = tf.stack([tf.range(tf.shape(x)[0]), tf.argmin(y, 1, tf.int32)], 1)
+            return i + 1, tf.tensor_scatter_nd_add(y, at, tf.reduce_max(y, 1))
+
+        return tf.while_loop(lambda i, _: i < 6, body, (0, x))[1]
+
+    check(fn, [None, 5], sizes=(1, 7, 33))
+
+
 def test_too_many_updates():
     with pytest.raises(Unsupported, match="17 updates"):
         evaluate(lambda x: tf.tensor_scatter_nd_add(x, [[0]] * 17, x[:17]), np.ones((33, 2), "f"))
     with pytest.raises(Unsupported, match="must be constant"):
         evaluate(
-            lambda x: tf.tensor_scatter_nd_add(x, tf.range(tf.shape(x)[0])[:, None], x),
+            lambda x: tf.tensor_scatter_nd_add(x, tf.range(tf.shape(x)[0])[:, None], x[::-1]),
             np.ones((33, 2), "f"),
         )
 

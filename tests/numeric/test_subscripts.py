@@ -114,3 +114,45 @@ def test_linspace():
     check(lambda x: tf.raw_ops.LinSpace(start=0.1, stop=2.0, num=7) * x, [None, 7])
     check(lambda x: tf.raw_ops.LinSpace(start=x[0], stop=x[1], num=tf.size(x)), [None])
     check(lambda x: tf.raw_ops.LinSpace(start=0.1, stop=x[0], num=1), [None])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_buckets(dtype):
+    bucketize = lambda x: tf.raw_ops.Bucketize(input=x, boundaries=[-2.0, 0.0, 1.0])  # noqa: E731
+    check(bucketize, [None, 5], dtypes=[dtype])
+    check(lambda x: tf.raw_ops.Bucketize(input=x, boundaries=[]), [None], dtypes=[dtype])
+    if dtype == "float32":
+        nan = lambda _: [np.array([np.nan, np.inf, -np.inf, 1.0, -0.0], "f")]  # noqa: E731
+        check(bucketize, [None], arrays=nan, sizes=(5,))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_search_sorted(side, dtype):
+    def feeds(n):
+        rng = np.random.default_rng(0)
+        row = np.sort(rng.integers(0, 9, (3, n)), 1)
+        return [row.astype(dtype), rng.integers(-1, 11, (3, 5)).astype(dtype)]
+
+    for output in ("int32", "int64"):
+        fn = lambda a, v: tf.searchsorted(a, v, side, output)  # noqa: B023, E731
+        check(fn, [3, None], [3, 5], dtypes=[dtype] * 2, arrays=feeds)
+    nan = lambda _: [np.array([0, 1, 1], "f"), np.array([np.nan, 1, 2], "f")]  # noqa: E731
+    check(lambda a, v: tf.searchsorted(a, v, side), [None], [None], arrays=nan, sizes=(3,))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_counts(binary, dtype):
+    none = np.zeros(0, "f")
+
+    def count(x, weights):
+        return tf.raw_ops.DenseBincount(input=x, size=5, weights=weights, binary_output=binary)
+
+    ids = lambda n: [(np.arange(3 * n).reshape(3, n) % 7).astype(dtype)]  # noqa: E731
+    check(lambda x: count(x, none), [3, None], dtypes=[dtype], arrays=ids)
+    check(lambda x: count(x[0], none), [3, None], dtypes=[dtype], arrays=ids)
+    weighed = lambda n: [*ids(n), np.arange(3 * n, dtype="f").reshape(3, n)]  # noqa: E731
+    check(count, [3, None], [3, None], dtypes=[dtype, "float32"], arrays=weighed)
+    negative = lambda n: [np.array([[1] * n, [-1] * n], dtype)]  # noqa: E731
+    check(lambda x: count(x, none), [2, None], dtypes=[dtype], arrays=negative)
