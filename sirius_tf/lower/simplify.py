@@ -12,31 +12,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 
-from sirius_tf.ir import interp
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
-from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
+from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.lower.fold import fold_subtrees, fold_tensors, total
+from sirius_tf.lower.uses import Uses, map_values
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
-LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
 LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken or not
-MOST_POINTS = 1 << 26  # evaluated for a folded constant
-
-
-_FAILING = frozenset({"bounded", "floordiv", "floormod", "truncdiv"})
 
 
 def simplify(program: Program) -> Program:
     """The program after forwarding, folding, sharing and inlining, until nothing changes."""
-    program = _map_values(_unify_sizes(program), lambda s: rewrite(s.value, _arithmetic))
+    program = map_values(_unify_sizes(program), lambda s: rewrite(s.value, _arithmetic))
     program = _forward_outputs(program)
     while True:
         before = program
-        program = _inline(_share(_fold_subtrees(_fold_tensors(program))))
+        program = _inline(_share(fold_subtrees(fold_tensors(program))))
         program = _drop_dead(_forward_outputs(program))
         if program.statements == before.statements:
             return program
@@ -45,49 +40,6 @@ def simplify(program: Program) -> Program:
 def points(iters: Iterable[Iter], hints: Mapping[str, int]) -> int:
     """Size of a box on the sample inputs."""
     return math.prod(i.extent.evaluate(hints) for i in iters)
-
-
-class _Uses:
-    """Who defines and who reads each tensor."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-
-    @cached_property
-    def writers(self) -> dict[str, list[Statement]]:
-        found: dict[str, list[Statement]] = {}
-        for s in self.program.statements:
-            found.setdefault(s.target, []).append(s)
-        return found
-
-    @cached_property
-    def readers(self) -> dict[str, list[Statement]]:
-        found: dict[str, list[Statement]] = {}
-        for s in self.program.statements:
-            for name in dict.fromkeys(load.tensor for load in s.loads):
-                found.setdefault(name, []).append(s)
-        return found
-
-    @cached_property
-    def definitions(self) -> dict[str, Statement]:
-        """The statement of each temporary that a single one defines as a function of its index."""
-        return {
-            name: only[0]
-            for name, only in self.writers.items()
-            if len(only) == 1
-            and self.program.tensor[name].role == "temp"
-            and name not in self.program.conditions
-            and self._whole(only[0])
-        }
-
-    def _whole(self, s: Statement) -> bool:
-        shape = self.program.tensor[s.target].shape
-        own = tuple(symbol(i.name) for i in s.iters)
-        return s.index == own and tuple(i.extent for i in s.iters) == shape
-
-
-def _map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:
-    return replace(program, statements=tuple(replace(s, value=fn(s)) for s in program.statements))
 
 
 def _unify_sizes(program: Program) -> Program:
@@ -145,7 +97,7 @@ def _arithmetic(expr: Expr) -> Expr | None:
 
 def _forward_outputs(program: Program) -> Program:
     """A temporary that is copied to an output as it is becomes the output."""
-    uses = _Uses(program)
+    uses = Uses(program)
     for s in program.statements:
         target, value = program.tensor[s.target], s.value
         if target.role != "output" or s.reduce or not isinstance(value, Load):
@@ -180,127 +132,6 @@ def _renamed(program: Program, old: Tensor, new: Tensor) -> Program:
     return replace(program, statements=statements, tensors=tensors)
 
 
-# Constants
-
-
-def _constant_loads(program: Program, expr: Expr) -> bool:
-    return all(program.tensor[load.tensor].role == "constant" for load in loads(expr))
-
-
-def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
-    """The tensor that statements define from constants, as a constant."""
-    target = program.tensor[statements[0].target]
-    needed = {load.tensor for s in statements for load in loads(s.value)}
-    tensors = (replace(target, role="output"), *(program.tensor[n] for n in sorted(needed)))
-    statements = tuple(replace(s, guards=()) for s in statements)
-    shape = tuple(Const(extent.const, "int64") for extent in target.shape)
-    outputs = (Output(target.name, shape),)
-    small = Program("fold", (), (), (), tensors, statements, (), outputs)
-    (value,) = interp.run(small, {})
-    return replace(target, role="constant", value=value)
-
-
-def _foldable(program: Program, s: Statement) -> bool:
-    sizes = [i.extent for i in s.all_iters]
-    if s.guards and not _total(s.value):
-        return False
-    if not all(e.is_const for e in sizes) or not _constant_loads(program, s.value):
-        return False
-    if any(isinstance(e, Index) and not _closed(e.value, s) for e in walk(s.value)):
-        return False
-    return math.prod(e.const for e in sizes) <= MOST_POINTS
-
-
-def _total(expr: Expr) -> bool:
-    """Whether nothing can fail."""
-    return all(e.fn not in _FAILING for e in walk(expr) if isinstance(e, Call))
-
-
-def _closed(value: Affine, s: Statement) -> bool:
-    return set(value.names()) <= {i.name for i in s.all_iters}
-
-
-def _fold_tensors(program: Program) -> Program:
-    """Temporaries that are defined from constants alone become constants."""
-    uses, tensors, folded = _Uses(program), dict(program.tensor), set[str]()
-    for name, writers in uses.writers.items():
-        target = program.tensor[name]
-        if target.role != "temp" or not all(e.is_const for e in target.shape):
-            continue
-        if math.prod(e.const for e in target.shape) > LARGEST_CONSTANT:
-            continue
-        if all(_foldable(program, s) for s in writers):
-            tensors[name] = _evaluate(program, tuple(writers))
-            folded.add(name)
-    kept = tuple(s for s in program.statements if s.target not in folded)
-    return replace(program, tensors=tuple(tensors.values()), statements=kept)
-
-
-def _fold_subtrees(program: Program) -> Program:
-    """Parts of expressions that only constants enter become constants of their own."""
-    folder = _Folder(program)
-    program = _map_values(program, folder.statement)
-    return replace(program, tensors=(*program.tensors, *folder.made.values()))
-
-
-class _Folder:
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.made: dict[tuple[object, ...], Tensor] = {}
-
-    def statement(self, s: Statement) -> Expr:
-        """The value of `s` with maximal constant parts replaced."""
-        return self.part(s, s.value)
-
-    def part(self, s: Statement, expr: Expr) -> Expr:
-        if not isinstance(expr, Call) or expr.fn == "bounded":
-            return expr
-        iters = self.iters(s, expr)
-        if iters is not None:
-            return self.fold(s, expr, iters)
-        return Call(expr.fn, tuple(self.part(s, a) for a in expr.args), expr.dtype)
-
-    def iters(self, s: Statement, expr: Expr) -> tuple[Iter, ...] | None:
-        """The iterators that a constant expression depends on; None if it is not constant."""
-        if not _constant_loads(self.program, expr):
-            return None
-        names = set(_names(expr))
-        iters = tuple(i for i in s.all_iters if i.name in names)
-        if len(iters) < len(names) or not all(i.extent.is_const for i in iters):
-            return None
-        small = math.prod(i.extent.const for i in iters) <= LARGEST_CONSTANT
-        return iters if small else None
-
-    def fold(self, s: Statement, expr: Expr, iters: tuple[Iter, ...]) -> Expr:
-        index = tuple(symbol(i.name) for i in iters)
-        key = (expr, iters)
-        if key not in self.made:
-            name, shape = self.fresh(), tuple(i.extent for i in iters)
-            target = Tensor(name, shape, expr.dtype)
-            tensors = (*self.program.tensors, target)
-            one = Statement("fold", iters, name, index, expr)
-            self.made[key] = _evaluate(replace(self.program, tensors=tensors), (one,))
-        made = self.made[key]
-        if next(loads(expr), None) is None and not iters:
-            assert made.value is not None
-            return Const(made.value.item(), expr.dtype)
-        return Load(made.name, index, expr.dtype)
-
-    def fresh(self) -> str:
-        taken = {*self.program.tensor, *(t.name for t in self.made.values())}
-        return next(n for k in range(len(taken) + 1) if (n := f"folded{k}") not in taken)
-
-
-def _names(expr: Expr) -> Iterator[str]:
-    for node in walk(expr):
-        if isinstance(node, Index):
-            yield from node.value.names()
-        elif isinstance(node, Load):
-            for i in node.index:
-                if isinstance(i, Affine):
-                    yield from i.names()
-
-
 # Equal and dead statements
 
 
@@ -308,7 +139,7 @@ def _share(program: Program) -> Program:
     """Of temporaries defined alike, all but the first go."""
     seen: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
-    for name, s in _Uses(program).definitions.items():
+    for name, s in Uses(program).definitions.items():
         key = (s.iters, s.value, s.reduce, program.tensor[name].dtype, s.guards)
         same[name] = seen.setdefault(key, name)
 
@@ -318,7 +149,7 @@ def _share(program: Program) -> Program:
                 return Load(same[tensor], index, dtype)
         return None
 
-    return _map_values(program, lambda s: rewrite(s.value, leaf))
+    return map_values(program, lambda s: rewrite(s.value, leaf))
 
 
 def _drop_dead(program: Program) -> Program:
@@ -327,7 +158,7 @@ def _drop_dead(program: Program) -> Program:
     Trip counts that data decides are no part of it: they go with their loops.
     """
     needed = {o.tensor for o in program.outputs}
-    writers = _Uses(program).writers
+    writers = Uses(program).writers
     stack = list(needed)
     while stack:
         for s in writers.get(stack.pop(), ()):
@@ -356,7 +187,7 @@ def _inline(program: Program) -> Program:
 
     One sweep in order of definition, so that chains collapse.
     """
-    uses = _Uses(program)
+    uses = Uses(program)
     inlined = {
         name: s
         for name, s in uses.definitions.items()
@@ -424,7 +255,7 @@ def _guarded_alike(s: Statement, reader: Statement, load: Load) -> bool:
     places = dict(zip((i.name for i in s.iters), load.index, strict=True))
     if set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops):
         return True
-    return _total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
+    return total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
 
 
 def _affine_names(value: Affine | Expr) -> Iterator[str]:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who defines and who reads the tensors of a Program, and values of statements exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.expr import Expr
+from sirius_tf.ir.program import Program, Statement
+
+
+class Uses:
+    """Who defines and who reads each tensor."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    @cached_property
+    def writers(self) -> dict[str, list[Statement]]:
+        """The statements that define each tensor."""
+        found: dict[str, list[Statement]] = {}
+        for s in self.program.statements:
+            found.setdefault(s.target, []).append(s)
+        return found
+
+    @cached_property
+    def readers(self) -> dict[str, list[Statement]]:
+        """The statements that read each tensor."""
+        found: dict[str, list[Statement]] = {}
+        for s in self.program.statements:
+            for name in dict.fromkeys(load.tensor for load in s.loads):
+                found.setdefault(name, []).append(s)
+        return found
+
+    @cached_property
+    def definitions(self) -> dict[str, Statement]:
+        """The statement of each temporary that a single one defines as a function of its index."""
+        return {
+            name: only[0]
+            for name, only in self.writers.items()
+            if len(only) == 1
+            and self.program.tensor[name].role == "temp"
+            and name not in self.program.conditions
+            and self._whole(only[0])
+        }
+
+    def _whole(self, s: Statement) -> bool:
+        shape = self.program.tensor[s.target].shape
+        own = tuple(symbol(i.name) for i in s.iters)
+        return s.index == own and tuple(i.extent for i in s.iters) == shape
+
+
+def map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:
+    """The program with `fn` of each statement as its value."""
+    return replace(program, statements=tuple(replace(s, value=fn(s)) for s in program.statements))
