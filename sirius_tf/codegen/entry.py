@@ -19,7 +19,7 @@ int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
-BARRIER = 1 << 15  # points that two workers evaluate while they wait for each other
+BARRIER = 1 << 12  # points that are worth the wait of two workers for each other
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 
