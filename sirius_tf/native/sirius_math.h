@@ -72,7 +72,10 @@ SR_FN sr_m32 sr_first(int n) { return sr_iota() < (sr_i32)n; }
         return __builtin_masked_load(__builtin_convertvector(sr_first(n), sr_bits), p, (vector)0);           \
     }                                                                                                        \
     SR_FN void sr_store_n_##suffix(type *p, int n, vector v) {                                               \
-        __builtin_masked_store(__builtin_convertvector(sr_first(n), sr_bits), v, p);                         \
+        if (n == SIRIUS_LANES / 2) /* what is left most often; AMD takes long for a masked store */          \
+            __builtin_memcpy(p, &v, sizeof v / 2);                                                           \
+        else                                                                                                 \
+            __builtin_masked_store(__builtin_convertvector(sr_first(n), sr_bits), v, p);                     \
     }                                                                                                        \
     SR_FN vector sr_set_##suffix(type x) { return (vector)x; }
 SR_MEMORY(f32, float, sr_f32)

@@ -14,6 +14,7 @@ Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, b
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
+WORTH_A_WORKER = 1 << 13  # likewise of a step of a recurrence, in which workers wait for each other
 
 
 def tile_sizes(
@@ -39,7 +40,9 @@ class _Tiler:
         threads: int,
     ) -> None:
         self.statements, self.loops, self.threads = statements, loops, threads
-        self.points = sum(work(s, hints) for s in statements)
+        steps = math.prod(i.extent.evaluate(hints) for i in statements[0].iters if i.loop)
+        self.points = sum(work(s, hints) for s in statements) // max(steps, 1)
+        self.worth = WORTH_A_WORKER if steps > 1 else WORTH_A_TILE
         self.heavy = max(statements, key=lambda s: work(s, hints))
         extents = {i.name: max(i.extent.evaluate(hints), 1) for i in self.heavy.iters}
         self.extents = [extents[loop[self.heavy.name]] for loop in loops]
@@ -64,7 +67,7 @@ class _Tiler:
             least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
             self.grow(lanes, least, PANEL, keep=False)
         for k in reversed(range(len(self.loops))):
-            while self.work() < WORTH_A_TILE and self.tile[k] < self.extents[k]:
+            while self.work() < self.worth and self.tile[k] < self.extents[k]:
                 if not self.grow(k, 2 * self.tile[k], self.units[k]):
                     break
         return tuple(self.tile)
@@ -87,7 +90,7 @@ class _Tiler:
 
     def wanted(self) -> int:
         """Tiles that the workers need; few points are left to few of them."""
-        return min(self.threads, max(self.points // WORTH_A_TILE, 1))
+        return min(self.threads, max(self.points // self.worth, 1))
 
     def work(self) -> float:
         return self.points / self.tiles()
