@@ -63,7 +63,13 @@ setup(
         "tf": ["tensorflow>=2.19,<2.22"],
         "tf-cpu": ["tensorflow-cpu>=2.19,<2.22"],
         "cuda": ["cupy-cuda13x>=13.6"],
-        "bench": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0", "tf2onnx>=1.16"],
+        "bench": [
+            "matplotlib>=3.8",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "openvino>=2025.0",
+            "tf2onnx>=1.16",
+        ],
         "test": [
             "hypothesis>=6",
             "import-linter>=2",

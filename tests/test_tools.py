@@ -201,3 +201,22 @@ def test_benchmark(model, tmp_path):
     assert [r["peer"] for r in results] == ["tf", "call", "sirius", "direct"]
     assert all(r["ms"] > 0 for r in results)
     assert results[2]["error"] < 1e-5 and results[3]["error"] < 1e-5
+
+
+def test_random_requests_are_answered_in_turns(tmp_path):
+    from tools import random_requests
+
+    rng, samples = np.random.default_rng(0), {"x": np.ones(1, "f"), "n": np.array([3, 5], "i")}
+    shapes, sizes = {"x": ["B", "T", "4"], "n": ["B"]}, {"B": (1, 3), "T": (2, 9)}
+    requests = [random_requests.draw(shapes, sizes, samples, rng) for _ in range(20)]
+    assert {len(r["n"]) for r in requests} == {1, 2, 3} == {len(r["x"]) for r in requests}
+    assert all(set(r["n"].tolist()) <= {3, 5} and r["x"].shape[2] == 4 for r in requests)
+
+    def twice(feed):
+        return {"y": 2.0 * feed["x"]}
+
+    laps = random_requests.serve({"tf": twice, "direct": twice}, requests)
+    assert [len(times) for times in laps.values()] == [20, 20]
+    assert len(random_requests.markdown(laps).splitlines()) == 4
+    with pytest.raises(RuntimeError, match="direct differs"):
+        random_requests.serve({"tf": twice, "direct": lambda feed: {"y": feed["x"]}}, requests)
