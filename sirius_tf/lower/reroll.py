@@ -166,8 +166,11 @@ class _Roller:
             for run in self.runs:
                 self._feed(run, rolled)
             if self._kept() == before:
+                heads = {run.chain[run.first].name: run for run in self.runs}
                 for group, cyclic in components(self._statements(rolled), self.program.hints):
-                    self._arrange([s.name for s in group], cyclic, rolled)
+                    runs = [heads[s.name] for s in group if s.name in heads]
+                    if runs:  # else it is one statement, or a loop of the graph
+                        self._arrange(runs, {s.name for s in group}, cyclic, rolled)
             self.runs = [run for run in self.runs if run.end - run.first >= LEAST]
             if self._kept() == before:
                 return
@@ -213,11 +216,10 @@ class _Roller:
             if load.tensor in self.members and isinstance(load.index[0], Affine):
                 yield load.tensor, load.index[0].const
 
-    def _arrange(self, group: Sequence[str], cyclic: bool, rolled: set[str]) -> None:
+    def _arrange(
+        self, runs: Sequence[Run], group: set[str], cyclic: bool, rolled: set[str]
+    ) -> None:
         """Make a loop of the runs that need each other; one that needs only others needs none."""
-        runs = [run for run in self.runs if run.chain[run.first].name in group]
-        if not runs:  # a loop of the graph
-            return
         if not cyclic:
             for run in runs:
                 run.loop = None
@@ -237,7 +239,7 @@ class _Roller:
             max(runs, key=lambda run: (run.rank, -len(run.members))).give_up()
             return
         for run, offset in offsets.items():
-            run.first, run.end, run.loop = start - offset, end - offset, group[0]
+            run.first, run.end, run.loop = start - offset, end - offset, min(group)
 
     def _read_by_runs(self, run: Run, rolled: set[str]) -> bool:
         """Whether what a run makes is read by runs, but for a few elements.
