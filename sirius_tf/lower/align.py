@@ -175,7 +175,7 @@ class _Aligner:
         names = {n: "" if self._temporary(n) else self.same.get(n, n) for n in read}
         target = s.target if not self._temporary(s.target) else ""
         s = replace(s, name="", origin=(), target=target, value=renamed(s.value, names))
-        return map_affines(s, lambda a: a - a.const)
+        return map_affines(s, lambda a: replace(a, const=0))
 
     # The first pairs
 

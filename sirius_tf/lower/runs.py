@@ -57,7 +57,7 @@ def _split(s: Statement) -> tuple[Statement, tuple[int, ...]]:
 
     def without(a: Affine) -> Affine:
         constants.append(a.const)
-        return a - a.const
+        return replace(a, const=0)
 
     return map_affines(replace(s, name="", origin=()), without), tuple(constants)
 
