@@ -15,6 +15,7 @@ from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.registry import lower
+from sirius_tf.lower.reroll import reroll
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
@@ -42,7 +43,7 @@ def schedule_program(
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
     verify(program)
     show("program", printer.show(program))
-    program = split(simplify(program))
+    program = split(simplify(reroll(program)))
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)

@@ -296,7 +296,7 @@ def _region(
     copied: set[str] = set()
     for node in _ordered(graph, roots, inside):
         for edge in node.inputs:
-            if edge.node in inside | copied or edge in inputs:
+            if edge.node in inside or edge.node in copied or edge in inputs:
                 continue
             reading = [(n, k) for n, k in readers[edge] if n.name in inside]
             if is_source(graph, edge) and not table(graph, edge, reading):
