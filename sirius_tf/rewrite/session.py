@@ -61,7 +61,10 @@ class Session:
         if bundle is not None:
             merged.graph_def.node.extend(_timed(graph, uses, merged.graph_def, bundle))
         self._graph = graph
-        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        config = tf.compat.v1.ConfigProto()
+        # what runs once is not worth the seconds that Grappler takes for a large graph
+        config.graph_options.rewrite_options.disable_meta_optimizer = bundle is None
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         with self._session.graph.as_default():
             self._load(path, merged)
 
