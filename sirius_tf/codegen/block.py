@@ -216,7 +216,10 @@ class Block:
         pointer, offset = self.address(self.s.target, self.s.index, r, j)
         lines = self.before
         if self.plan.lanes is None or self.plan.across:
-            lines.append(f"{pointer}[{offset}] = {value[0]};")
+            # a call that has failed must not go on until data ends it: it may have none
+            ends = any(go.tensor == self.s.target for go in self.program.exits.values())
+            going = " && !__atomic_load_n(&call->failed, __ATOMIC_RELAXED)" if ends else ""
+            lines.append(f"{pointer}[{offset}] = {value[0]}{going};")
             return
         kind = vector.MEMORY.get(self.dtype)
         if kind is None:

@@ -6,7 +6,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.errors import Unsupported  # noqa: E402
+from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 
 RNG = np.random.default_rng(3)
@@ -75,6 +75,22 @@ def decoder(x):
 @pytest.mark.parametrize("scale", [100.0, 20.0, 1.0, 1e-3])
 def test_a_list_up_to_the_exit(scale):
     check(decoder, [VECTOR], [np.full(7, scale, np.float32)])
+
+
+def test_a_call_that_fails_comes_to_an_end():
+    """What it would go on with is nothing that ends the loop."""
+
+    def fn(x):
+        body = lambda i, y: (i + 1, y + tf.gather(x, i))  # noqa: E731
+        return tf.while_loop(lambda i, y: y < 100.0, body, (0, 0.0))[1]
+
+    concrete, program = traced(fn, VECTOR)
+    run = compiled(program)
+    assert run([np.full(9, 60.0, "f")])[0] == 120.0
+    with pytest.raises(InvalidArgument, match=r"index 9 is not in \[0, 9\)"):
+        run([np.zeros(9, "f")])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        concrete(tf.zeros([9]))
 
 
 def test_loops_after_an_exit():
