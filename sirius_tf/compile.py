@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sirius_tf.codegen import nest
 from sirius_tf.codegen.c import Kernel, print_kernel
@@ -20,6 +20,7 @@ from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
+from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
@@ -28,30 +29,42 @@ from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
+PARTS = ("rerolling", "slices", *fusing.PARTS)
+"""Whole-program optimizations that can be left out, to see what each is worth."""
 
-def compile_program(program: Program, threads: int = 2, dump: Dump | None = None) -> Kernel:
-    """The kernel of a program; `dump` is given the text of every stage."""
+
+def compile_program(
+    program: Program,
+    threads: int = 2,
+    dump: Dump | None = None,
+    without: Collection[str] = (),
+) -> Kernel:
+    """The kernel of a program, made without some of PARTS; `dump` is given every stage's text."""
     show = dump or (lambda stage, text: None)
-    kernel = print_kernel(schedule_program(program, threads, show))
+    kernel = print_kernel(schedule_program(program, threads, show, without))
     show("c", kernel.plan + kernel.runs["v3"])
     return kernel
 
 
 def schedule_program(
-    program: Program, threads: int = 2, show: Dump = lambda stage, text: None
+    program: Program,
+    threads: int = 2,
+    show: Dump = lambda stage, text: None,
+    without: Collection[str] = (),
 ) -> Scheduled:
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
     verify(program)
     show("program", printer.show(program))
-    program = split(simplify(reroll(program)))
+    program = simplify(program if "rerolling" in without else reroll(program))
+    program = program if "slices" in without else split(program)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
-    program = lay_out(release(program, flows))
+    program = lay_out(release(program, flows, without))
     show("simplified", printer.show(program))
     scop = extract(program)  # elements lie elsewhere now; which instance needs which is the same
-    root = fuse(program, flows, threads)
+    root = fuse(program, flows, threads, without)
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)

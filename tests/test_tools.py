@@ -220,3 +220,17 @@ def test_random_requests_are_answered_in_turns(tmp_path):
     assert len(random_requests.markdown(laps).splitlines()) == 4
     with pytest.raises(RuntimeError, match="direct differs"):
         random_requests.serve({"tf": twice, "direct": lambda feed: {"y": feed["x"]}}, requests)
+
+
+def test_what_each_part_is_worth(tmp_path):
+    from sirius_tf import compile as compiler
+    from tools import ablation, zoo
+
+    zoo.save_samples(zoo.build("skip_rnn", tmp_path / "model"), tmp_path / "model.npz")
+    case = benchmark.read_case(tmp_path / "model", "serving_default", 2)
+    variants = {v.without: v for v in ablation.measure(case, rounds=1)}
+    assert list(variants) == [ablation.WHOLE, *compiler.PARTS]
+    assert all(v.ms and v.phases and v.bytes for v in variants.values())
+    whole = variants.pop(ablation.WHOLE)
+    assert max(v.barriers for v in variants.values()) > whole.barriers
+    assert len(ablation.markdown({"model": [whole, *variants.values()]}).splitlines()) == 8

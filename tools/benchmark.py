@@ -292,13 +292,14 @@ def measure(case: Case, peers: Sequence[str], rounds: int, seconds: float) -> li
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            times[name].append(_median_ms(run, seconds))
+            times[name].append(median_ms(run, seconds))
     return [
         replace(r, ms=statistics.median(times[r.peer])) if r.peer in runs else r for r in results
     ]
 
 
-def _median_ms(run: Run, seconds: float) -> float:
+def median_ms(run: Run, seconds: float) -> float:
+    """The median of calls for so many seconds, three at least."""
     run()
     laps: list[float] = []
     end = time.perf_counter() + seconds

@@ -245,11 +245,11 @@ class Params:
 
     def define_trips(self, loop: str, go: Load, bound: Poly | None) -> Poly:
         """The trip count of a loop that goes on while `go` holds, `bound` times at most."""
-        if bound is None:
-            bound = self.define(f"{loop}_most", Const(UNLIMITED, "int64"), _TRIPS)
+        limit = Const(UNLIMITED, "int64")
+        value: Expr = limit if bound is None else bound.to_expr()
+        bound = self.define(f"{loop}_most", limit, _TRIPS) if bound is None else bound
         name = self._fresh(f"{loop}_trips")
-        hint = bound.evaluate(self.hints)
-        self.defined.append(Param(name, bound.to_expr(), 0, hint, go))
+        self.defined.append(Param(name, value, 0, bound.evaluate(self.hints), go))
         self.late[name] = bound
         return poly(symbol(name))
 

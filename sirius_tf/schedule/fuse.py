@@ -11,15 +11,17 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 import islpy as isl
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.expr import Const
+from sirius_tf.ir.program import UNLIMITED, Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
 from sirius_tf.schedule.plan import choose, work
 from sirius_tf.schedule.tile import Loop, tile_sizes
@@ -28,6 +30,7 @@ from sirius_tf.schedule.tree import Sequence as InOrder
 
 # A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
 WORTH_A_BARRIER = 4096
+PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
@@ -39,20 +42,26 @@ class Cluster:
     loops: tuple[Loop, ...]
 
 
-def fuse(program: Program, flows: Sequence[Flow], threads: int) -> Node:
-    """A legal schedule tree of the whole program; `threads` is how many workers want tiles."""
-    fuser = _Fuser(program, flows, threads)
+def fuse(
+    program: Program, flows: Sequence[Flow], threads: int, without: Collection[str] = ()
+) -> Node:
+    """A legal schedule tree of the whole program; `threads` is how many workers want tiles.
+
+    `without` some of PARTS, to see what they are worth.
+    """
+    fuser = _Fuser(program, flows, threads, without)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
 
-def release(program: Program, flows: Sequence[Flow]) -> Program:
+def release(program: Program, flows: Sequence[Flow], without: Collection[str] = ()) -> Program:
     """The program with loops only where they carry something.
 
     x[t] W for all t is a contraction like any other: t may run along rows, lanes or workers.
     """
     names = [s.name for s in program.statements]
-    found = components(names, [(f.source, f.sink) for f in flows])
+    edges = [(f.source, f.sink) for f in flows]
+    found = components(names, edges + _whole_loops(program, names, without))
     cyclic = {f.source for f in flows if f.source == f.sink}
     cyclic.update(n for component in found if len(component) > 1 for n in component)
     statements = tuple(
@@ -62,9 +71,29 @@ def release(program: Program, flows: Sequence[Flow]) -> Program:
     return replace(program, statements=statements)
 
 
+def _whole_loops(
+    program: Program, names: Sequence[str], without: Collection[str]
+) -> list[tuple[str, str]]:
+    """Edges that keep the statements of some loops together.
+
+    What leaves a loop needs all iterations at once of what it reads there: there is no memory for
+    those of a loop whose length nothing bounds.
+    """
+    endless = {p.name for p in program.params if p.exit and p.value == Const(UNLIMITED, "int64")}
+    inside: dict[str, list[str]] = {}
+    kept = set(names)
+    for s in program.statements:
+        for i in s.iters:
+            if s.name in kept and i.loop and ("hoisting" in without or str(i.extent) in endless):
+                inside.setdefault(i.name, []).append(s.name)
+    return [pair for group in inside.values() for pair in pairwise([*group, group[0]])]
+
+
 class _Fuser:
-    def __init__(self, program: Program, flows: Sequence[Flow], threads: int) -> None:
-        self.program, self.flows = program, flows
+    def __init__(
+        self, program: Program, flows: Sequence[Flow], threads: int, without: Collection[str]
+    ) -> None:
+        self.program, self.flows, self.without = program, flows, without
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s) for s in program.statements}
@@ -75,8 +104,10 @@ class _Fuser:
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
         """The children of the sequence that runs `names` inside the graph loops `entered`."""
-        found = components(names, [(f.source, f.sink) for f in flows])
+        whole = [] if entered else _whole_loops(self.program, names, self.without)
+        found = components(names, [(f.source, f.sink) for f in flows] + whole)
         cyclic = {f.source for f in flows if f.source == f.sink}
+        cyclic |= {a for a, b in whole if a == b}
         parts: list[Filter] = []
         run: list[str] = []
         for component in found:
@@ -118,6 +149,8 @@ class _Fuser:
         for c in clusters:
             sources = {f.source for f in flows if f.sink in c.statements} - set(c.statements)
             here = 1 + max((level[s] for s in sources if s in level), default=-1)
+            if "shared phases" in self.without:
+                here = len(level)
             level |= dict.fromkeys(c.statements, here)
         return [
             self.phase([c for c in clusters if level[c.statements[0]] == k], entered)
@@ -167,7 +200,7 @@ class _Fuser:
             last = max(
                 (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
             )
-            if last is not None:
+            if last is not None and "fusion" not in self.without:
                 joined = self.join(clusters[last], own, feeding)
                 if joined.loops and self._keeps_workers_busy(joined, clusters[last], own):
                     clusters[last] = joined

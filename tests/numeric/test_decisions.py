@@ -104,6 +104,17 @@ def test_loops_after_an_exit():
     check(fn, [VECTOR], [floats(7)])
 
 
+def test_what_an_endless_loop_leaves_aside():
+    """What does not decide the exit stays in the loop nevertheless: it would need all of y."""
+
+    def fn(x):
+        step = lambda y, side: (y + 1.0, tf.tanh(y) * 2.0 + tf.reduce_sum(y))  # noqa: E731
+        return tf.while_loop(lambda y, _: tf.reduce_sum(y) < 40.0, step, (x, x))[1]
+
+    check(fn, [VECTOR], [np.abs(floats(7))])
+    check(fn, [VECTOR], [np.full(7, 9.0, "f")])
+
+
 def test_an_exit_inside_of_a_loop_is_left():
     def fn(x):
         inner = lambda y: tf.while_loop(  # noqa: E731

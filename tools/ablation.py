@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What whole-program optimizations are worth: each model compiled without one of them at a time.
+
+usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
+
+All of a model's default signature must compile. Samples are MODEL.npz, or made up. Prints, for each
+variant, milliseconds without TensorFlow (medians of rounds in turns), the phases of the program,
+how many are run in a call (each ends with a barrier), and the bytes of its workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+
+from sirius_tf import compile as compiler
+from sirius_tf.bundle.link import link
+from sirius_tf.codegen.c import print_kernel
+from sirius_tf.codegen.entry import Scheduled
+from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend import savedmodel
+from sirius_tf.lower.registry import lower
+from sirius_tf.runtime import native
+
+try:
+    from tools import benchmark
+except ModuleNotFoundError:  # run as a script
+    import benchmark  # type: ignore[import-not-found,no-redef]
+
+WHOLE = "nothing left out"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What was measured of a model compiled without a part."""
+
+    without: str
+    ms: float | None
+    phases: int
+    barriers: int
+    bytes: int
+
+
+def schedule(case: benchmark.Case, without: str) -> Scheduled:
+    """The schedule of a signature without one of the parts."""
+    signature = savedmodel.read(case.model, [case.signature]).signatures[case.signature]
+    names = {key: tensor.name.split(":")[0] for key, tensor in signature.inputs.items()}
+    hints = {names[key]: array.shape for key, array in case.feed.items()}
+    program = lower(signature.graph, hints)
+    return compiler.schedule_program(program, case.threads, without={without})
+
+
+def phases(nest: LoopNest, hints: dict[str, int], times: int = 1) -> Iterator[int]:
+    """For every phase how often it is run on the samples."""
+    if isinstance(nest, Phase):
+        yield times
+        return
+    if isinstance(nest, Loop):
+        times *= nest.upper.terms[0].evaluate(hints) - nest.lower.terms[0].evaluate(hints)
+    for part in parts_of(nest):
+        yield from phases(part, hints, times)
+
+
+def workspace(scheduled: Scheduled) -> int:
+    """Bytes of all temporaries on the samples; those that share a slot count once."""
+    program, sizes = scheduled.program, dict[int, int]()
+    for name, slot in scheduled.slots.items():
+        shape = program.tensor[name].shape
+        kept = scheduled.windows.get(name, (None,) * len(shape))
+        counts = [
+            e.evaluate(program.hints) if w is None else w for e, w in zip(shape, kept, strict=True)
+        ]
+        size = int(np.prod(counts)) * np.dtype(program.tensor[name].dtype).itemsize
+        sizes[slot] = max(sizes.get(slot, 0), size)
+    return sum(sizes.values())
+
+
+def measure(case: benchmark.Case, rounds: int) -> list[Variant]:
+    """All variants of a model, timed in turns."""
+    found, runs = list[Variant](), dict[str, benchmark.Run]()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, without in enumerate((WHOLE, *compiler.PARTS)):
+            try:
+                scheduled = schedule(case, without)
+            except SiriusError as error:
+                logging.warning("%s without %s: %s", case.model.name, without, error)
+                continue
+            counts = list(phases(scheduled.nest, scheduled.program.hints))
+            size = workspace(scheduled)
+            found.append(Variant(without, None, len(counts), sum(counts), size))
+            path = Path(folder, f"{number}.so")
+            link([print_kernel(scheduled)], path, {})
+            runs[without] = _run(native.Bundle(path), scheduled, case)
+        want = next(iter(runs.values()))()
+        laps: dict[str, list[float]] = {name: [] for name in runs}
+        for name, run in runs.items():
+            distance = benchmark.largest_error(want, run())
+            if not distance <= 1e-3:
+                raise SiriusError(f"{case.model.name} without {name} differs by {distance:.1e}")
+        for _ in range(rounds):
+            for name, run in runs.items():
+                laps[name].append(benchmark.median_ms(run, 0.2))
+    return [Variant(**{**asdict(v), "ms": statistics.median(laps[v.without])}) for v in found]
+
+
+def _run(bundle: native.Bundle, scheduled: Scheduled, case: benchmark.Case) -> benchmark.Run:
+    program = scheduled.program
+    arrays = {case.key(key): array for key, array in case.feed.items()}
+    feed = [arrays[case.key(name)] for name in program.inputs]
+
+    def run() -> dict[str, np.ndarray[Any, Any]]:
+        results = bundle.call(program.name, feed, case.threads)
+        return {o.tensor: r for o, r in zip(program.outputs, results, strict=True)}
+
+    return run
+
+
+def markdown(results: dict[str, list[Variant]]) -> str:
+    """A table of all variants of all models."""
+    lines = [
+        "| model | without | ms | slower | phases | barriers | workspace, kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, variants in results.items():
+        base = variants[0].ms or 1.0
+        for v in variants:
+            ms = v.ms or 0.0
+            row = (model, v.without, f"{ms:.3f}", f"{ms / base:.2f}x", v.phases, v.barriers)
+            lines.append(f"| {' | '.join(map(str, row))} | {v.bytes / 1e3:.0f} |")
+    return "\n".join(lines)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of this command."""
+    flags.DEFINE_integer("threads", 2, "Workers.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rounds", 7, "Turns of each.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("json", None, "A file to write the results to.", flag_values=values)
+
+
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """See the module."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
+    if len(argv) < 2:
+        raise app.UsageError("expected MODEL ...")
+    machine = benchmark.setup(values.threads)
+    results = {}
+    for model in map(Path, argv[1:]):
+        case = benchmark.read_case(model, "serving_default", values.threads)
+        results[model.name] = measure(case, values.rounds)
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    print(markdown(results))
+    if values.json:
+        content = {name: [asdict(v) for v in variants] for name, variants in results.items()}
+        text = json.dumps({"machine": machine, "models": content}, indent=1)
+        Path(values.json).write_text(text + "\n")
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    define_flags(flags.FLAGS)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
