@@ -226,7 +226,7 @@ def test_what_each_part_is_worth(tmp_path):
     from sirius_tf import compile as compiler
     from tools import ablation, zoo
 
-    zoo.save_samples(zoo.build("skip_rnn", tmp_path / "model"), tmp_path / "model.npz")
+    zoo.save_samples(zoo.build("dien", tmp_path / "model"), tmp_path / "model.npz")
     case = benchmark.read_case(tmp_path / "model", "serving_default", 2)
     variants = {v.without: v for v in ablation.measure(case, rounds=1)}
     assert list(variants) == [ablation.WHOLE, *compiler.PARTS]
