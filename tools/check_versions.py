@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ("vocabulary", "mmoe", "lstm", "bert_small")
+MODELS = ("vocabulary", "mmoe", "lstm", "bert_small", "greedy", "blockdrop")
 
 #: Runs in a version's environment: the model as it was and as it was rewritten, on the samples.
 COMPARE = """
