@@ -10,7 +10,6 @@ how many are run in a call (each ends with a barrier), and the bytes of its work
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -156,12 +155,8 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     for model in map(Path, argv[1:]):
         case = benchmark.read_case(model, "serving_default", values.threads)
         results[model.name] = measure(case, values.rounds)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
-    print(markdown(results))
-    if values.json:
-        content = {name: [asdict(v) for v in variants] for name, variants in results.items()}
-        text = json.dumps({"machine": machine, "models": content}, indent=1)
-        Path(values.json).write_text(text + "\n")
+    content = {name: [asdict(v) for v in variants] for name, variants in results.items()}
+    benchmark.report(machine, markdown(results), {"models": content}, values.json)
 
 
 def run() -> None:

@@ -372,6 +372,16 @@ def setup(threads: int) -> dict[str, str]:
     return {"cpu": info.strip(" \t:"), "threads": str(threads), **versions}
 
 
+def report(
+    machine: Mapping[str, str], table: str, content: Mapping[str, Any], file: str | None
+) -> None:
+    """Print what ran where, and a table; write the content of the table to a JSON file, if any."""
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    print(table)
+    if file:
+        Path(file).write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n")
+
+
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """See the module."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
@@ -382,12 +392,8 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     for model in map(Path, argv[1:]):
         case = read_case(model, values.signature, values.threads)
         results[model.name] = measure(case, values.peers, values.rounds, values.seconds)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
-    print(markdown(results))
-    if values.json:
-        content = {name: [asdict(t) for t in timings] for name, timings in results.items()}
-        text = json.dumps({"machine": machine, "models": content}, indent=1)
-        Path(values.json).write_text(text + "\n")
+    content = {name: [asdict(t) for t in timings] for name, timings in results.items()}
+    report(machine, markdown(results), {"models": content}, values.json)
 
 
 def run() -> None:

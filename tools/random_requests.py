@@ -12,7 +12,6 @@ median, and the 99.9th percentile of every peer; the chart shows the time spent 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -137,13 +136,10 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     rng = np.random.default_rng(0)
     requests = [draw(shapes, sizes, case.feed, rng) for _ in range(values.requests)]
     laps = serve({name: peer(name, case) for name in values.peers}, requests)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
-    print(markdown(laps))
+    benchmark.report(machine, markdown(laps), {"ms": laps}, values.json)
     if values.chart:
         title = f"{case.model.name}: {values.requests} requests, {', '.join(values.sizes)}"
         draw_chart(laps, title, Path(values.chart))
-    if values.json:
-        Path(values.json).write_text(json.dumps({"machine": machine, "ms": laps}, indent=1) + "\n")
 
 
 def run() -> None:

@@ -10,8 +10,8 @@ from sirius_tf.codegen import scalar
 from sirius_tf.codegen.block import Window
 from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Const, Expr, Load
-from sirius_tf.ir.program import UNLIMITED, Program, Tensor
+from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED
 
 PLAN = """\
@@ -154,8 +154,7 @@ def nested(function: str, texts: list[str]) -> str:
 def _work(kernel: Scheduled) -> str:
     """C of the points that a call evaluates, less what its barriers cost several workers."""
     program = kernel.program
-    endless = [p for p in program.params if p.exit and p.value == Const(UNLIMITED, "int64")]
-    likely = {p.name: p.hint for p in endless}
+    likely = {p.name: p.hint for p in program.params if p.exit and p.unlimited}
     points = [_product([i.extent for i in s.all_iters], likely) for s in program.statements]
     known = {p.name for p in program.params}
     phases = [

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import DType, Expr, Load, loads, walk
+from sirius_tf.ir.expr import Const, DType, Expr, Load, loads, walk
 from sirius_tf.ir.expr import Index as IndexExpr
 
 UNLIMITED = 1 << 31
@@ -56,6 +56,11 @@ class Param:
     minimum: int = 0
     hint: int = 1
     exit: Load | None = None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether it is the bound, or the trip count, of a loop that nothing but data ends."""
+        return self.value == Const(UNLIMITED, "int64")
 
 
 @dataclass(frozen=True)

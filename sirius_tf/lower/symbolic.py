@@ -269,7 +269,7 @@ class Params:
     def limited(self, extent: Affine) -> bool:
         """Whether an extent is largest at the bounds of trip counts, and these are bounded."""
         endless = {str(bound) for bound in self.late.values()}
-        endless &= {p.name for p in self.defined if p.value == Const(UNLIMITED, "int64")}
+        endless &= {p.name for p in self.defined if p.unlimited}
         late = {name: self.late[name] for name in extent.names() if name in self.late}
         return all(
             extent.coefficient(name) > 0 and str(bound) not in endless

@@ -20,8 +20,7 @@ import islpy as isl
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.expr import Const
-from sirius_tf.ir.program import UNLIMITED, Iter, Program, Statement
+from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
 from sirius_tf.schedule.plan import choose, work
 from sirius_tf.schedule.tile import Loop, tile_sizes
@@ -79,7 +78,7 @@ def _whole_loops(
     What leaves a loop needs all iterations at once of what it reads there: there is no memory for
     those of a loop whose length nothing bounds.
     """
-    endless = {p.name for p in program.params if p.exit and p.value == Const(UNLIMITED, "int64")}
+    endless = {p.name for p in program.params if p.exit and p.unlimited}
     inside: dict[str, list[str]] = {}
     kept = set(names)
     for s in program.statements:

@@ -16,8 +16,7 @@ import islpy as isl
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Const
-from sirius_tf.ir.program import UNLIMITED, Program
+from sirius_tf.ir.program import Program
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
 
@@ -57,7 +56,7 @@ def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
     """
     times = time_maps(scop, root)
     found = {}
-    unlimited = {p.name for p in program.params if p.value == Const(UNLIMITED, "int64")}
+    unlimited = {p.name for p in program.params if p.unlimited}
     for tensor in program.tensors:
         if tensor.role == "temp" and tensor.name in scop.shapes:
             window = _smaller(_window(scop, times, tensor.name), tensor.shape)
