@@ -138,7 +138,7 @@ class Block:
         """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
         if isinstance(expr, Const):
             return scalar.literal(expr.value, expr.dtype), False
-        names = _names(expr)
+        names = names_of(expr)
         lanes = self.plan.lanes in names
         key = (expr, r if self.plan.rows in names else 0, j if lanes else 0)
         if key not in self.known:
@@ -284,7 +284,7 @@ class Block:
         pairs = list(zip(index, shape, self.slots(tensor, index), strict=True))
         for i, extent, slot in reversed(pairs):
             where = i if isinstance(i, Affine) else symbol(self.value(i, r, j)[0])
-            late = not isinstance(i, Affine) and bool(_names(i) & self.inner)
+            late = not isinstance(i, Affine) and bool(names_of(i) & self.inner)
             where = self.placed(where, r, j)
             where = where if slot is None else where % slot
             for term, is_inner in self.split(where, late):
@@ -362,7 +362,7 @@ def _affine_names(value: Affine) -> set[str]:
     return set(value.names())
 
 
-def _names(expr: Expr) -> set[str]:
+def names_of(expr: Expr) -> set[str]:
     """Every iterator and parameter of an expression."""
     found: set[str] = set()
     for node in walk(expr):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
 from sirius_tf.codegen.block import Range
+from sirius_tf.codegen.coalesce import coalesce
 from sirius_tf.codegen.entry import Scheduled, nested, print_plan, slot_bytes, weight_offsets
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.codegen.nest import (
@@ -276,13 +277,9 @@ class _Printer:
             box.append(self.range(name, loop))
             low, end = _bound("max", loop.lower), _bound("min", loop.upper)
             passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
-        function = leaf.print_leaf(
-            self.program,
-            Leaf(s, tuple(box)),
-            self.plans[s.name],
-            self.kernel.windows,
-            leaf.ISAS[self.isa],
-        )
+        plan, windows = self.plans[s.name], self.kernel.windows
+        joined, passed = coalesce(self.program, windows, plan, Leaf(s, tuple(box)), passed)
+        function = leaf.print_leaf(self.program, joined, plan, windows, leaf.ISAS[self.isa])
         name = self.functions.setdefault(
             function.text, f"{self.program.name}_{self.isa}_leaf{len(self.functions)}"
         )

@@ -9,13 +9,16 @@ A contraction is no special case: it is a statement whose reduction loops sit in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sirius_tf.codegen import scalar, vector
-from sirius_tf.codegen.block import Block, Context, Isa, Range, Window
+from sirius_tf.codegen.block import Block, Context, Isa, Range, Window, names_of
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import loads
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
 
@@ -36,6 +39,10 @@ class Function:
     tensors: tuple[str, ...]
     integers: tuple[str, ...]
 
+
+Around = Callable[[list[str]], list[str]]  # a loop around lines
+
+SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
 ISAS = {
     "v3": Isa(8, 6, {1: 8, 2: 4, 3: 4, 4: 3, 6: 2}),
@@ -72,6 +79,9 @@ class _Printer:
         self.reduced = tuple(self.s.reduce.iters) if self.s.reduce else ()
         self.dtype = program.tensor[self.s.target].dtype
         self.at = affine(0)  # first lane of the block
+        self.shared = self.panels() if plan.rows in box else None
+        others = [n for n in box if n not in (plan.lanes, plan.rows)]
+        self.inside = [n for n in others if self.shared is not None and n not in self.shared]
 
     # The function
 
@@ -96,45 +106,84 @@ class _Printer:
         return f"{c_type} *restrict {alias}" if own else f"const {c_type} *{alias}"
 
     def others(self) -> list[str]:
-        """Loops over what is neither lanes nor rows, around the rest."""
+        """Loops over what is neither lanes nor rows, and not inside the lanes' loop, around all."""
         names = [n for n in self.box if n not in (self.plan.lanes, self.plan.rows)]
         lines = self.rows()
         for name in reversed(names):
-            lines = _over(self.box[name], lines)
+            if name not in self.inside:
+                lines = _over(self.box[name], lines)
         return lines
 
     def rows(self) -> list[str]:
-        """Variants by the number of rows at hand."""
+        """Blocks of rows, around the lanes' loops or inside of them."""
         rows = self.box.get(self.plan.rows or "")
         if rows is None:
-            return self.lanes(1, None)
-        lines: list[str] = []
+            return self.lanes(1, list)
+        lines, done = list[str](), 0
+        if rows.size is not None:
+            for count, end in _row_blocks(rows.size, self.isa):
+                block = self.in_rows(rows, count, (str(done), str(end)))
+                lines += ["{", *_indented(block), "}"]
+                done = end
+            return lines
         for count in self.row_counts(rows):
-            part = self.lanes(count, rows) if count > 1 else _over(rows, self.lanes(1, None))
-            if rows.size is None and count > 1:
-                part = [f"if ({rows.n} >= {count}) {{", *_indented(part), "  return;", "}"]
-                if any(n not in (self.plan.lanes, self.plan.rows) for n in self.box):
-                    part[-2] = "  continue;"
-            lines += part
-        return lines
+            test = f"if ({rows.n} >= {count}) " if count > 1 else ""
+            head = f"}} else {test}{{" if lines else f"{test}{{"
+            lines += [head, *_indented(self.in_rows(rows, count, ("0", rows.n)))]
+        return [*lines, "}"]
 
     def row_counts(self, rows: Range) -> list[int]:
-        """Rows of the blocks to print: one kind if it always fits, else down to single rows."""
-        choices = [c for c in self.isa.vectors if c <= self.isa.rows]
-        if rows.size is not None:
-            size = rows.size  # a few small blocks cost less than rows done twice
-            fits = [c for c in choices if c <= size]
-            return [min(fits, key=lambda c: -(-size // c) * (c + 1))]
+        """Rows of the blocks to print where their number is not known, down to single rows."""
         extent = next(i.extent for i in self.s.iters if i.name == rows.name)
         hint = extent.evaluate(self.program.hints)
-        few = [c for c in sorted(choices, reverse=True) if 1 < c <= hint < self.isa.rows][:1]
-        return [self.isa.rows, *few, 1]
+        few = [c for c in sorted(self.isa.vectors, reverse=True) if 1 < c <= hint < self.isa.rows]
+        return [self.isa.rows, *few[:1], 1]
 
-    def lanes(self, count: int, rows: Range | None) -> list[str]:
+    def in_rows(self, rows: Range, count: int, span: tuple[str, str]) -> list[str]:
+        """Blocks of `count` rows; a last one that is too small moves back and repeats some."""
+        step, (first, end) = f"{rows.name}_b", span
+        at = step if rows.size is not None else f"sirius_min_i64({step}, {rows.n} - {count})"
+
+        def loop(lines: list[str]) -> list[str]:
+            head = f"for (int64_t {step} = {first}; {step} < {end}; {step} += {count}) {{"
+            return [
+                head,
+                f"  const int64_t {rows.name} = {rows.lo} + {at};",
+                *_indented(lines),
+                "}",
+            ]
+
+        if self.shared is None:
+            return loop(self.lanes(count, list))
+
+        def around(lines: list[str]) -> list[str]:
+            lines = loop(lines)
+            for name in self.inside:
+                lines = _over(self.box[name], lines)
+            return lines
+
+        return self.lanes(count, around)
+
+    def panels(self) -> frozenset[str] | None:
+        """The iterators of what all rows of a block share, if it is more than stays in L1.
+
+        Then a vector's part of it is used for all rows, and whatever else it does not depend on,
+        before the next vector's; else lanes are the inner loop.
+        """
+        extents = {i.name: i.extent.evaluate(self.program.hints) for i in self.s.all_iters}
+        shared, size = set[str](), 0
+        for load in set(loads(self.s.value)):
+            names = names_of(load) & set(extents)
+            if self.plan.lanes in names and self.plan.rows not in names:
+                size += 4 * math.prod(extents[n] for n in names)
+                shared |= names
+        return frozenset(shared) if size > SHARED_IN_L1 else None
+
+    def lanes(self, count: int, around: Around) -> list[str]:
         """Blocks along the lanes' iterator: full ones, then vectors, the last one partial."""
         lanes = self.box.get(self.plan.lanes or "")
         if self.plan.lanes is None or self.plan.across or lanes is None:
-            return self.blocks(count, rows, 1, False)
+            return around(self.one_block(count, 1, False))
         wide = self.isa.beside(count, self.ctx.has_panels) if self.s.reduce else 2
         width = wide * self.isa.lanes
         offset, lines = f"{lanes.name}_b", list[str]()
@@ -144,10 +193,10 @@ class _Printer:
             end = f"{lanes.n} / {width}" if lanes.size is None else str(lanes.size // width)
             head = f"for (int64_t {offset} = 0; {offset} < {end}; ++{offset}) {{"
             self.at = self.lanes_base(lanes) + symbol(offset) * width
-            lines += [head, *_indented(self.blocks(count, rows, wide, False)), "}"]
-        return lines + self.lanes_left(count, rows, lanes, width)
+            lines += [head, *_indented(around(self.one_block(count, wide, False))), "}"]
+        return lines + self.lanes_left(count, around, lanes, width)
 
-    def lanes_left(self, count: int, rows: Range | None, lanes: Range, width: int) -> list[str]:
+    def lanes_left(self, count: int, around: Around, lanes: Range, width: int) -> list[str]:
         """What full blocks leave: single vectors, of which the last moves back to end in time.
 
         Where that is not possible, for want of lanes or since a packed constant holds them in
@@ -162,14 +211,14 @@ class _Printer:
         self.at = self.lanes_base(lanes) + symbol(offset)
         if self.ctx.has_panels or (size is not None and size < vector_size):
             left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {vector_size});"
-            body = self.blocks(count, rows, 1, True)
+            body = around(self.one_block(count, 1, True))
             return [head.format(""), f"  {left}", *_indented(body), "}"]
         back = f"const int64_t {offset} = sirius_min_i64({offset}_, {lanes.n} - {vector_size});"
-        body = self.blocks(count, rows, 1, False)
+        body = around(self.one_block(count, 1, False))
         lines = [head.format("_"), f"  {back}", *_indented(body), "}"]
         if size is None:
             few = [f"const int64_t {offset} = 0;", f"const int left = (int){lanes.n};"]
-            few += self.blocks(count, rows, 1, True)
+            few += around(self.one_block(count, 1, True))
             lines = [
                 f"if ({lanes.n} >= {vector_size}) {{",
                 *_indented(lines),
@@ -183,16 +232,6 @@ class _Printer:
         if lanes.low is not None:
             return affine(lanes.low)
         return symbol(f"{lanes.name}_q") * PANEL if lanes.aligned else symbol(lanes.lo)
-
-    def blocks(self, count: int, rows: Range | None, vectors: int, tail: bool) -> list[str]:
-        """Blocks of rows; the last one moves back and repeats rows rather than being smaller."""
-        lines = self.one_block(count, vectors, tail)
-        if rows is None:
-            return lines
-        step, name = f"{rows.name}_b", rows.name
-        head = f"for (int64_t {step} = 0; {step} < {rows.n}; {step} += {count}) {{"
-        at = f"{rows.lo} + sirius_min_i64({step}, {rows.n} - {count})"
-        return [head, f"  const int64_t {name} = {at};", *_indented(lines), "}"]
 
     # A block
 
@@ -265,6 +304,24 @@ class _Printer:
             head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"
             body = [head, *_indented(body), "}"]
         return body
+
+
+def _row_blocks(size: int, isa: Isa) -> list[tuple[int, int]]:
+    """Blocks that make up a number of rows: how many rows one has, and where that kind ends."""
+    choices = sorted(isa.vectors, reverse=True)
+
+    @cache
+    def best(left: int) -> tuple[float, tuple[int, ...]]:
+        """The cost of `left` rows, a smaller block costs more for each, and the blocks."""
+        if not left:
+            return 0.0, ()
+        options = [(c, best(left - c)) for c in choices if c <= left]
+        return min((cost + c + 1 + 1 / c, (c, *blocks)) for c, (cost, blocks) in options)
+
+    full = max(size // isa.rows - 2, 0)  # blocks of the most rows, that no choice is about
+    blocks = (isa.rows,) * full + tuple(sorted(best(size - full * isa.rows)[1], reverse=True))
+    ends = {count: sum(b for b in blocks if b >= count) for count in dict.fromkeys(blocks)}
+    return list(ends.items())
 
 
 def _over(r: Range, lines: list[str]) -> list[str]:

@@ -127,7 +127,7 @@ class _Coster:
             return plan
         choices = [
             Plan(plan.lanes, i.name, plan.across)
-            for i in self.s.iters
+            for i in reversed(self.s.iters)  # of equal ones, the innermost
             if i.name != plan.lanes and not i.loop
         ]
         return min([plan, *choices], key=self.cost)

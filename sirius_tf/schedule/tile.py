@@ -63,6 +63,10 @@ class _Tiler:
         )
         if rows is not None:
             self.grow(rows, MOST_ROWS, ROWS)
+            for k in reversed(range(rows)):  # whole rows of an image are rows of a block, too
+                whole = math.prod(self.extents[k + 1 : rows + 1])
+                if whole <= math.prod(self.tile[k + 1 : rows + 1]) and 2 * whole <= MOST_ROWS:
+                    self.grow(k, MOST_ROWS // whole, 1)
         if lanes is not None:
             least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
             self.grow(lanes, least, PANEL, keep=False)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two loops of a leaf become one where every access runs through both at one stride.
+
+    y[h, w, c] = sum over k of x[h, w, k] * f[k, c]     14 x 14 pixels of a pointwise convolution
+    y[p, c]    = sum over k of x[p, k] * f[k, c]        are 196 rows of a matrix
+
+Blocks of rows then fit better, and vectors may be longer than the innermost dimension. Short rows
+of an image are joined even where padding lies between them: each row of a block has its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import permutations
+from math import prod
+
+from sirius_tf.codegen.block import Range, Window
+from sirius_tf.codegen.leaf import Leaf
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Expr, Index, loads, substitute, walk
+from sirius_tf.ir.program import Program, Statement
+from sirius_tf.lower.symbolic import poly
+from sirius_tf.schedule.plan import Plan, stride
+
+SHORT = 16  # rows of an image that blocks of registers do not divide well
+LONG = 64  # elements of a sum, beside which addresses cost nothing
+
+
+def coalesce(
+    program: Program,
+    windows: Mapping[str, Window],
+    plan: Plan,
+    leaf: Leaf,
+    passed: Mapping[str, str],
+) -> tuple[Leaf, dict[str, str]]:
+    """The leaf with as few loops as possible, and what the caller passes for its arguments."""
+    arguments = dict(passed)
+    for outer, inner in permutations(leaf.box, 2):
+        if outer.name in (plan.lanes, plan.rows) or not _whole(leaf.statement, inner):
+            continue
+        size, at = inner.size or 1, symbol(inner.name)
+        if _uniform(program, windows, leaf.statement, outer.name, inner):
+            places = {outer.name: affine(0)}
+        elif inner.name == plan.rows and size <= SHORT and _long_sums(program, leaf.statement):
+            places = {outer.name: at // size, inner.name: at % size}
+        else:
+            continue
+        for end in ("lo", "n"):
+            arguments[f"{inner.name}_{end}"] = f"({arguments[f'{outer.name}_{end}']}) * {size}"
+        joined = Range(
+            inner.name,
+            None if outer.low is None else outer.low * size,
+            None if outer.size is None else outer.size * size,
+            outer.low == 0,
+        )
+        box = tuple(joined if r is inner else r for r in leaf.box if r is not outer)
+        statement = _joined(leaf.statement, outer.name, inner.name, size, places)
+        return coalesce(program, windows, plan, Leaf(statement, box), arguments)
+    return leaf, arguments
+
+
+def _whole(s: Statement, inner: Range) -> bool:
+    """Whether the box holds all values of an iterator, whose number is known."""
+    extent = next(i.extent for i in s.iters if i.name == inner.name)
+    return inner.low == 0 and inner.size is not None and extent == affine(inner.size)
+
+
+def _uniform(
+    program: Program, windows: Mapping[str, Window], s: Statement, outer: str, inner: Range
+) -> bool:
+    """Whether a step of `outer` is as far as all of `inner`, in every access."""
+    names = {outer, inner.name}
+    for node in walk(s.value):
+        if isinstance(node, Index) and names & set(node.value.names()):
+            return False
+    accesses = [(s.target, s.index), *((load.tensor, load.index) for load in loads(s.value))]
+    for tensor, index in accesses:
+        slots = windows.get(tensor, (None,) * len(index))
+        if any(w is not None and _moves(i, names) for i, w in zip(index, slots, strict=True)):
+            return False
+        kept = zip(program.tensor[tensor].shape, slots, strict=True)
+        shape = [e if w is None else affine(w) for e, w in kept]
+        far, near = (stride(index, shape, n) for n in (outer, inner.name))
+        if far is None or near is None or far != near * poly(inner.size or 1):
+            return False
+    return True
+
+
+def _moves(index: Affine | Expr, names: set[str]) -> bool:
+    return not isinstance(index, Affine) or bool(names & set(index.names()))
+
+
+def _long_sums(program: Program, s: Statement) -> bool:
+    """Whether a reduction is worth the addresses of its rows, one by one."""
+    inner = s.reduce.iters if s.reduce else ()
+    return prod(i.extent.evaluate(program.hints) for i in inner) >= LONG
+
+
+def _joined(
+    s: Statement, outer: str, inner: str, size: int, places: Mapping[str, Affine]
+) -> Statement:
+    """The statement over the iterators but `outer`, whose values `inner` goes on through."""
+    extent = next(i.extent for i in s.iters if i.name == outer)
+    iters = [replace(i, extent=extent * size) if i.name == inner else i for i in s.iters]
+    return replace(
+        s,
+        iters=tuple(i for i in iters if i.name != outer),
+        index=tuple(i.substitute(places) for i in s.index),
+        value=substitute(s.value, places),
+    )
