@@ -14,6 +14,7 @@ from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.ir.verify import verify
+from sirius_tf.lower.finish import finish_reductions
 from sirius_tf.lower.registry import lower
 from sirius_tf.lower.reroll import reroll
 from sirius_tf.lower.simplify import simplify
@@ -29,7 +30,7 @@ from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", *fusing.PARTS)
+PARTS = ("rerolling", "slices", "epilogues", *fusing.PARTS)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
 
@@ -57,6 +58,7 @@ def schedule_program(
     show("program", printer.show(program))
     program = simplify(program if "rerolling" in without else reroll(program))
     program = program if "slices" in without else split(program)
+    program = program if "epilogues" in without else finish_reductions(program)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)

@@ -126,6 +126,7 @@ class Block:
         self.before: list[str] = []
         self.inside: list[str] = []
         self.known: dict[object, tuple[str, bool]] = {}
+        self.result: tuple[str, bool] | None = None  # of the reduction, once it is over
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -134,8 +135,17 @@ class Block:
 
     # Values
 
+    def finished(self, result: tuple[str, bool], r: int, j: int) -> tuple[str, bool]:
+        """What is stored of the result of a reduction."""
+        if self.s.finish is None:
+            return result
+        self.result = result
+        return self.value(self.s.finish, r, j)
+
     def value(self, expr: Expr, r: int, j: int) -> tuple[str, bool]:
         """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
+        if self.result and expr == self.s.result:
+            return self.result
         if isinstance(expr, Const):
             return scalar.literal(expr.value, expr.dtype), False
         names = names_of(expr)

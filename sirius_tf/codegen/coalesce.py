@@ -18,7 +18,7 @@ from math import prod
 from sirius_tf.codegen.block import Range, Window
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Index, loads, substitute, walk
+from sirius_tf.ir.expr import Expr, Index, substitute, walk
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import Plan, stride
@@ -71,10 +71,10 @@ def _uniform(
 ) -> bool:
     """Whether a step of `outer` is as far as all of `inner`, in every access."""
     names = {outer, inner.name}
-    for node in walk(s.value):
+    for node in (node for e in (s.value, s.finish) if e for node in walk(e)):
         if isinstance(node, Index) and names & set(node.value.names()):
             return False
-    accesses = [(s.target, s.index), *((load.tensor, load.index) for load in loads(s.value))]
+    accesses = [(s.target, s.index), *((load.tensor, load.index) for load in s.loads)]
     for tensor, index in accesses:
         slots = windows.get(tensor, (None,) * len(index))
         if any(w is not None and _moves(i, names) for i, w in zip(index, slots, strict=True)):
@@ -108,4 +108,5 @@ def _joined(
         iters=tuple(i for i in iters if i.name != outer),
         index=tuple(i.substitute(places) for i in s.index),
         value=substitute(s.value, places),
+        finish=substitute(s.finish, places) if s.finish else None,
     )

@@ -253,7 +253,7 @@ class _Printer:
         lines = block.before + self.loops(self.reduced, block.inside)
         block.before = []
         for r, j in block.places:
-            block.store(r, j, (f"acc_{r}_{j}", vectored))
+            block.store(r, j, block.finished((f"acc_{r}_{j}", vectored), r, j))
         return lines + block.before
 
     def reduce_across(self, count: int) -> list[str]:
@@ -292,7 +292,7 @@ class _Printer:
             total = f"acc_{r}_0"
             for j in range(1, full.vectors):
                 total = self.combine(op, total, f"acc_{r}_{j}")
-            end.store(r, 0, (f"sr_reduce_{op}({total})", False))
+            end.store(r, 0, end.finished((f"sr_reduce_{op}({total})", False), r, 0))
         return lines + end.before
 
     def combine(self, op: str, left: str, right: str) -> str:

@@ -208,6 +208,9 @@ class _Machine:
         points = fixed | _grid(free, ranges)
         where = tuple(np.broadcast_to(_affine(i, points), outer) for i in statement.index)
         self.store(statement.target, where, value)
+        if statement.finish:
+            finished = np.broadcast_to(self.value(statement.finish, points), outer)
+            self.arrays[statement.target][where] = finished.astype(dtype)
 
     def store(self, name: str, where: tuple[Array, ...], value: Array) -> None:
         self.in_range(name, where)

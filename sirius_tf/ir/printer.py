@@ -47,7 +47,10 @@ def show(program: Program) -> str:
 
 def show_statement(statement: Statement) -> str:
     """`S3: y[b, n] = sum over k of x[b, k] * w[k, n]   for b < B, n < 16, k < 499   # origin`."""
-    text = f"{statement.name}: {statement.target}[{_affines(statement.index)}] = "
+    element = f"{statement.target}[{_affines(statement.index)}] = "
+    text = f"{statement.name}: {element}"
+    if statement.finish:
+        text += f"{show_expr(statement.finish)}, {element}"
     if statement.reduce:
         names = ", ".join(i.name for i in statement.reduce.iters)
         operator = _REDUCTION.get(statement.reduce.op, statement.reduce.op)

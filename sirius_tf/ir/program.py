@@ -122,6 +122,11 @@ class Statement:
 
     `index` uses `iters` and parameters only and is injective. `origin` names the TF nodes. Where
     one of `guards` (outer ones first) does not hold, the element has no value that may matter.
+
+    With `finish`, that is the element, and what was reduced is a value on the way: there, a Load
+    of the element itself stands for it.
+
+        y[b, n] = max(y[b, n] + bias[n], 0), y[b, n] = sum over k of x[b, k] * w[k, n]
     """
 
     name: str
@@ -132,6 +137,18 @@ class Statement:
     reduce: Reduce | None = None
     origin: tuple[str, ...] = ()
     guards: tuple[Guard, ...] = ()
+    finish: Expr | None = None
+
+    @property
+    def result(self) -> Load:
+        """What stands for the result of the reduction in `finish`."""
+        return Load(self.target, self.index, self.value.dtype)
+
+    @property
+    def finish_loads(self) -> tuple[Load, ...]:
+        """Every Load that differs of `finish`, but for the reduction's result."""
+        found = loads(self.finish) if self.finish else ()
+        return tuple(load for load in dict.fromkeys(found) if load != self.result)
 
     @property
     def all_iters(self) -> tuple[Iter, ...]:
@@ -140,9 +157,9 @@ class Statement:
 
     @property
     def loads(self) -> tuple[Load, ...]:
-        """Every Load that differs: of the value, and of the guards."""
+        """Every Load that differs: of the value, of `finish`, and of the guards."""
         conditions = (g.condition for g in self.guards)
-        return tuple(dict.fromkeys((*loads(self.value), *conditions)))
+        return tuple(dict.fromkeys((*loads(self.value), *self.finish_loads, *conditions)))
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,12 @@ def _statement(program: Program, statement: Statement, loops: dict[str, Affine])
             yield "a loop iterator is reduced over"
         if statement.reduce.op not in _REDUCTIONS:
             yield f"no reduction {statement.reduce.op}"
+    if statement.finish:
+        if not statement.reduce:
+            yield "there is no reduction to finish"
+        if statement.finish.dtype != statement.value.dtype:
+            yield f"{statement.value.dtype} is finished as {statement.finish.dtype}"
+        yield from _expr(program, statement.finish, params | {i.name for i in statement.iters})
     yield from _target(program, statement, params)
     known = params | {i.name for i in statement.iters}
     for guard in statement.guards:

@@ -76,10 +76,13 @@ def _shape_text(name: str, shape: tuple[Affine, ...]) -> str:
 
 
 def _read_text(s: Statement, tuple_text: str, load: Load) -> str:
-    """{ S[i] -> T[o] : exists the reduction iterators k with o = index(i, k) }."""
+    """{ S[i] -> T[o] : exists the reduction iterators k with o = index(i, k) }, if it has some."""
     outputs = [f"o{k}" for k in range(len(load.index))]
     equal = [f"{o} = {i}" for o, i in zip(outputs, load.index, strict=True) if type(i) is Affine]
-    body = " and ".join([_box(s.all_iters), *equal])
-    if s.reduce and s.reduce.iters:
-        body = f"exists ({', '.join(i.name for i in s.reduce.iters)} : {body})"
+    affines = [i for i in load.index if isinstance(i, Affine)]
+    names = {name for i in affines for name in i.names()}
+    inner = [i for i in s.all_iters[len(s.iters) :] if i.name in names]
+    body = " and ".join([_box((*s.iters, *inner)), *equal])
+    if inner:
+        body = f"exists ({', '.join(i.name for i in inner)} : {body})"
     return f"{{ {tuple_text} -> {load.tensor}[{', '.join(outputs)}] : {body} }}"

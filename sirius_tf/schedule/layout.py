@@ -81,7 +81,8 @@ class _Wishes(plans.Strides):
 
 
 def _accesses(s: Statement) -> list[tuple[str, tuple[Affine | Expr, ...]]]:
-    return [(s.target, s.index), *((load.tensor, load.index) for load in loads(s.value))]
+    read = (*loads(s.value), *s.finish_loads)
+    return [(s.target, s.index), *((load.tensor, load.index) for load in read)]
 
 
 def _axis(index: Sequence[Affine | Expr], name: str | None) -> int | None:
@@ -104,7 +105,8 @@ def _permuted(program: Program, name: str, order: Sequence[int]) -> Program:
 
     def statement(s: Statement) -> Statement:
         index = tuple(s.index[k] for k in order) if s.target == name else s.index
-        return replace(s, index=index, value=rewrite(s.value, leaf))
+        finish = rewrite(s.finish, leaf) if s.finish else None
+        return replace(s, index=index, value=rewrite(s.value, leaf), finish=finish)
 
     old = program.tensor[name]
     new = replace(old, shape=tuple(old.shape[k] for k in order))
@@ -122,7 +124,7 @@ def pack(program: Program) -> Program:
     """Copy constants into the order in which their readers run through them."""
     packer = _Packer(program)
     statements = tuple(packer.statement(s) for s in program.statements)
-    read = {load.tensor for s in statements for load in loads(s.value)}
+    read = {load.tensor for s in statements for load in s.loads}
     kept = tuple(t for t in program.tensors if t.role != "constant" or t.name in read)
     return replace(program, tensors=(*kept, *packer.made.values()), statements=statements)
 

@@ -114,6 +114,7 @@ class _Coster:
         self.extents = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.all_iters}
         self.symbolic = {i.name for i in s.iters if not i.extent.is_const}
         self.loads = tuple(dict.fromkeys(loads(s.value)))
+        self.finish_loads = s.finish_loads
         calls = [e for e in dict.fromkeys(walk(s.value)) if isinstance(e, Call)]
         self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
         self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
@@ -148,10 +149,12 @@ class _Coster:
             beside = min(math.ceil(n / LANES), max(IN_FLIGHT // rows, 2))  # vectors
             total *= max(1.0, IN_FLIGHT / (rows * beside))
         total = total / filled + self.reordered(plan.lanes)
-        stored = self.strides(self.s.target, self.s.index, plan.lanes) == poly(1)
         if plan.across:
-            return total + 12.0 / self.reduced
-        return total + (1.0 if stored else _SCATTERED) / filled / self.reduced
+            return total + (12.0 + len(self.finish_loads)) / self.reduced
+        stored = self.strides(self.s.target, self.s.index, plan.lanes)
+        steps = [stored, *(self.along(load, plan.lanes) for load in self.finish_loads)]
+        at_end = sum(1.0 if step in (poly(0), poly(1)) else _SCATTERED for step in steps)
+        return total + at_end / filled / self.reduced
 
     def reordered(self, lanes: str) -> float:
         """Cost of the statements that must then store, or read, with a stride instead."""
