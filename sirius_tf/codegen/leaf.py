@@ -42,6 +42,7 @@ class Function:
 
 Around = Callable[[list[str]], list[str]]  # a loop around lines
 
+UNROLLED = 32  # points of a reduction
 SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
 ISAS = {
@@ -299,10 +300,15 @@ class _Printer:
         return vector.apply(op, [left, right], [self.dtype] * 2, self.dtype)
 
     def loops(self, iters: Sequence[Iter], body: list[str]) -> list[str]:
+        """Loops around lines; short ones are unrolled, since neighbours read much of the same."""
+        points = 1
         for i in reversed(iters):
             name, size = i.name, self.ctx.integer(i.extent)
             head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"
             body = [head, *_indented(body), "}"]
+            points *= i.extent.const if i.extent.is_const else UNROLLED + 1
+            if points <= UNROLLED:
+                body.insert(0, "#pragma clang loop unroll(full)")
         return body
 
 

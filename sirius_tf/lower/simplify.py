@@ -87,6 +87,8 @@ def _arithmetic(expr: Expr) -> Expr | None:
                 )
         case Call("mul", (x, Const(value)), dtype) | Call("mul", (Const(value), x), dtype):
             return x if value == 1 and x.dtype == dtype else None
+        case Call("max" | "min" as fn, (x, Const(value)), dtype) if value == value:
+            return Call(fn, (Const(value, dtype), x), dtype)  # a NaN can then only be the other
         case Call("pow", (x, Const(value)), dtype) if value in (1.0, 2.0):
             return x if value == 1.0 else Call("mul", (x, x), dtype)
     return None

@@ -124,9 +124,10 @@ SR_FN sr_f32 sr_ceil(sr_f32 x) { return __builtin_elementwise_ceil(x); }
 SR_FN sr_f32 sr_round(sr_f32 x) { return __builtin_elementwise_roundeven(x); } /* half to even */
 SR_FN sr_f32 sr_sqrt(sr_f32 x) { return __builtin_elementwise_sqrt(x); }
 SR_FN sr_f32 sr_rsqrt(sr_f32 x) { return 1.0f / __builtin_elementwise_sqrt(x); }
-/* A NaN on either side is the result: b is taken where a > b is false, hence where b is NaN. */
-SR_FN sr_f32 sr_max(sr_f32 a, sr_f32 b) { return ((a > b) | (a != a)) ? a : b; }
-SR_FN sr_f32 sr_min(sr_f32 a, sr_f32 b) { return ((a < b) | (a != a)) ? a : b; }
+/* A NaN on either side is the result: b is taken where a > b is false, hence where b is NaN. That
+ * much is one instruction, so that a constant had better be a. */
+SR_FN sr_f32 sr_max(sr_f32 a, sr_f32 b) { return a != a ? a : (a > b ? a : b); }
+SR_FN sr_f32 sr_min(sr_f32 a, sr_f32 b) { return a != a ? a : (a < b ? a : b); }
 
 /* ---- reductions over the lanes, as a tree */
 

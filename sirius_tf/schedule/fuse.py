@@ -151,6 +151,12 @@ class _Fuser:
             if "shared phases" in self.without:
                 here = len(level)
             level |= dict.fromkeys(c.statements, here)
+        sinks = {f.sink for f in flows}
+        for c in clusters:  # what needs nothing comes late: its memory is in use for less time
+            users = {f.sink for f in flows if f.source in c.statements} - set(c.statements)
+            if sinks.isdisjoint(c.statements) and users & level.keys():
+                here = min(level[u] for u in users if u in level) - 1
+                level |= dict.fromkeys(c.statements, here)
         return [
             self.phase([c for c in clusters if level[c.statements[0]] == k], entered)
             for k in sorted(set(level.values()))
