@@ -25,12 +25,13 @@ from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
-from sirius_tf.schedule.storage import slots, storage_maps, windows
+from sirius_tf.schedule.private import private
+from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", "epilogues", *fusing.PARTS)
+PARTS = ("rerolling", "slices", "epilogues", "private", *fusing.PARTS)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
 
@@ -72,9 +73,10 @@ def schedule_program(
     check_order(scop, schedule, flows)
     check_phases(scop, root, flows)
     folded = windows(program, scop, root)
-    check_reflow(scop, schedule, storage_maps(scop, folded))
+    own = {} if "private" in without else private(program, root)
+    check_reflow(scop, schedule, storage_maps(scop, folded, own))
     loops = decide(program, build_loops(scop, schedule))
-    scheduled = Scheduled(program, loops, folded, slots(program, root))
+    scheduled = Scheduled(program, loops, Storage(folded, own, slots(program, root, own)))
     show("loops", nest.show(scheduled.nest))
     return scheduled
 

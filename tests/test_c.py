@@ -123,8 +123,8 @@ def test_a_wrong_extent_is_an_error(compiled) -> None:
 def test_a_bundle_without_folding_needs_more_workspace(compiled) -> None:
     """The folded state is what makes the workspace independent of the number of steps."""
     folded = schedule_program(programs.lstm())
-    assert any(w[0] == 2 for w in folded.windows.values())
-    whole = replace(folded, windows={})
+    assert any(w[0] == 2 for w in folded.storage.windows.values())
+    whole = replace(folded, storage=replace(folded.storage, windows={}))
     assert print_plan(whole) != print_plan(folded)
     assert print_run(whole, "v3") != print_run(folded, "v3")
 

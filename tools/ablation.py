@@ -72,13 +72,11 @@ def phases(nest: LoopNest, hints: dict[str, int], times: int = 1) -> Iterator[in
 def workspace(scheduled: Scheduled) -> int:
     """Bytes of all temporaries on the samples; those that share a slot count once."""
     program, sizes = scheduled.program, dict[int, int]()
-    for name, slot in scheduled.slots.items():
-        shape = program.tensor[name].shape
-        kept = scheduled.windows.get(name, (None,) * len(shape))
-        counts = [
-            e.evaluate(program.hints) if w is None else w for e, w in zip(shape, kept, strict=True)
-        ]
+    storage = scheduled.storage
+    for name, slot in storage.slots.items():
+        counts = [e.evaluate(program.hints) for e in storage.shape(program.tensor[name])]
         size = int(np.prod(counts)) * np.dtype(program.tensor[name].dtype).itemsize
+        size *= 2 if name in storage.private else 1  # workers
         sizes[slot] = max(sizes.get(slot, 0), size)
     return sum(sizes.values())
 

@@ -18,8 +18,8 @@ from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, walk
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import PANEL, Plan, stride
+from sirius_tf.schedule.storage import Storage, Window
 
-Window = tuple[int | None, ...]
 LINE = 16  # float32 in a cache line
 
 
@@ -79,7 +79,7 @@ class Context:
     s: Statement
     plan: Plan
     isa: Isa
-    windows: Mapping[str, Window]
+    storage: Storage
     box: Mapping[str, Range]
     tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
     integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
@@ -253,7 +253,7 @@ class Block:
         found = stride(index, self.stored_shape(tensor), name)
         folded = any(
             w is not None and isinstance(i, Affine) and name in _affine_names(i)
-            for w, i in zip(self.slots(tensor, index), index, strict=True)
+            for w, i in zip(self.slots(tensor), index, strict=True)
         )
         if found is None or folded or found == poly(0):
             raise NotVectorizableError(f"{tensor} has no stride along {name}")
@@ -273,15 +273,13 @@ class Block:
                 return scalar.literal(value, dtype)
         raise NotVectorizableError("a stride")
 
-    def slots(self, tensor: str, index: Sequence[object]) -> Window:
+    def slots(self, tensor: str) -> Window:
         """The folded dimensions of a tensor."""
-        return self.ctx.windows.get(tensor, (None,) * len(index))
+        return self.ctx.storage.window(self.program.tensor[tensor])
 
     def stored_shape(self, tensor: str) -> tuple[Affine, ...]:
         """The shape of what is kept of a tensor."""
-        shape = self.program.tensor[tensor].shape
-        kept = zip(shape, self.slots(tensor, shape), strict=True)
-        return tuple(e if w is None else affine(w) for e, w in kept)
+        return self.ctx.storage.shape(self.program.tensor[tensor])
 
     def address(
         self, tensor: str, index: Sequence[Affine | Expr], r: int, j: int
@@ -291,7 +289,7 @@ class Block:
         outer: dict[str, Affine] = {}  # by the product of symbolic sizes to multiply with
         inner: dict[str, Affine] = {}
         size, symbolic = 1, ""
-        pairs = list(zip(index, shape, self.slots(tensor, index), strict=True))
+        pairs = list(zip(index, shape, self.slots(tensor), strict=True))
         for i, extent, slot in reversed(pairs):
             where = i if isinstance(i, Affine) else symbol(self.value(i, r, j)[0])
             late = not isinstance(i, Affine) and bool(names_of(i) & self.inner)

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from sirius_tf.codegen import leaf, scalar
 from sirius_tf.codegen.block import Range
 from sirius_tf.codegen.coalesce import coalesce
-from sirius_tf.codegen.entry import Scheduled, nested, print_plan, slot_bytes, weight_offsets
+from sirius_tf.codegen.entry import (
+    Scheduled,
+    nested,
+    print_plan,
+    slot_bytes,
+    tensor_bytes,
+    weight_offsets,
+)
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.codegen.nest import (
     Block,
@@ -30,8 +37,8 @@ from sirius_tf.codegen.nest import (
 )
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Load
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, choose
 
 _BARRIER = "  sirius_barrier(call);"
@@ -95,7 +102,7 @@ class _Printer:
         outputs = {o.tensor: k for k, o in enumerate(self.program.outputs)}
         offsets = weight_offsets(self.program)
         lines = ["char *workspace = call->workspace;"]
-        for k, size in enumerate(slot_bytes(self.kernel)):
+        for k, size in enumerate(slot_bytes(self.kernel, "call->threads")):
             lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
         for t in self.program.tensors:
             c_type = scalar.TYPES[t.dtype]
@@ -107,7 +114,10 @@ class _Printer:
                 where = f"(call->weights + {offsets[t.name]})"
                 lines.append(f"const {c_type} *T_{t.name} = (const {c_type} *){where};")
             else:
-                lines.append(f"{c_type} *T_{t.name} = ({c_type} *)slot{self.kernel.slots[t.name]};")
+                place = f"slot{self.kernel.storage.slots[t.name]}"
+                if t.name in self.kernel.storage.private:
+                    place = f"({place} + worker * {tensor_bytes(self.kernel, t)})"
+                lines.append(f"{c_type} *T_{t.name} = ({c_type} *){place};")
         return [*lines, "(void)workspace;"]
 
     # Loops
@@ -139,12 +149,10 @@ class _Printer:
 
     def element(self, load: Load) -> str:
         """An element, in the loops around the leaves."""
-        shape = self.program.tensor[load.tensor].shape
-        slots = self.kernel.windows.get(load.tensor, (None,) * len(shape))
+        t, storage = self.program.tensor[load.tensor], self.kernel.storage
         affines = [affine(i) for i in load.index if isinstance(i, Affine)]
-        kept = [i if w is None else i % w for i, w in zip(affines, slots, strict=True)]
-        stored = [e if w is None else affine(w) for e, w in zip(shape, slots, strict=True)]
-        return f"T_{load.tensor}[{scalar.flat(kept, stored)}]"
+        kept = [i if w is None else i % w for i, w in zip(affines, storage.window(t), strict=True)]
+        return f"T_{t.name}[{scalar.flat(kept, storage.shape(t))}]"
 
     def loop(self, loop: Loop, pad: str, print_body: _Print) -> list[str]:
         if loop.go:
@@ -277,15 +285,28 @@ class _Printer:
             box.append(self.range(name, loop))
             low, end = _bound("max", loop.lower), _bound("min", loop.upper)
             passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
-        plan, windows = self.plans[s.name], self.kernel.windows
-        joined, passed = coalesce(self.program, windows, plan, Leaf(s, tuple(box)), passed)
-        function = leaf.print_leaf(self.program, joined, plan, windows, leaf.ISAS[self.isa])
+        starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
+        plan, storage = self.plans[s.name], self.kernel.storage
+        joined, passed = coalesce(self.program, storage, plan, Leaf(s, tuple(box)), passed)
+        function = leaf.print_leaf(self.program, joined, plan, storage, leaf.ISAS[self.isa])
         name = self.functions.setdefault(
             function.text, f"{self.program.name}_{self.isa}_leaf{len(self.functions)}"
         )
         integers = [passed.get(n, n) for n in function.integers]
-        tensors = [f"T_{t}" for t in function.tensors]
+        tensors = [self.base(s, t, starts) for t in function.tensors]
         return f"{name}({', '.join(['call', *tensors, *integers])}); /* {s.name} */"
+
+    def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
+        """Where element 0 of a tensor would be; a private one starts where the tile does."""
+        t, storage = self.program.tensor[tensor], self.kernel.storage
+        places: list[tuple[Affine | Expr, ...]] = [s.index] if s.target == tensor else []
+        places += [load.index for load in s.loads if load.tensor == tensor]
+        shape, text = storage.shape(t), f"T_{tensor}"
+        for k, size in enumerate(storage.tile(t)):
+            if size is not None:
+                step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])
+                text += f" - ({starts[str(places[0][k])]}) / {size} * {size} * {step}"
+        return text
 
     def range(self, name: str, loop: Loop) -> Range:
         low, high = loop.lower.terms, loop.upper.terms

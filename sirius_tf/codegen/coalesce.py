@@ -15,13 +15,14 @@ from dataclasses import replace
 from itertools import permutations
 from math import prod
 
-from sirius_tf.codegen.block import Range, Window
+from sirius_tf.codegen.block import Range
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, substitute, walk
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import Plan, stride
+from sirius_tf.schedule.storage import Storage
 
 SHORT = 16  # rows of an image that blocks of registers do not divide well
 LONG = 64  # elements of a sum, beside which addresses cost nothing
@@ -29,7 +30,7 @@ LONG = 64  # elements of a sum, beside which addresses cost nothing
 
 def coalesce(
     program: Program,
-    windows: Mapping[str, Window],
+    storage: Storage,
     plan: Plan,
     leaf: Leaf,
     passed: Mapping[str, str],
@@ -40,7 +41,7 @@ def coalesce(
         if outer.name in (plan.lanes, plan.rows) or not _whole(leaf.statement, inner):
             continue
         size, at = inner.size or 1, symbol(inner.name)
-        if _uniform(program, windows, leaf.statement, outer.name, inner):
+        if _uniform(program, storage, leaf.statement, outer.name, inner):
             places = {outer.name: affine(0)}
         elif inner.name == plan.rows and size <= SHORT and _long_sums(program, leaf.statement):
             places = {outer.name: at // size, inner.name: at % size}
@@ -56,7 +57,7 @@ def coalesce(
         )
         box = tuple(joined if r is inner else r for r in leaf.box if r is not outer)
         statement = _joined(leaf.statement, outer.name, inner.name, size, places)
-        return coalesce(program, windows, plan, Leaf(statement, box), arguments)
+        return coalesce(program, storage, plan, Leaf(statement, box), arguments)
     return leaf, arguments
 
 
@@ -66,9 +67,7 @@ def _whole(s: Statement, inner: Range) -> bool:
     return inner.low == 0 and inner.size is not None and extent == affine(inner.size)
 
 
-def _uniform(
-    program: Program, windows: Mapping[str, Window], s: Statement, outer: str, inner: Range
-) -> bool:
+def _uniform(program: Program, storage: Storage, s: Statement, outer: str, inner: Range) -> bool:
     """Whether a step of `outer` is as far as all of `inner`, in every access."""
     names = {outer, inner.name}
     for node in (node for e in (s.value, s.finish) if e for node in walk(e)):
@@ -76,11 +75,10 @@ def _uniform(
             return False
     accesses = [(s.target, s.index), *((load.tensor, load.index) for load in s.loads)]
     for tensor, index in accesses:
-        slots = windows.get(tensor, (None,) * len(index))
+        slots = storage.window(program.tensor[tensor])
         if any(w is not None and _moves(i, names) for i, w in zip(index, slots, strict=True)):
             return False
-        kept = zip(program.tensor[tensor].shape, slots, strict=True)
-        shape = [e if w is None else affine(w) for e, w in kept]
+        shape = storage.shape(program.tensor[tensor])
         far, near = (stride(index, shape, n) for n in (outer, inner.name))
         if far is None or near is None or far != near * poly(inner.size or 1):
             return False

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.block import Window
 from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED
+from sirius_tf.schedule.storage import Storage
 
 PLAN = """\
 int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
@@ -25,12 +25,11 @@ ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A program with its loops, and where its temporaries are kept (schedule/storage.py)."""
+    """A program with its loops, and where its temporaries are kept."""
 
     program: Program
     nest: LoopNest
-    windows: Mapping[str, Window]
-    slots: Mapping[str, int]
+    storage: Storage
 
 
 def late_outputs(program: Program) -> tuple[bool, ...]:
@@ -77,7 +76,7 @@ def print_plan(kernel: Scheduled) -> str:
     for number, output in enumerate(program.outputs):
         for axis, size in enumerate(output.shape):
             body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = slot_bytes(kernel)
+    sizes = slot_bytes(kernel, "threads")
     body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
     body += [f"*work = {_work(kernel)};", "(void)in; (void)threads; (void)params;"]
     body += ["if (call->failed) *error = call->error;", "return call->failed;"]
@@ -126,20 +125,19 @@ def _entry(program: Program, value: Expr) -> str:
     return scalar.expression(value, address, inputs)
 
 
-def _bytes(kernel: Scheduled, t: Tensor) -> str:
-    slots = kernel.windows.get(t.name, (None,) * len(t.shape))
-    extents = [
-        scalar.index(e) if w is None else str(w) for e, w in zip(t.shape, slots, strict=True)
-    ]
-    count = " * ".join(f"({e})" for e in extents) or "1"
+def tensor_bytes(kernel: Scheduled, t: Tensor) -> str:
+    """C of the size of a tensor in the workspace."""
+    count = " * ".join(f"({scalar.index(e)})" for e in kernel.storage.shape(t)) or "1"
     return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 
-def slot_bytes(kernel: Scheduled) -> list[str]:
-    """C of the size of each slot: that of its largest tensor."""
+def slot_bytes(kernel: Scheduled, threads: str) -> list[str]:
+    """C of the size of each slot: that of its largest tensor, or of a copy for each worker."""
     members: dict[int, list[str]] = {}
-    for name, slot in kernel.slots.items():
-        members.setdefault(slot, []).append(_bytes(kernel, kernel.program.tensor[name]))
+    for name, slot in kernel.storage.slots.items():
+        copies = f"{threads} * " if name in kernel.storage.private else ""
+        size = copies + tensor_bytes(kernel, kernel.program.tensor[name])
+        members.setdefault(slot, []).append(size)
     return [nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
 
 

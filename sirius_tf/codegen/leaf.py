@@ -10,17 +10,18 @@ A contraction is no special case: it is a statement whose reduction loops sit in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from sirius_tf.codegen import scalar, vector
-from sirius_tf.codegen.block import Block, Context, Isa, Range, Window, names_of
+from sirius_tf.codegen.block import Block, Context, Isa, Range, names_of
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
+from sirius_tf.schedule.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,15 @@ ISAS = {
 }
 
 
-def print_leaf(
-    program: Program, leaf: Leaf, plan: Plan, windows: Mapping[str, Window], isa: Isa
-) -> Function:
+def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa) -> Function:
     """The leaf by its plan, or in scalar code if some function has no vector form."""
     lanes = next((r for r in leaf.box if r.name == plan.lanes), None)
     if plan.lanes is not None and not plan.across and lanes is None:
         plan = Plan(None)
     try:
-        return _Printer(program, leaf, plan, windows, isa).function()
+        return _Printer(program, leaf, plan, storage, isa).function()
     except NotVectorizableError:
-        return _Printer(program, leaf, Plan(None), windows, isa).function()
+        return _Printer(program, leaf, Plan(None), storage, isa).function()
 
 
 class _Printer:
@@ -70,11 +69,11 @@ class _Printer:
         program: Program,
         leaf: Leaf,
         plan: Plan,
-        windows: Mapping[str, Window],
+        storage: Storage,
         isa: Isa,
     ) -> None:
         box = {r.name: r for r in leaf.box}
-        self.ctx = Context(program, leaf.statement, plan, isa, windows, box)
+        self.ctx = Context(program, leaf.statement, plan, isa, storage, box)
         self.program, self.s, self.plan, self.isa = program, leaf.statement, plan, isa
         self.box = box
         self.reduced = tuple(self.s.reduce.iters) if self.s.reduce else ()

@@ -205,6 +205,8 @@ class _Fuser:
             last = max(
                 (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
             )
+            if last is not None and self._fills(clusters[last]):
+                last = None  # what is filled with constants says nothing of its readers' loops
             if last is not None and "fusion" not in self.without:
                 joined = self.join(clusters[last], own, feeding)
                 if joined.loops and self._keeps_workers_busy(joined, clusters[last], own):
@@ -289,6 +291,10 @@ class _Fuser:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
         worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
+
+    def _fills(self, cluster: Cluster) -> bool:
+        """Whether the statements read nothing."""
+        return not any(self.statements[name].loads for name in cluster.statements)
 
     def _points(self, cluster: Cluster) -> int:
         """Scalar evaluations of the cluster at the sizes of the sample inputs."""

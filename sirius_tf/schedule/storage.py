@@ -10,17 +10,44 @@ found after those before it (Lefebvre and Feautrier 1998, "successive modulo").
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 
 import islpy as isl
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
 
 Window = tuple[int | None, ...]  # per dimension: slots kept, or None for all of them
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where temporaries are kept. Element i of a dimension lies in slot i mod w of its window;
+    of a tensor in `private`, every worker has a copy, which starts where its tile does.
+
+    Tensors with one number in `slots` share memory.
+    """
+
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    private: Mapping[str, Window] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
+
+    def window(self, t: Tensor) -> Window:
+        """Slots along each dimension."""
+        return self.windows.get(t.name, (None,) * len(t.shape))
+
+    def tile(self, t: Tensor) -> Window:
+        """The part of a tile along each dimension, where it starts with the tile."""
+        return self.private.get(t.name, (None,) * len(t.shape))
+
+    def shape(self, t: Tensor) -> tuple[Affine, ...]:
+        """The shape of what is kept."""
+        kept = zip(t.shape, self.window(t), self.tile(t), strict=True)
+        return tuple(affine(w or n or extent) for extent, w, n in kept)
 
 
 def phase_times(
@@ -72,8 +99,10 @@ def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
     return found
 
 
-def slots(program: Program, root: Node) -> dict[str, int]:
+def slots(program: Program, root: Node, own: Mapping[str, Window] | None = None) -> dict[str, int]:
     """A number per temporary; those that share one are never alive in the same phase.
+
+    Private ones (`own`) only share with each other, that a worker's copies lie together.
 
     Life is counted in children of the outermost sequence: all of a loop is one of them. What
     decides what runs shares with nothing: workers look at it between phases.
@@ -87,27 +116,41 @@ def slots(program: Program, root: Node) -> dict[str, int]:
     life |= dict.fromkeys(program.conditions & life.keys(), (0, len(life) + len(when)))
     ends: list[int] = []  # of the last tensor in each slot
     sizes: list[int] = []
+    shared: list[bool] = []  # whether it holds tensors of all workers
     found: dict[str, int] = {}
     temps = [t for t in program.tensors if t.role == "temp" and t.name in life]
     for t in sorted(temps, key=lambda t: life[t.name]):
-        size = prod(e.evaluate(program.hints) for e in t.shape)
-        free = [k for k, end in enumerate(ends) if end < life[t.name][0]]
+        copies = t.name in (own or {})
+        kept = Storage(private=own or {}).shape(t)
+        size = prod(e.evaluate(program.hints) for e in kept)
+        free = [k for k, end in enumerate(ends) if end < life[t.name][0] and shared[k] != copies]
         if not free:
             free = [len(ends)]
             ends.append(0)
             sizes.append(size)
+            shared.append(not copies)
         best = min(free, key=lambda k: (abs(sizes[k] - size), k))
         found[t.name], ends[best] = best, life[t.name][1]
         sizes[best] = max(sizes[best], size)
     return found
 
 
-def storage_maps(scop: Scop, folded: Mapping[str, Window]) -> dict[str, isl.Map]:
-    """Each window as a map { T[...] -> T[... mod window ...] } for `check_reflow`."""
+def storage_maps(
+    scop: Scop, folded: Mapping[str, Window], own: Mapping[str, Window] | None = None
+) -> dict[str, isl.Map]:
+    """Each window as a map { T[...] -> T[... mod window ...] } for `check_reflow`.
+
+    One worker's copy of a private tensor is folded like any other.
+    """
     found = {}
-    for name, window in folded.items():
-        axes = [f"o{k}" for k in range(len(window))]
-        kept = [a if w is None else f"{a} mod {w}" for a, w in zip(axes, window, strict=True)]
+    own = own or {}
+    for name in folded.keys() | own.keys():
+        rank = scop.shapes[name].dim(isl.dim_type.set)
+        axes = [f"o{k}" for k in range(rank)]
+        none = (None,) * rank
+        pairs = zip(folded.get(name, none), own.get(name, none), strict=True)
+        sizes = [w or n for w, n in pairs]
+        kept = [a if n is None else f"{a} mod {n}" for a, n in zip(axes, sizes, strict=True)]
         found[name] = isl.Map(f"{{ {name}[{', '.join(axes)}] -> {name}[{', '.join(kept)}] }}")
     return found
 
