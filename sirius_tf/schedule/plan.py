@@ -166,8 +166,14 @@ class _Coster:
         """How many rows share what is loaded once."""
         if plan.rows is None or self.along(load, plan.rows) != poly(0):
             return 1.0
-        least = 2 if plan.rows in self.symbolic else 1  # a batch of 1 is a sample, not a promise
-        return float(min(max(self.extents[plan.rows], least), ROWS))
+        rows = 1
+        for i in self.s.iters:  # blocks of rows go on from one row of an image to the next
+            shared = i.name != plan.lanes and not i.loop and self.along(load, i.name) == poly(0)
+            least = 2 if i.name in self.symbolic else 1  # a batch of 1 is a sample, not a promise
+            rows *= max(self.extents[i.name], least) if shared else 1
+            if i.name == plan.rows:
+                break
+        return float(min(rows, ROWS))
 
 
 def _reduced(s: Statement) -> Iterable[Iter]:
