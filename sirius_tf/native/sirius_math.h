@@ -178,16 +178,31 @@ SR_FN sr_f32 sr_scale(sr_f32 x, sr_f32 t, sr_f32 n) {
 #endif
 }
 
-/* exp for -104 <= x <= 89 or NaN */
-SR_FN sr_f32 sr_exp_core(sr_f32 x) {
-    const sr_f32 t = sr_fma(x, 1.44269504f, SR_MAGIC), n = t - SR_MAGIC;
+/* e^x / 2^n for the integer n next to x/ln 2, which *t holds beside SR_MAGIC */
+SR_FN sr_f32 sr_exp_rest(sr_f32 x, sr_f32 *t) {
+    *t = sr_fma(x, 1.44269504f, SR_MAGIC);
+    const sr_f32 n = *t - SR_MAGIC;
     sr_f32 r = sr_fma(n, -SR_LN2_HI, x);
     r = sr_fma(n, -SR_LN2_LO, r);
     sr_f32 q = sr_fma(r, 0.0013864266220480204f, 0.008366551250219345f);
     q = sr_fma(q, r, 0.04166750609874725f);
     q = sr_fma(q, r, 0.1666654348373413f);
     q = sr_fma(q, r, 0.4999999701976776f);
-    return sr_scale(sr_fma(q, r * r, r) + 1.0f, t, n);
+    return sr_fma(q, r * r, r) + 1.0f;
+}
+
+/* exp for -104 <= x <= 89 or NaN */
+SR_FN sr_f32 sr_exp_core(sr_f32 x) {
+    sr_f32 t;
+    const sr_f32 y = sr_exp_rest(x, &t);
+    return sr_scale(y, t, t - SR_MAGIC);
+}
+
+/* exp for -104 <= x <= 40 or NaN: 2^(n + 64) is a float, and the product with 2^-64 is rounded once */
+SR_FN sr_f32 sr_exp_low(sr_f32 x) {
+    sr_f32 t;
+    const sr_f32 y = sr_exp_rest(x, &t);
+    return y * (sr_f32)(((sr_i32)t - (sr_i32)(sr_f32)SR_MAGIC + (127 + 64)) << 23) * 0x1p-64f;
 }
 
 /* The comparisons are false on NaN, which thus passes the clamp (also below). exp(-104) rounds to 0. */
@@ -216,7 +231,7 @@ SR_FN sr_f32 sr_expm1(sr_f32 x) {
 }
 
 SR_FN sr_f32 sr_sigmoid(sr_f32 x) {
-    const sr_f32 e = sr_exp(-sr_abs(x));
+    const sr_f32 a = -sr_abs(x), e = sr_exp_low(a < -104.0f ? (sr_f32)-104.0f : a);
     const sr_f32 d = 1.0f + e, lost = e - (d - 1.0f);
     const sr_f32 y = (x < 0.0f ? e : (sr_f32)1.0f) / d;
     return sr_fma(-y, lost, y); /* without what the sum lost, the error reaches 2.2 ulp */
@@ -230,7 +245,7 @@ SR_FN sr_f32 sr_tanh(sr_f32 x) {
     p = sr_fma(p, s, -0.3333328068256378f);
     p = sr_fma(p * s, x, x);
     /* the result is 1 from 9.02 on */
-    const sr_f32 e = sr_exp_core(2.0f * (a > 9.125f ? (sr_f32)9.125f : a));
+    const sr_f32 e = sr_exp_low(2.0f * (a > 9.125f ? (sr_f32)9.125f : a));
     const sr_f32 y = 1.0f - 2.0f / (e + 1.0f);
     return sr_copysign(a < 0.625f ? p : y, x); /* p is +0 for -0 */
 }
@@ -250,7 +265,7 @@ SR_FN sr_f32 sr_erf(sr_f32 x) {
     q = sr_fma(q, c, -0.10623703896999359f);
     q = sr_fma(q, c, -0.635151207447052f);
     q = sr_fma(q, c, -1.1286485195159912f);
-    const sr_f32 y = 1.0f - sr_exp_core(q * c);
+    const sr_f32 y = 1.0f - sr_exp_low(q * c);
     return a < 0.92f ? p : sr_copysign(y, x);
 }
 
