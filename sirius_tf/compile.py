@@ -19,6 +19,7 @@ from sirius_tf.lower.registry import lower
 from sirius_tf.lower.reroll import reroll
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
+from sirius_tf.lower.winograd import winograd
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import fuse as fusing
@@ -31,7 +32,7 @@ from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", "epilogues", "private", *fusing.PARTS)
+PARTS = ("rerolling", "slices", "epilogues", "winograd", "private", *fusing.PARTS)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
 
@@ -60,6 +61,7 @@ def schedule_program(
     program = simplify(program if "rerolling" in without else reroll(program))
     program = program if "slices" in without else split(program)
     program = program if "epilogues" in without else finish_reductions(program)
+    program = program if "winograd" in without else winograd(program)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)

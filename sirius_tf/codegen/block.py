@@ -206,7 +206,7 @@ class Block:
             raise NotVectorizableError("lanes that cross panels")
         at = f"{pointer} + {offset}"
         if packed and self.rows > 1 and j % max(LINE // self.isa.lanes, 1) == 0:
-            self.inside.append(self.prefetch(load.tensor, at))
+            self.inside.append(self.prefetch(load, at))
         if step != "1":
             count = "left" if self.tail else "SIRIUS_LANES"
             text = f"sr_strided_{kind}({at}, {step}, {count})"
@@ -216,9 +216,10 @@ class Block:
             text = f"sr_load_{kind}({at})"
         return f"sr_mask_u8({text})" if load.dtype == "bool" else text
 
-    def prefetch(self, tensor: str, at: str) -> str:
+    def prefetch(self, load: Load, at: str) -> str:
         """Ask for the same line of the next panel while rows still use this one."""
-        extents = self.program.tensor[tensor].shape[1:]
+        panel = next(k for k, i in enumerate(load.index) if self.ctx.in_panels(i))
+        extents = self.program.tensor[load.tensor].shape[panel + 1 :]
         return f"__builtin_prefetch({at} + {math.prod(e.const for e in extents)}, 0, 2);"
 
     def store(self, r: int, j: int, value: tuple[str, bool]) -> None:

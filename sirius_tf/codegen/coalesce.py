@@ -15,10 +15,10 @@ from dataclasses import replace
 from itertools import permutations
 from math import prod
 
-from sirius_tf.codegen.block import Range
+from sirius_tf.codegen.block import Range, names_of
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Index, substitute, walk
+from sirius_tf.ir.expr import Expr, Index, loads, substitute, walk
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import Plan, stride
@@ -43,7 +43,7 @@ def coalesce(
         size, at = inner.size or 1, symbol(inner.name)
         if _uniform(program, storage, leaf.statement, outer.name, inner):
             places = {outer.name: affine(0)}
-        elif inner.name == plan.rows and size <= SHORT and _long_sums(program, leaf.statement):
+        elif inner.name == plan.rows and _worth_it(program, leaf.statement, outer.name, inner):
             places = {outer.name: at // size, inner.name: at % size}
         else:
             continue
@@ -89,10 +89,13 @@ def _moves(index: Affine | Expr, names: set[str]) -> bool:
     return not isinstance(index, Affine) or bool(names & set(index.names()))
 
 
-def _long_sums(program: Program, s: Statement) -> bool:
-    """Whether a reduction is worth the addresses of its rows, one by one."""
-    inner = s.reduce.iters if s.reduce else ()
-    return prod(i.extent.evaluate(program.hints) for i in inner) >= LONG
+def _worth_it(program: Program, s: Statement, outer: str, rows: Range) -> bool:
+    """Whether blocks are too wide for the rows, sums long beside their addresses, and what the
+    rows share the same after the end of a row."""
+    shared = [load for load in loads(s.value) if rows.name not in names_of(load)]
+    summed = prod(i.extent.evaluate(program.hints) for i in (s.reduce.iters if s.reduce else ()))
+    changes = any(outer in names_of(load) for load in shared)
+    return (rows.size or 0) <= SHORT and summed >= LONG and not changes
 
 
 def _joined(

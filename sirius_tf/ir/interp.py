@@ -310,6 +310,15 @@ def _common_loop(group: tuple[Statement, ...], bound: Grid) -> Iter:
     return first
 
 
+def elements(array: Array, load: Load, box: Mapping[str, int]) -> Array:
+    """What a Load with affine subscripts reads of an array, at every point of a box of sizes."""
+    sizes = tuple(box.values())
+    points = np.meshgrid(*map(np.arange, sizes), indexing="ij", sparse=True)
+    grid = dict(zip(box, points, strict=True))
+    where = tuple(_affine(i, grid) for i in load.index if isinstance(i, Affine))
+    return np.broadcast_to(array[where], sizes)
+
+
 def _affine(value: Affine, grid: Grid) -> Any:
     total: Any = value.const
     for key, coefficient in value.terms:

@@ -17,6 +17,7 @@ import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, loads, rewrite
+from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.schedule import plan as plans
@@ -162,14 +163,16 @@ class _Packer:
         if not far and (s.reduce is None or size < SMALLEST_PACKED):
             return None
         panels = iters[-1].name == chosen.lanes and s.reduce is not None and not chosen.across
+        inner = {i.name for i in s.reduce.iters} if s.reduce else set()
+        outer = sum(1 for i in iters[:-1] if i.name not in inner | {chosen.rows})
         key = (load, iters, panels)
         if key not in self.made:
             name = f"{t.name}_packed{len(self.made)}"
-            self.made[key] = _packed(name, t, load, iters, panels)
+            self.made[key] = _packed(name, t, load, iters, outer if panels else None)
         made = self.made[key]
         at = tuple(symbol(i.name) for i in iters)
         if panels:
-            at = (at[-1] // PANEL, *at[:-1], at[-1] % PANEL)
+            at = (*at[:outer], at[-1] // PANEL, *at[outer:-1], at[-1] % PANEL)
         return Load(made.name, at, load.dtype)
 
     def iters(self, s: Statement, chosen: Plan, load: Load) -> tuple[Iter, ...]:
@@ -188,28 +191,19 @@ class _Packer:
         return tuple(sorted(used, key=rank))
 
 
-def _packed(name: str, t: Tensor, load: Load, iters: tuple[Iter, ...], panels: bool) -> Tensor:
-    """The constant that holds `load` at every point of the box `iters`."""
+def _packed(
+    name: str, t: Tensor, load: Load, iters: tuple[Iter, ...], panels: int | None
+) -> Tensor:
+    """The constant that holds `load` at every point of the box `iters`.
+
+    Panels of the last iterator come after as many of the others: what is summed over runs inside.
+    """
     assert t.value is not None
-    shape = [i.extent.const for i in iters]
-    grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
-    env = {i.name: g for i, g in zip(iters, grid, strict=True)}
-    where = tuple(_evaluate(i, env) for i in load.index if isinstance(i, Affine))
-    value = np.broadcast_to(t.value[where], shape)
-    if panels:
-        n = shape[-1]
+    value = elements(t.value, load, {i.name: i.extent.const for i in iters})
+    if panels is not None:
+        n = value.shape[-1]
         padded = -(-n // PANEL) * PANEL
-        value = np.pad(value, [(0, 0)] * (len(shape) - 1) + [(0, padded - n)])
-        value = np.moveaxis(value.reshape(*shape[:-1], padded // PANEL, PANEL), -2, 0)
+        value = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, padded - n)])
+        value = np.moveaxis(value.reshape(*value.shape[:-1], padded // PANEL, PANEL), -2, panels)
     value = np.ascontiguousarray(value)
     return replace(t, name=name, shape=tuple(map(affine, value.shape)), value=value)
-
-
-def _evaluate(index: Affine, env: dict[str, np.ndarray]) -> np.ndarray:
-    total = np.asarray(index.const)
-    for key, coefficient in index.terms:
-        if isinstance(key, str):
-            total = total + coefficient * env[key]
-        else:
-            total = total + coefficient * (_evaluate(key.numerator, env) // key.divisor)
-    return total

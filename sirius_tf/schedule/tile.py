@@ -7,12 +7,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
 
 Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
+ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
+CACHE = 1 << 19  # bytes that a tile may use to stay in the second level: half of it
 WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
 WORTH_A_WORKER = 1 << 13  # likewise of a step of a recurrence, in which workers wait for each other
 
@@ -26,20 +29,21 @@ def tile_sizes(
 ) -> tuple[int, ...]:
     """A size per loop; 1 leaves the loop as it is."""
     by_name = {s.name: s for s in program.statements}
-    tiler = _Tiler([by_name[n] for n in statements], loops, plans, program.hints, threads)
+    tiler = _Tiler(program, [by_name[n] for n in statements], loops, plans, threads)
     return tiler.sizes()
 
 
 class _Tiler:
     def __init__(
         self,
+        program: Program,
         statements: Sequence[Statement],
         loops: Sequence[Loop],
         plans: Mapping[str, Plan],
-        hints: Mapping[str, int],
         threads: int,
     ) -> None:
         self.statements, self.loops, self.threads = statements, loops, threads
+        hints = program.hints
         steps = math.prod(i.extent.evaluate(hints) for i in statements[0].iters if i.loop)
         self.points = sum(work(s, hints) for s in statements) // max(steps, 1)
         self.worth = WORTH_A_WORKER if steps > 1 else WORTH_A_TILE
@@ -48,6 +52,7 @@ class _Tiler:
         self.extents = [extents[loop[self.heavy.name]] for loop in loops]
         self.units = [self.unit(loop, plans) for loop in loops]
         self.plan = plans[self.heavy.name]
+        self.program, self.steps = program, steps
 
     def unit(self, loop: Loop, plans: Mapping[str, Plan]) -> int:
         """What a tile size must be a multiple of: packed constants come in panels of lanes."""
@@ -62,11 +67,12 @@ class _Tiler:
             names.index(n) if n in names else None for n in (self.plan.rows, self.plan.lanes)
         )
         if rows is not None:
-            self.grow(rows, MOST_ROWS, ROWS)
+            most = self.most_rows() if lanes is None else MOST_ROWS
+            self.grow(rows, most, ROWS)
             for k in reversed(range(rows)):  # whole rows of an image are rows of a block, too
                 whole = math.prod(self.extents[k + 1 : rows + 1])
-                if whole <= math.prod(self.tile[k + 1 : rows + 1]) and 2 * whole <= MOST_ROWS:
-                    self.grow(k, MOST_ROWS // whole, 1)
+                if whole <= math.prod(self.tile[k + 1 : rows + 1]) and 2 * whole <= most:
+                    self.grow(k, most // whole, 1)
         if lanes is not None:
             least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
             self.grow(lanes, least, PANEL, keep=False)
@@ -75,6 +81,31 @@ class _Tiler:
                 if not self.grow(k, 2 * self.tile[k], self.units[k]):
                     break
         return tuple(self.tile)
+
+    def most_rows(self) -> int:
+        """The rows with which least moves between caches: constants for every tile, and what a tile
+        makes and uses, if it is more than stays near."""
+        hints, count = self.program.hints, math.prod(self.extents)
+        made = sum(math.prod(i.extent.evaluate(hints) for i in s.iters) for s in self.statements)
+        made_by_row = 4 * made / self.steps / max(count, 1)
+        shared = 4 * sum(self.constants(s) for s in self.statements)
+
+        def moved(rows: int) -> float:
+            spilled = 2 * made_by_row * count if made_by_row * rows > CACHE else 0.0
+            return shared * math.ceil(count / rows) + spilled
+
+        return min(ROW_CHOICES, key=moved)
+
+    def constants(self, s: Statement) -> int:
+        """Elements that every tile reads of a statement's constants."""
+        sizes = {i.name: i.extent.evaluate(self.program.hints) for i in s.all_iters}
+        own = {loop[s.name] for loop in self.loops}
+        total = 0
+        for load in s.loads:
+            names = {n for i in load.index if isinstance(i, Affine) for n in i.names()}
+            if self.program.tensor[load.tensor].role == "constant" and not names & own:
+                total += math.prod(sizes[n] for n in names & sizes.keys())
+        return total
 
     def grow(self, k: int, size: int, unit: int, keep: bool = True) -> bool:
         """Set a tile size to at most `size`; with `keep`, workers keep a tile each."""
