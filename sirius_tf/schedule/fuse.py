@@ -195,7 +195,8 @@ class _Fuser:
 
         It may join one that no later cluster feeding it depends on; since clusters are kept in
         topological order, that is any from its last producer's on. Joining must leave a loop to
-        share, and must not cost parallelism that the workers can use.
+        share, and must not cost parallelism that the workers can use. What is next to nothing and
+        needs nothing comes first, lest a heavy reader finds it last and shares its few loops.
         """
         clusters: list[Cluster] = []
         for name in names:
@@ -205,14 +206,13 @@ class _Fuser:
             last = max(
                 (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
             )
-            if last is not None and self._fills(clusters[last]):
-                last = None  # what is filled with constants says nothing of its readers' loops
             if last is not None and "fusion" not in self.without:
                 joined = self.join(clusters[last], own, feeding)
                 if joined.loops and self._keeps_workers_busy(joined, clusters[last], own):
                     clusters[last] = joined
                     continue
-            clusters.append(own)
+            light = not self.statements[name].loads or self._points(own) < WORTH_A_BARRIER
+            clusters.insert(0 if not feeding and light else len(clusters), own)
         return clusters
 
     def join(self, cluster: Cluster, own: Cluster, feeding: Sequence[Flow]) -> Cluster:
@@ -291,10 +291,6 @@ class _Fuser:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
         worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
-
-    def _fills(self, cluster: Cluster) -> bool:
-        """Whether the statements read nothing."""
-        return not any(self.statements[name].loads for name in cluster.statements)
 
     def _points(self, cluster: Cluster) -> int:
         """Scalar evaluations of the cluster at the sizes of the sample inputs."""
