@@ -125,7 +125,7 @@ def bundle(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "v4":
             march = ("-march=x86_64_v3", "-DSIRIUS_LANES=16")
-            patch.setitem(link_module._MARCH, "v3", march)
+            patch.setitem(link_module.MARCH, "v3", march)
             patch.setitem(leaf.ISAS, "v3", leaf.ISAS["v4"])
         patch.setenv("SIRIUS_ISA", "v3")
         path = tmp_path_factory.mktemp("leaves") / "bundle.so"

@@ -233,4 +233,19 @@ def test_what_each_part_is_worth(tmp_path):
     assert all(v.ms and v.phases and v.bytes for v in variants.values())
     whole = variants.pop(ablation.WHOLE)
     assert max(v.barriers for v in variants.values()) > whole.barriers
-    assert len(ablation.markdown({"model": [whole, *variants.values()]}).splitlines()) == 2 + len(compiler.PARTS) + 1
+    assert (
+        len(ablation.markdown({"model": [whole, *variants.values()]}).splitlines())
+        == 2 + len(compiler.PARTS) + 1
+    )
+
+
+def test_products_beside_the_peak(tmp_path, capsys):
+    from tools import roofline
+
+    chart, file = tmp_path / "chart.svg", tmp_path / "points.json"
+    words = ["--rows=1,7", "--sizes=32", "--rounds=1", f"--chart={chart}", f"--json={file}"]
+    roofline.main(*parse(roofline, *words))
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 + 2
+    points = json.loads(file.read_text())["points"]
+    assert all(0 < p["of_peak"] < 1.5 and p["gb_s"] > 0 for p in points)
+    assert chart.stat().st_size > 0

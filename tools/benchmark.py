@@ -365,11 +365,16 @@ def setup(threads: int) -> dict[str, str]:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    info = Path("/proc/cpuinfo").read_text().split("model name", 1)[-1].split("\n", 1)[0]
     known = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     names = ("tensorflow", "tensorflow-cpu", "tensorflow_cpu", "onnxruntime", "openvino")
     versions = {name: known[name] for name in names if name in known}
-    return {"cpu": info.strip(" \t:"), "threads": str(threads), **versions}
+    return {"cpu": cpu(), "threads": str(threads), **versions}
+
+
+def cpu() -> str:
+    """The name of this machine's processor."""
+    text = Path("/proc/cpuinfo").read_text()
+    return text.split("model name", 1)[-1].split("\n", 1)[0].strip(" \t:")
 
 
 def report(

@@ -21,7 +21,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
 ISAS = ("v3", "v4")
-_MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in ISAS}
+MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in ISAS}
 _NATIVE = Path(__file__).parent.parent / "native"
 # -fno-builtin: a loop that copies stays a loop, instead of becoming a call of memcpy
 _FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=on", "-fno-sanitize=all", "-fvisibility=hidden"]
@@ -157,7 +157,7 @@ def _payload(data: bytes | bytearray, name: str) -> slice:
 def _units(kernels: Sequence[Kernel], isas: Sequence[str]) -> list[_Unit]:
     units = [_Unit(k.plan, _BASELINE) for k in kernels]
     for k in kernels:
-        units += [_Unit(k.runs[isa], _MARCH[isa]) for isa in isas]
+        units += [_Unit(k.runs[isa], MARCH[isa]) for isa in isas]
     return units
 
 
