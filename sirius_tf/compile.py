@@ -35,6 +35,9 @@ Dump = Callable[[str, str], None]  # name of a stage, and its text
 PARTS = ("rerolling", "slices", "epilogues", "winograd", "private", *fusing.PARTS)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
+NOT_STRICT = frozenset({"winograd"})
+"""Those that do more to sums than take them in another order."""
+
 
 def compile_program(
     program: Program,
@@ -49,6 +52,14 @@ def compile_program(
     return kernel
 
 
+def simplified(program: Program, without: Collection[str] = ()) -> Program:
+    """An equal program with less to do."""
+    program = simplify(program if "rerolling" in without else reroll(program))
+    program = program if "slices" in without else split(program)
+    program = program if "epilogues" in without else finish_reductions(program)
+    return program if "winograd" in without else winograd(program)
+
+
 def schedule_program(
     program: Program,
     threads: int = 2,
@@ -58,10 +69,7 @@ def schedule_program(
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
     verify(program)
     show("program", printer.show(program))
-    program = simplify(program if "rerolling" in without else reroll(program))
-    program = program if "slices" in without else split(program)
-    program = program if "epilogues" in without else finish_reductions(program)
-    program = program if "winograd" in without else winograd(program)
+    program = simplified(program, without)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
@@ -88,9 +96,10 @@ def compile_graph(
     hints: Mapping[str, Sequence[int]] | None = None,
     threads: int = 2,
     dump: Dump | None = None,
+    without: Collection[str] = (),
 ) -> Kernel:
     """Compile a whole graph, whose name becomes the region's and is an identifier.
 
     `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
     """
-    return compile_program(lower(graph, hints), threads, dump)
+    return compile_program(lower(graph, hints), threads, dump, without)

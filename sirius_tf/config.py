@@ -16,6 +16,8 @@ class Options:
     tolerance: the greatest relative error (in the L2 norm) of a floating-point output, unless the
         original's own output changes by more when inputs change in their last bits.
     keep_slow: keep regions that are slower than the ops they replace.
+    strict_math: only sums are taken in another order; without it, sums over three by three taps
+        may be Winograd's, unless results then differ by more than the tolerance.
     force: replace an output that exists.
     dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`.
     progress: is called with the name of each stage as it begins.
@@ -25,6 +27,7 @@ class Options:
     threads: int = 0
     tolerance: float = 1e-5
     keep_slow: bool = False
+    strict_math: bool = False
     force: bool = False
     dump: Path | None = None
     progress: Callable[[str], None] | None = None

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.config import Options
-from sirius_tf.errors import SiriusError
+from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
@@ -26,6 +26,8 @@ from sirius_tf.rewrite.stages import Part
 from sirius_tf.rewrite.substitute import OP
 from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
+
+T = TypeVar("T")
 
 
 def optimize(
@@ -42,11 +44,31 @@ def optimize(
     all signatures take the same; without them they are made up. Nothing is written to `output_dir`
     (default: the input's name and ".sirius") unless the rewritten model gives the same results.
     """
-    start = time.monotonic()
-    stage = options.progress or (lambda name: None)
     source = Path(saved_model_dir)
     source = source if source.name else source.resolve()
     target = Path(output_dir or f"{source}.sirius")
+    return _strictly_if_needed(lambda o: _optimize(source, target, signatures, samples, o), options)
+
+
+def _strictly_if_needed(convert: Callable[[Options], T], options: Options) -> T:
+    """A conversion; if results differ, once more with strict arithmetic."""
+    try:
+        return convert(options)
+    except DifferenceError:
+        if options.strict_math:
+            raise
+        return convert(replace(options, strict_math=True))
+
+
+def _optimize(
+    source: Path,
+    target: Path,
+    signatures: Sequence[str] | None,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Result:
+    start = time.monotonic()
+    stage = options.progress or (lambda name: None)
     output.check_paths(source, target, options.force)
     register_with_tensorflow()
     stage("read")
@@ -105,7 +127,10 @@ def refresh(
     stage("compile")
     kernels = {
         name: stages.compile_region(
-            region, notes["kernels"][name]["hints"], notes["kernels"][name]["threads"], options
+            region,
+            notes["kernels"][name]["hints"],
+            notes["kernels"][name]["threads"],
+            replace(options, strict_math=notes["kernels"][name]["strict_math"]),
         )
         for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()
     }
@@ -115,7 +140,8 @@ def refresh(
         stage("link")
         stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
         stage("time")
-        timed = _time(work, meta_graph, parts, bundle, replace(options, keep_slow=True))
+        as_before = replace(options, keep_slow=True, strict_math=True)
+        timed = _time(work, meta_graph, parts, bundle, as_before)
         for region in (region for part in timed for region in part.timed if not region.kept):
             raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
         stage("rewrite")
@@ -143,6 +169,18 @@ def optimize_graph_def(
         raise SiriusError(f"{bundle} exists; name another bundle, or force it to be replaced")
     register_with_tensorflow()
     signature = graphdef.as_signature(graph_def, inputs, outputs)
+    return _strictly_if_needed(
+        lambda o: _optimize_graph_def(graph_def, signature, bundle, samples, o), options
+    )
+
+
+def _optimize_graph_def(
+    graph_def: Any,
+    signature: savedmodel.Signature,
+    bundle: Path,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Any:
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
     part = stages.cut(

@@ -25,5 +25,9 @@ class VerifyError(SiriusError):
     """A Program, schedule or loop nest breaks an invariant: a bug of the compiler."""
 
 
+class DifferenceError(SiriusError):
+    """What was compiled has other results than the original."""
+
+
 class InvalidArgument(SiriusError, ValueError):  # noqa: N818
     """The inputs of a call are invalid; inside TensorFlow this is an InvalidArgumentError."""

@@ -3,7 +3,7 @@
 
 usage: convert.py INPUT OUTPUT [--signatures=a,b] [--input_shapes=x=1,100,256]
            [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N] [--dump=FOLDER]
-           [--keep_slow] [--strict] [--force] [--refresh]
+           [--keep_slow] [--strict_math] [--strict] [--force] [--refresh]
 
 INPUT itself is not changed. OUTPUT is written only after it was loaded, run on the samples, and
 found to return what INPUT returns. The exit code is 0, or 1 with the reason on stderr.
@@ -78,6 +78,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
+        ("strict_math", "Take sums in another order only; Winograd does more to them."),
         ("strict", "Fail if an op that can be compiled stays on TensorFlow."),
         ("force", "Replace OUTPUT if it exists."),
         ("refresh", "Give OUTPUT, which exists, the weights of INPUT, whose graph is the same."),
@@ -256,6 +257,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             threads=values.threads,
             tolerance=values.tolerance,
             keep_slow=values.keep_slow,
+            strict_math=values.strict_math,
             force=values.force,
             dump=Path(values.dump) if values.dump else None,
             progress=progress,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.saved_model import loader_impl
 
-from sirius_tf.errors import SiriusError
+from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
 
 Array = np.ndarray[Any, Any]
@@ -79,14 +79,14 @@ def compare(
 
 
 def _error(name: str, theirs: Call, ours: Call, tolerance: float) -> float:
-    """The greatest error of an output; SiriusError if it is more than tolerance and rounding."""
+    """The greatest error of an output; DifferenceError above tolerance and rounding."""
     want, got = theirs(), ours()
     errors = {key: relative_error(got[key], want[key]) for key in want}
     if any(not error <= tolerance for error in errors.values()):
         floor = dict(zip(want, theirs.rounding(), strict=True))
         for key, error in errors.items():
             if not error <= max(tolerance, floor[key]):
-                raise SiriusError(
+                raise DifferenceError(
                     f"signature '{name}': output '{key}' of the rewritten model has an error of "
                     f"{error:.1e}, more than {tolerance:.1e}; nothing is written"
                 )

@@ -16,9 +16,9 @@ import tensorflow as tf
 from sirius_tf.bundle import cache
 from sirius_tf.bundle import link as linker
 from sirius_tf.codegen.c import Kernel
-from sirius_tf.compile import compile_graph
+from sirius_tf.compile import NOT_STRICT, compile_graph
 from sirius_tf.config import Options
-from sirius_tf.errors import SiriusError
+from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
@@ -40,12 +40,14 @@ class Compiled:
     threads: int
     hints: Mapping[str, Sequence[int]]
     code: str
+    strict_math: bool
 
     @property
     def note(self) -> dict[str, object]:
         """What the manifest says of it."""
         hints = {name: list(shape) for name, shape in self.hints.items()}
-        return {"threads": self.threads, "hints": hints, "code": self.code}
+        note = {"threads": self.threads, "hints": hints, "code": self.code}
+        return {**note, "strict_math": self.strict_math}
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,7 @@ def compile_region(
 ) -> Compiled:
     """Compile one region; every stage is dumped, if the user wants that."""
     texts: dict[str, str] = {}
+    strict = options.strict_math
 
     def dump(stage: str, text: str) -> None:
         if options.dump is not None:
@@ -155,12 +158,13 @@ def compile_region(
 
     def make() -> Compiled:
         dump("graph", show(region.graph))
-        kernel = compile_graph(region.graph, hints, threads, dump)
-        return Compiled(kernel, threads, hints, hashlib.sha256(texts["c"].encode()).hexdigest())
+        kernel = compile_graph(region.graph, hints, threads, dump, NOT_STRICT if strict else ())
+        code = hashlib.sha256(texts["c"].encode()).hexdigest()
+        return Compiled(kernel, threads, hints, code, strict)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
-    key = (region.name, digest(region.graph), sorted(hints.items()), threads)
+    key = (region.name, digest(region.graph), sorted(hints.items()), threads, strict)
     return cache.remembered("kernels", key, make)
 
 
@@ -199,7 +203,8 @@ def compare_and_time(
 ) -> Part:
     """Compare and time each region; those that differ or are slower go back to TensorFlow.
 
-    `times` are those of kernels, of TensorFlow and ours, in milliseconds.
+    DifferenceError if one differs that might not with `strict_math`. `times` are those of kernels,
+    of TensorFlow and ours, in milliseconds.
     """
     if not part.uses:
         return part
@@ -209,6 +214,8 @@ def compare_and_time(
         for use in part.uses:
             region = use.region.name
             problem = session.difference(use, part.values, options.tolerance)
+            if problem and not options.strict_math:
+                raise DifferenceError(f"region {region}: {problem}")
             if not problem and use.kernel not in times:
                 measure = functools.partial(_best_times, session, use, part.values)
                 key = (digest(use.region.graph), _shapes(use, part), _machine())

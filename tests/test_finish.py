@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done with the result of a reduction before it is stored."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.compile import simplified  # noqa: E402
+from sirius_tf.ir.printer import show_statement  # noqa: E402
+from sirius_tf.ir.verify import verify  # noqa: E402
+from sirius_tf.lower.registry import lower  # noqa: E402
+from tests.parity import check, traced  # noqa: E402
+
+WEIGHTS = np.random.default_rng(3).standard_normal((33, 19)).astype(np.float32)
+BIAS = np.arange(19, dtype=np.float32)
+
+
+def reductions(fn, *feeds):
+    """The statements of a simplified function."""
+    program = simplified(lower(traced(fn, *feeds)))
+    verify(program)
+    return program.statements
+
+
+def dense(x, y):
+    return tf.nn.relu(x @ WEIGHTS + BIAS) * 0.5 + y
+
+
+def test_a_bias_an_activation_and_a_residual_are_part_of_a_product():
+    check(dense, (None, 33), (None, 19))
+    (s,) = reductions(dense, np.zeros((2, 33), "f"), np.zeros((2, 19), "f"))
+    assert s.reduce is not None
+    assert {load.tensor for load in s.finish_loads} >= {"y"}
+    element = "output_0[i0, i1]" if "output_0" in show_statement(s) else f"{s.target}[i0, i1]"
+    assert show_statement(s).count(f"{element} = ") == 2
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: tf.reduce_mean(x, 1) * 2.0 - 1.0,
+        lambda x: tf.sqrt(tf.reduce_sum(x * x, -1)),
+        lambda x: tf.reduce_max(x, 0) / 3.0,
+        lambda x: tf.where(tf.reduce_min(x, 1) < 0.0, 0.0, tf.reduce_min(x, 1)),
+        lambda x: tf.reduce_sum(x, 0)[None, :] + x,  # each sum is for many elements
+        lambda x: tf.transpose(x @ WEIGHTS) + 1.0,  # stored the other way round
+        lambda x: tf.tanh(tf.sigmoid(x @ WEIGHTS)),  # dear functions
+        lambda x: tf.cast(x @ WEIGHTS + 0.5, tf.int32),
+        lambda x: (x @ WEIGHTS) + tf.reverse(x @ WEIGHTS, [1]),  # two readers, one reversed
+        lambda x: (
+            tf.nn.conv2d(tf.reshape(x, [-1, 3, 11, 1]), WEIGHTS[:9].reshape(3, 3, 1, 19), 1, "SAME")
+            + BIAS
+        ),
+        lambda x: tf.pad(tf.nn.relu(x @ WEIGHTS), [[1, 0], [2, 3]]),
+    ],
+)
+def test_results_are_those_of_tensorflow(fn):
+    check(fn, (None, 33), sizes=(1, 7, 33))
+
+
+def test_what_many_elements_read_is_not_done_again_for_each():
+    found = reductions(lambda x: tf.reduce_sum(x, 0)[None, :] + x, np.zeros((2, 33), "f"))
+    assert len(found) == 2
+
+
+def test_dear_functions_are_left_where_a_loop_runs_them():
+    found = reductions(lambda x: tf.tanh(x @ WEIGHTS), np.zeros((2, 33), "f"))
+    assert len(found) == 2
+    assert all(s.finish is None for s in found)
