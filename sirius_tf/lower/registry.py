@@ -272,10 +272,22 @@ class Lowering:
     ) -> Value:
         """A tensor of which each element is a reduction of `at` over the box `inner`."""
         name = self.new_tensor(dtype, outer)
+        self.reduce_into(name, op, outer, inner, at, lambda i: i)
+        return load(name, dtype, dims, outer)
+
+    def reduce_into(
+        self,
+        target: str,
+        op: ir.ReduceOp,
+        outer: Sequence[Affine],
+        inner: Sequence[Affine],
+        at: Callable[[Indices, Indices], Expr],
+        place: values.View,
+    ) -> None:
+        """`target[place(i)]`, for i in the box `outer`, is a reduction of `at(i, r)` over r."""
         i, r = iterators("i", outer), iterators("r", inner)
         iters = tuple(ir.Iter(f"r{k}", extent) for k, extent in enumerate(inner))
-        self.write(name, outer, i, at(i, r), ir.Reduce(op, iters) if iters else None)
-        return load(name, dtype, dims, outer)
+        self.write(target, outer, place(i), at(i, r), ir.Reduce(op, iters) if iters else None)
 
     # Branches
 
