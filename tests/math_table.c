@@ -52,3 +52,24 @@ COPY(f32, float)
 COPY(f64, double)
 COPY(i32, int32_t)
 COPY(i64, int64_t)
+COPY(u16, uint16_t)
+COPY(f16, _Float16)
+
+/* To half precision and back; n is a multiple of the lanes. */
+void t_round_bf16(const float *x, uint16_t *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += SIRIUS_LANES) {
+        const sr_u16 h = sr_to_bf16v(sr_load(x + i));
+        sr_store_u16(half + i, h);
+        sr_store(y + i, sr_from_bf16v(h));
+    }
+}
+void t_round_bf16_alone(const float *x, uint16_t *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = sr_from_bf16(half[i] = sr_to_bf16(x[i]));
+}
+void t_round_f16(const float *x, _Float16 *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += SIRIUS_LANES) {
+        const sr_f16 h = __builtin_convertvector(sr_load(x + i), sr_f16);
+        sr_store_f16(half + i, h);
+        sr_store(y + i, __builtin_convertvector(h, sr_f32));
+    }
+}

@@ -7,11 +7,16 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
+from sirius_tf.ir.functions import numpy_dtype
 
 TYPES = {
+    "float16": "_Float16",
+    "bfloat16": "uint16_t",  # its bits
     "float32": "float",
     "float64": "double",
     "int8": "int8_t",
@@ -117,12 +122,15 @@ def expression(expr: Expr, address: Callable[[Load], str], inputs: Mapping[str, 
         case Load():
             return address(expr)
         case Call(fn, args, dtype):
-            return apply(fn, [expression(a, address, inputs) for a in args], dtype)
+            texts = [expression(a, address, inputs) for a in args]
+            return apply(fn, texts, dtype, args[-1].dtype)
 
 
 def literal(value: bool | int | float, dtype: str) -> str:
     """A constant of `dtype`, exactly."""
-    if dtype in ("float32", "float64"):
+    if dtype == "bfloat16":
+        return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
+    if dtype.startswith("float"):
         number = float(value)
         if math.isnan(number):
             return '__builtin_nanf("")'
@@ -153,8 +161,11 @@ def _signed(op: str, low: int, high: int) -> str:
     return f"({low + 1}LL - 1)" if op == "max" else f"{high}LL"
 
 
-def apply(fn: str, args: list[str], dtype: str) -> str:
-    """C of `fn(*args)` with a result of `dtype`; Unsupported where there is none yet."""
+def apply(fn: str, args: list[str], dtype: str, source: str = "") -> str:
+    """C of `fn(*args)` with a result of `dtype`, where `source` is the dtype of the last argument.
+
+    Unsupported where there is none yet.
+    """
     c_type = TYPES[dtype]
     if fn in _INFIX:
         return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
@@ -173,6 +184,8 @@ def apply(fn: str, args: list[str], dtype: str) -> str:
             return f"({a} != {a})"
         case "isfinite":
             return f"({a} - {a} == 0)"
+        case "cast" if "bfloat16" in (dtype, source):
+            return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
         case "cast":
             return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
         case "bounded":

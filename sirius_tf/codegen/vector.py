@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 TYPES = {
+    "float16": "sr_f16",
+    "bfloat16": "sr_u16",  # its bits
     "float32": "sr_f32",
     "float64": "sr_f64",
     "int32": "sr_i32",
@@ -16,6 +18,7 @@ TYPES = {
     "bool": "sr_i32",
 }
 MEMORY = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "u8"}
+MEMORY |= {"float16": "f16", "bfloat16": "u16"}
 
 _WIDE = ("float64", "int64")
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -91,6 +94,8 @@ def _cast(value: str, source: str, dtype: str) -> str:
         return value
     if source == "bool":
         return convert(f"(-{value})", dtype)
+    if "bfloat16" in (dtype, source):
+        return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16v({value})"
     if dtype == "bool":
         return apply("ne", [value, splat("0", source)], [source, source], dtype)
     return convert(value, dtype)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from sirius_tf.errors import InvalidArgument
 
 Array = npt.NDArray[Any]
+HALF = frozenset({"float16", "bfloat16"})
+"""Types that numbers are stored as, but not computed in."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sirius_tf.ir.expr import Const, Expr
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import channels_first, elements, fill, pad, zero
+from sirius_tf.lower.half import wide
 from sirius_tf.lower.registry import Lowering, call, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import load
@@ -242,10 +243,10 @@ def _transposed(ctx: Lowering, node: Node) -> Value:
     y = pad(ctx, y, [_NONE, *(width for _, width in along), _NONE, _NONE], zero(y.dtype))
     dims = (y.dims[0], *map(values.dim_of, extents), w.dims[-2], w.dims[-3])
     atoms = tuple(a for dim in dims for a in dim)
-    name = ctx.new_tensor(y.dtype, atoms)
+    name = ctx.new_tensor(wide(y.dtype), atoms)
     for phases in product(*(phases for phases, _ in along)):
         _write_phase(ctx, name, dims, phases, y, w)
-    return _as_given(node, _ungrouped(load(name, y.dtype, dims, atoms)))
+    return _as_given(node, _ungrouped(load(name, wide(y.dtype), dims, atoms)))
 
 
 def _sizes(ctx: Lowering, node: Node) -> list[Poly]:
