@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sirius_math.h over arrays, for tests/test_math.py. Every loop ends with a partial vector, as generated
+ * sirius_math.h and sirius_math64.h over arrays, for tests/test_math*.py. Every loop ends with a partial vector, as generated
  * code does.
  */
 #include "sirius_math.h"
+#include "sirius_math64.h"
 
 #define UNARY(f)                                                                                             \
     void t_##f(const float *x, const float *unused, float *y, int64_t n) {                                   \
@@ -38,6 +39,35 @@ UNARY(cos)
 BINARY(max)
 BINARY(min)
 BINARY(pow)
+
+#define UNARY64(f)                                                                                           \
+    void t_##f##_f64(const double *x, const double *unused, double *y, int64_t n) {                          \
+        (void)unused;                                                                                        \
+        for (int64_t i = 0; i < n; i += SIRIUS_LANES) sr_store_f64(y + i, sr_##f##_f64(sr_load_f64(x + i))); \
+    }
+#define BINARY64(f)                                                                                          \
+    void t_##f##_f64(const double *x, const double *z, double *y, int64_t n) {                               \
+        for (int64_t i = 0; i < n; i += SIRIUS_LANES)                                                        \
+            sr_store_f64(y + i, sr_##f##_f64(sr_load_f64(x + i), sr_load_f64(z + i)));                       \
+    }
+UNARY64(exp)
+UNARY64(expm1)
+UNARY64(log)
+UNARY64(log1p)
+UNARY64(sqrt)
+UNARY64(rsqrt)
+UNARY64(tanh)
+UNARY64(sigmoid)
+UNARY64(erf)
+UNARY64(erfc)
+UNARY64(floor)
+UNARY64(ceil)
+UNARY64(round)
+UNARY64(sin)
+UNARY64(cos)
+BINARY64(max)
+BINARY64(min)
+BINARY64(pow)
 
 int t_lanes(void) { return SIRIUS_LANES; }
 float t_reduce_add(const float *x) { return sr_reduce_add(sr_load(x)); }

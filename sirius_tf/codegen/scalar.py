@@ -31,6 +31,7 @@ PRELUDE = """\
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
 #include "sirius_math.h"
+#include "sirius_math64.h"
 #define HELPER static inline __attribute__((unused))
 HELPER int64_t sirius_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 HELPER int64_t sirius_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -207,7 +208,8 @@ def apply(fn: str, args: list[str], dtype: str, source: str = "") -> str:
             return a
         case _ if fn in _BUILTIN and (floating or fn == "abs"):
             return f"({c_type})__builtin_elementwise_{_BUILTIN[fn]}(({c_type})({a}))"
-        case _ if fn in _VECTOR and dtype == "float32":
-            spread = ", ".join(f"(sr_f32)({x})" for x in args)
-            return f"sr_{fn}({spread})[0]"
+        case _ if fn in _VECTOR and floating:
+            vector, suffix = ("sr_f32", "") if dtype == "float32" else ("sr_f64", "_f64")
+            spread = ", ".join(f"({vector})({x})" for x in args)
+            return f"sr_{fn}{suffix}({spread})[0]"
     raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
