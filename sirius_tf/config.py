@@ -14,7 +14,8 @@ class Options:
 
     threads: how many threads the schedule is made for; 0 is as many as this process may use.
     tolerance: the greatest relative error (in the L2 norm) of a floating-point output, unless the
-        original's own output changes by more when inputs change in their last bits.
+        original's own output changes by more when inputs change in their last bits. Where a model
+        rounds to half precision, some steps of that are allowed.
     keep_slow: keep regions that are slower than the ops they replace.
     strict_math: only sums are taken in another order; without it, sums over three by three taps
         may be Winograd's, unless results then differ by more than the tolerance.

@@ -19,6 +19,7 @@ from sirius_tf.frontend import savedmodel
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
+from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
@@ -231,7 +232,9 @@ def _finish(
     output.write_saved_model(work, saved_model)
     stage("check")
     tags = list(meta_graph.meta_info_def.tags)
-    measured = check.compare(source, work, tags, samples, options.tolerance)
+    graphs = {part.signature.name: part.signature.graph for part in parts}
+    tolerances = {name: allowed(graph, options.tolerance) for name, graph in graphs.items()}
+    measured = check.compare(source, work, tags, samples, tolerances)
     stage("write")
     return measured
 

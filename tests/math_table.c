@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sirius_math.h over arrays, for tests/test_math.py. Every loop ends with a partial vector, as generated
+ * sirius_math.h and sirius_math64.h over arrays, for tests/test_math*.py. Every loop ends with a partial vector, as generated
  * code does.
  */
 #include "sirius_math.h"
+#include "sirius_math64.h"
 
 #define UNARY(f)                                                                                             \
     void t_##f(const float *x, const float *unused, float *y, int64_t n) {                                   \
@@ -39,6 +40,35 @@ BINARY(max)
 BINARY(min)
 BINARY(pow)
 
+#define UNARY64(f)                                                                                           \
+    void t_##f##_f64(const double *x, const double *unused, double *y, int64_t n) {                          \
+        (void)unused;                                                                                        \
+        for (int64_t i = 0; i < n; i += SIRIUS_LANES) sr_store_f64(y + i, sr_##f##_f64(sr_load_f64(x + i))); \
+    }
+#define BINARY64(f)                                                                                          \
+    void t_##f##_f64(const double *x, const double *z, double *y, int64_t n) {                               \
+        for (int64_t i = 0; i < n; i += SIRIUS_LANES)                                                        \
+            sr_store_f64(y + i, sr_##f##_f64(sr_load_f64(x + i), sr_load_f64(z + i)));                       \
+    }
+UNARY64(exp)
+UNARY64(expm1)
+UNARY64(log)
+UNARY64(log1p)
+UNARY64(sqrt)
+UNARY64(rsqrt)
+UNARY64(tanh)
+UNARY64(sigmoid)
+UNARY64(erf)
+UNARY64(erfc)
+UNARY64(floor)
+UNARY64(ceil)
+UNARY64(round)
+UNARY64(sin)
+UNARY64(cos)
+BINARY64(max)
+BINARY64(min)
+BINARY64(pow)
+
 int t_lanes(void) { return SIRIUS_LANES; }
 float t_reduce_add(const float *x) { return sr_reduce_add(sr_load(x)); }
 float t_reduce_max(const float *x) { return sr_reduce_max(sr_load(x)); }
@@ -52,3 +82,24 @@ COPY(f32, float)
 COPY(f64, double)
 COPY(i32, int32_t)
 COPY(i64, int64_t)
+COPY(u16, uint16_t)
+COPY(f16, _Float16)
+
+/* To half precision and back; n is a multiple of the lanes. */
+void t_round_bf16(const float *x, uint16_t *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += SIRIUS_LANES) {
+        const sr_u16 h = sr_to_bf16v(sr_load(x + i));
+        sr_store_u16(half + i, h);
+        sr_store(y + i, sr_from_bf16v(h));
+    }
+}
+void t_round_bf16_alone(const float *x, uint16_t *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = sr_from_bf16(half[i] = sr_to_bf16(x[i]));
+}
+void t_round_f16(const float *x, _Float16 *half, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += SIRIUS_LANES) {
+        const sr_f16 h = __builtin_convertvector(sr_load(x + i), sr_f16);
+        sr_store_f16(half + i, h);
+        sr_store(y + i, __builtin_convertvector(h, sr_f32));
+    }
+}

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sirius_tf.ir.functions import numpy_dtype
+
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "sirius_tf" / "native"
 ISAS = {"x86_64_v3": (8, {"avx2", "fma"}), "x86_64_v4": (16, {"avx512f", "avx512dq"})}
@@ -192,7 +194,28 @@ def test_reductions(lib):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "dtype"), [("f32", "f4"), ("f64", "f8"), ("i32", "i4"), ("i64", "i8")]
+    ("name", "dtype"), [("bf16", "bfloat16"), ("bf16_alone", "bfloat16"), ("f16", "float16")]
+)
+def test_half_precision(lib, name, dtype):
+    dtype = numpy_dtype(dtype)
+    ties = np.arange(0x3F800000, 0x3F840000, 0x400, dtype=np.uint32).view(np.float32)
+    odd = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F7FFFFF], np.uint32).view(np.float32)
+    x = np.concatenate([_sweep(), ties, -ties, odd])
+    x = np.resize(x, x.size // 16 * 16)
+    half, y = np.empty(x.size, np.uint16), np.empty_like(x)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (x, half, y)]
+    getattr(lib, f"t_round_{name}")(*pointers, ctypes.c_int64(x.size))
+    with np.errstate(all="ignore"):
+        want = x.astype(dtype)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    number = ~np.isnan(x)
+    np.testing.assert_array_equal(half[number], want.view(np.uint16)[number])
+    np.testing.assert_array_equal(y[number], want.astype(np.float32)[number])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [("f32", "f4"), ("f64", "f8"), ("i32", "i4"), ("i64", "i8"), ("u16", "i2"), ("f16", "f2")],
 )
 def test_partial_access(lib, suffix, dtype):
     """Both arrays end where an inaccessible page begins; what precedes and follows stays."""

@@ -57,6 +57,8 @@ def test_opaque_parameters_only_where_needed():
     params = Params()
     n = params.define("n", Const(5, "int64"), 5)
     assert params.opaque("floordiv", n * 4, 4) == n
+    assert params.opaque("floordiv", n * 4 - 1, 4) == n - 1
+    assert params.opaque("floormod", n * 4 - 1, 4) == poly(3)
     assert params.opaque("floormod", n * 4, n) == poly(0)
     assert params.opaque("max", n + 2, 1) == n + 2
     assert len(params.defined) == 1

@@ -33,7 +33,7 @@ _HASH_ROOM = 32
 _MARK_BYTES = 16
 # TensorFlow's DataType (tensorflow/core/framework/types.proto)
 _DATA_TYPE = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6}
-_DATA_TYPE |= {"int64": 9, "bool": 10}
+_DATA_TYPE |= {"int64": 9, "bool": 10, "bfloat16": 14, "float16": 19}
 
 # The compiler may still call these, for structs; a bundle imports nothing.
 _MEMORY = """\
@@ -100,7 +100,9 @@ def link(
         cc.compile_object(
             source, folder / "tables.o", [*_FLAGS, *_BASELINE, f"-I{_NATIVE}"], command
         )
-        cc.compile_shared([*objects, folder / "tables.o"], output, ["-nostdlib"], command)
+        cc.compile_shared(
+            [*objects, folder / "tables.o"], output, ["-nostdlib", "-Wl,-z,defs"], command
+        )
 
 
 def repack(

@@ -174,9 +174,9 @@ class Block:
                 return self.position(position, dtype, r, j, lanes)
             case Call(fn, args, dtype):
                 values = [self.value(a, r, j) for a in args]
-                if not lanes:
-                    return scalar.apply(fn, [v[0] for v in values], dtype)
                 dtypes = [a.dtype for a in args]
+                if not lanes:
+                    return scalar.apply(fn, [v[0] for v in values], dtype, dtypes[-1])
                 texts = [self.as_vector(v, d) for v, d in zip(values, dtypes, strict=True)]
                 return vector.apply(fn, texts, dtypes, dtype)
         raise NotVectorizableError(type(expr).__name__)

@@ -7,11 +7,16 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
+from sirius_tf.ir.functions import numpy_dtype
 
 TYPES = {
+    "float16": "_Float16",
+    "bfloat16": "uint16_t",  # its bits
     "float32": "float",
     "float64": "double",
     "int8": "int8_t",
@@ -26,6 +31,7 @@ PRELUDE = """\
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
 #include "sirius_math.h"
+#include "sirius_math64.h"
 #define HELPER static inline __attribute__((unused))
 HELPER int64_t sirius_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 HELPER int64_t sirius_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -117,12 +123,15 @@ def expression(expr: Expr, address: Callable[[Load], str], inputs: Mapping[str, 
         case Load():
             return address(expr)
         case Call(fn, args, dtype):
-            return apply(fn, [expression(a, address, inputs) for a in args], dtype)
+            texts = [expression(a, address, inputs) for a in args]
+            return apply(fn, texts, dtype, args[-1].dtype)
 
 
 def literal(value: bool | int | float, dtype: str) -> str:
     """A constant of `dtype`, exactly."""
-    if dtype in ("float32", "float64"):
+    if dtype == "bfloat16":
+        return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
+    if dtype.startswith("float"):
         number = float(value)
         if math.isnan(number):
             return '__builtin_nanf("")'
@@ -153,8 +162,11 @@ def _signed(op: str, low: int, high: int) -> str:
     return f"({low + 1}LL - 1)" if op == "max" else f"{high}LL"
 
 
-def apply(fn: str, args: list[str], dtype: str) -> str:
-    """C of `fn(*args)` with a result of `dtype`; Unsupported where there is none yet."""
+def apply(fn: str, args: list[str], dtype: str, source: str = "") -> str:
+    """C of `fn(*args)` with a result of `dtype`, where `source` is the dtype of the last argument.
+
+    Unsupported where there is none yet.
+    """
     c_type = TYPES[dtype]
     if fn in _INFIX:
         return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
@@ -173,6 +185,8 @@ def apply(fn: str, args: list[str], dtype: str) -> str:
             return f"({a} != {a})"
         case "isfinite":
             return f"({a} - {a} == 0)"
+        case "cast" if "bfloat16" in (dtype, source):
+            return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
         case "cast":
             return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
         case "bounded":
@@ -194,7 +208,8 @@ def apply(fn: str, args: list[str], dtype: str) -> str:
             return a
         case _ if fn in _BUILTIN and (floating or fn == "abs"):
             return f"({c_type})__builtin_elementwise_{_BUILTIN[fn]}(({c_type})({a}))"
-        case _ if fn in _VECTOR and dtype == "float32":
-            spread = ", ".join(f"(sr_f32)({x})" for x in args)
-            return f"sr_{fn}({spread})[0]"
+        case _ if fn in _VECTOR and floating:
+            vector, suffix = ("sr_f32", "") if dtype == "float32" else ("sr_f64", "_f64")
+            spread = ", ".join(f"({vector})({x})" for x in args)
+            return f"sr_{fn}{suffix}({spread})[0]"
     raise Unsupported("", fn, f"no C code for {fn} of {dtype}")

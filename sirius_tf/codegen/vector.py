@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 TYPES = {
+    "float16": "sr_f16",
+    "bfloat16": "sr_u16",  # its bits
     "float32": "sr_f32",
     "float64": "sr_f64",
     "int32": "sr_i32",
@@ -16,13 +18,26 @@ TYPES = {
     "bool": "sr_i32",
 }
 MEMORY = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "u8"}
+MEMORY |= {"float16": "f16", "bfloat16": "u16"}
 
 _WIDE = ("float64", "int64")
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&", "or": "|", "bitand": "&", "bitor": "|", "bitxor": "^"}
-_FLOAT32 = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos"}
-_FLOAT32 |= {"erfc", "floor", "ceil", "round", "abs", "pow", "max", "min"}
+_FUNCTIONS = {
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "sin",
+    "cos",
+}
+_FUNCTIONS |= {"erfc", "floor", "ceil", "round", "abs", "pow", "max", "min"}
 
 
 class NotVectorizableError(Exception):
@@ -75,14 +90,16 @@ def apply(fn: str, args: Sequence[str], dtypes: Sequence[str], dtype: str) -> st
             upper = apply("gt", [args[0], zero], [dtype] * 2, "bool")
             negative = apply("select", [lower, f"(-{one})", args[0]], dtypes, dtype)
             return apply("select", [upper, one, negative], dtypes, dtype)
-        case "isnan" if source == "float32":
-            return f"({args[0]} != {args[0]})"
-        case "isfinite" if source == "float32":
-            return f"(sr_abs({args[0]}) < __builtin_inff())"
+        case "isnan":
+            return apply("ne", [args[0]] * 2, [source] * 2, "bool")
+        case "isfinite":
+            magnitude = apply("abs", args, dtypes, source)
+            return apply("lt", [magnitude, splat("__builtin_inff()", source)], [source] * 2, "bool")
         case "max" | "min" if dtype in ("int32", "int64"):
             return f"__builtin_elementwise_{fn}({args[0]}, {args[1]})"
-        case _ if fn in _FLOAT32 and dtype == "float32":
-            return f"sr_{fn}({', '.join(args)})"
+        case _ if fn in _FUNCTIONS and dtype in ("float32", "float64"):
+            suffix = "" if dtype == "float32" else "_f64"
+            return f"sr_{fn}{suffix}({', '.join(args)})"
     raise NotVectorizableError(f"{fn} of {dtype}")
 
 
@@ -91,6 +108,8 @@ def _cast(value: str, source: str, dtype: str) -> str:
         return value
     if source == "bool":
         return convert(f"(-{value})", dtype)
+    if "bfloat16" in (dtype, source):
+        return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16v({value})"
     if dtype == "bool":
         return apply("ne", [value, splat("0", source)], [source, source], dtype)
     return convert(value, dtype)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from sirius_tf.errors import InvalidArgument
 
 Array = npt.NDArray[Any]
+HALF = frozenset({"float16", "bfloat16"})
+"""Types that numbers are stored as, but not computed in."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,6 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 _EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
-_ROUNDING = frozenset({"div", "sqrt", "rsqrt", "floor", "ceil", "round", "floordiv"})
 _INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded", "bitand", "bitor", "bitxor"})
 
 
@@ -142,10 +143,8 @@ def is_generated(fn: str, dtype: str) -> bool:
     """Whether generated code has `fn` with a result of `dtype`."""
     if fn in PREDICATES or fn in ("select", "cast"):
         return True
-    if dtype == "float32":
-        return fn in FUNCTIONS and fn not in _INTEGER - _ROUNDING
-    if dtype == "float64":
-        return fn in _EXACT | _ROUNDING
+    if dtype in ("float32", "float64"):
+        return fn in FUNCTIONS and fn not in _INTEGER - {"floordiv"}
     return dtype.lstrip("u").startswith("int") and fn in _EXACT | _INTEGER
 
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Const, Expr, Load
+from sirius_tf.frontend.graph import Node
+from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.expr import Const, Expr
 from sirius_tf.lower import value as values
 from sirius_tf.lower.registry import Lowering
 from sirius_tf.lower.symbolic import Poly, PolyLike, poly
+from sirius_tf.lower.tensors import iterators, load
 from sirius_tf.lower.value import Dim, Host, Value
 
 
@@ -31,6 +33,11 @@ def scalar(item: PolyLike) -> Host:
 def elements(host: Host) -> list[Poly]:
     """The elements of a host value, flat."""
     return [values.element(host.reshape(-1), (k,)) for k in range(host.size)]
+
+
+def channels_first(node: Node) -> bool:
+    """Whether the dimension of channels comes before the spatial ones."""
+    return str(node.attrs.get("data_format", "NHWC")).startswith("NC")
 
 
 def axis_of(ctx: Lowering, axis: int, rank: int) -> int:
@@ -62,41 +69,45 @@ def concat(ctx: Lowering, parts: Sequence[Value], axis: int) -> Value:
     dims[axis] = (total.to_affine(),)
     atoms = tuple(a for d in dims for a in d)
     name = ctx.new_tensor(parts[0].dtype, atoms)
-    before = sum(len(d) for d in dims[:axis])
-    offset = affine(0)
+    start = poly(0)
     for part in parts:
         own = [part.dims[axis] if k == axis else d for k, d in enumerate(dims)]
-        view = values.broadcast_to(part, own, ctx.equal)
-        box, width = view.atoms, len(part.dims[axis])
-        i = tuple(symbol(f"i{k}") for k in range(len(box)))
-        at = values.flat_index(part.dims[axis], i[before : before + width]) + offset
-        ctx.write(name, box, (*i[:before], at, *i[before + width :]), view.at(i))
-        offset = offset + values.extent(part.dims[axis]).to_affine()
-    return Value(parts[0].dtype, tuple(dims), lambda i: Load(name, i, parts[0].dtype))
+        starts = [start if k == axis else poly(0) for k in range(len(dims))]
+        _write_box(ctx, name, dims, values.broadcast_to(part, own, ctx.equal), starts)
+        start = start + part.shape[axis]
+    return load(name, parts[0].dtype, dims, atoms)
 
 
 def pad(ctx: Lowering, x: Value, widths: Sequence[tuple[Poly, Poly]], filler: Expr) -> Value:
     """Constant padding: the interior, and two slabs per padded dimension."""
-    if all(w == poly(0) for pair in widths for w in pair):
-        return x
-    padded: list[Affine] = []
-    for dim, (low, high) in zip(x.dims, widths, strict=True):
-        ctx.nonnegative(low)
-        ctx.nonnegative(high)
-        padded.append((values.extent(dim) + low + high).to_affine())
-    name = ctx.new_tensor(x.dtype, padded)
-    i = tuple(symbol(f"i{k}") for k in range(len(x.atoms)))
-    lows = [low.to_affine() for low, _ in widths]
-    flat = [values.flat_index(d, part) for d, part in zip(x.dims, x.split(i), strict=True)]
-    interior = tuple(f + low for f, low in zip(flat, lows, strict=True))
-    ctx.write(name, x.atoms, interior, x.at(i))
-    sizes = [s.to_affine() for s in x.shape]
-    at = tuple(symbol(f"i{k}") for k in range(x.rank))
+    dims = list(x.dims)
     for k, (low, high) in enumerate(widths):
-        for width, start in ((low, affine(0)), (high, lows[k] + sizes[k])):
-            if width == poly(0):
-                continue
-            box = [*sizes[:k], width.to_affine(), *padded[k + 1 :]]
-            where = [at[j] + lows[j] for j in range(k)] + [at[k] + start, *at[k + 1 :]]
-            ctx.write(name, box, tuple(where), filler)
-    return Value(x.dtype, tuple((a,) for a in padded), lambda i: Load(name, i, x.dtype))
+        if (low, high) != (poly(0), poly(0)):
+            ctx.nonnegative(low)
+            ctx.nonnegative(high)
+            dims[k] = ((x.shape[k] + low + high).to_affine(),)
+    if dims == list(x.dims):
+        return x
+    atoms = tuple(a for d in dims for a in d)
+    name, lows = ctx.new_tensor(x.dtype, atoms), [low for low, _ in widths]
+    _write_box(ctx, name, dims, x, lows)
+    for k, (low, high) in enumerate(widths):
+        for width, start in ((low, poly(0)), (high, low + x.shape[k])):
+            if width != poly(0):
+                box = [*x.dims[:k], values.dim_of(width), *dims[k + 1 :]]
+                starts = [*lows[:k], start, *[poly(0)] * (len(dims) - k - 1)]
+                _write_box(ctx, name, dims, fill(x.dtype, box, filler), starts)
+    return load(name, x.dtype, dims, atoms)
+
+
+def _write_box(
+    ctx: Lowering, name: str, dims: Sequence[Dim], part: Value, starts: Sequence[Poly]
+) -> None:
+    """Define the box `part` of a tensor with dimensions `dims`, from `starts` on."""
+    i = iterators("i", part.atoms)
+    index = list[Affine]()
+    for dim, own, at, start in zip(dims, part.dims, part.split(i), starts, strict=True):
+        if dim != own or start != poly(0):
+            at = values.unflatten(dim, values.flat_index(own, at) + start.to_affine())
+        index += at
+    ctx.write(name, part.atoms, tuple(index), part.at(i))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite
-from sirius_tf.ir.functions import FUNCTIONS, numpy_dtype
+from sirius_tf.ir.functions import FUNCTIONS, HALF, numpy_dtype
 from sirius_tf.ir.program import Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED, Params, Poly, poly
 from sirius_tf.lower.value import Host, Value, unflatten
@@ -80,6 +80,8 @@ def to_condition(expr: Expr, tensors: Mapping[str, Tensor]) -> Expr | None:
 
     expr = rewrite(expr, leaf)
     for load in loads(expr):
+        if load.dtype in HALF:  # the code that runs on entry is for any CPU: it has no conversion
+            return None
         if _constant_index(load) is None or tensors[load.tensor].role != "input":
             return None
     return expr

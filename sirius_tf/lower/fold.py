@@ -10,6 +10,7 @@ from dataclasses import replace
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, walk
+from sirius_tf.ir.functions import HALF
 from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
 from sirius_tf.lower.uses import Uses, map_values
 
@@ -88,7 +89,7 @@ class _Folder:
         return self.part(s, s.value)
 
     def part(self, s: Statement, expr: Expr) -> Expr:
-        if not isinstance(expr, Call) or expr.fn == "bounded":
+        if not isinstance(expr, Call) or expr.fn == "bounded" or _widening(expr):
             return expr
         iters = self.iters(s, expr)
         if iters is not None:
@@ -124,6 +125,11 @@ class _Folder:
     def fresh(self) -> str:
         taken = {*self.program.tensor, *(t.name for t in self.made.values())}
         return next(n for k in range(len(taken) + 1) if (n := f"folded{k}") not in taken)
+
+
+def _widening(expr: Call) -> bool:
+    """A constant of half precision is kept so, and widened where it is read."""
+    return expr.fn == "cast" and isinstance(expr.args[0], Load) and expr.args[0].dtype in HALF
 
 
 def _names(expr: Expr) -> Iterator[str]:

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of ops that reduce: contractions, reductions, normalizations, windows."""
+"""Rules of ops that reduce: contractions, reductions, normalizations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Const, DType, Expr
+from sirius_tf.ir.expr import Const, Expr
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
-from sirius_tf.lower.boxes import axis_of, elements, pad, polys, scalar, zero
+from sirius_tf.lower.boxes import axis_of, channels_first, elements, polys, scalar
 from sirius_tf.lower.registry import Lowering, call, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Dim, Indices, Value
@@ -139,7 +137,7 @@ def _batch_norm(ctx: Lowering, node: Node) -> list[Value]:
     if node.attrs.get("is_training", True):
         raise ctx.unsupported("is_training")
     x, *statistics = ctx.inputs()
-    if _channels_first(node):
+    if channels_first(node):
         for _ in range(x.rank - 2):
             statistics = [values.insert_dim(s, s.rank) for s in statistics]
     epsilon = node.attr_float("epsilon")
@@ -150,166 +148,6 @@ def _batch_norm(ctx: Lowering, node: Node) -> list[Value]:
         return call("add", call("mul", call("sub", e, mean), factor), offset)
 
     return [ctx.map(fn, x, *statistics)] + ctx.inputs()[3:5] * 2
-
-
-def _channels_first(node: Node) -> bool:
-    return node.attrs.get("data_format", "NHWC") in ("NCHW", b"NCHW")
-
-
-@dataclass(frozen=True)
-class Window:
-    """Sliding windows over the two middle dimensions of NHWC."""
-
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    low: tuple[Poly, Poly]  # padding before
-    high: tuple[Poly, Poly]  # padding after
-    out: tuple[Poly, Poly]
-
-    @property
-    def widths(self) -> list[tuple[Poly, Poly]]:
-        """Padding of the four dimensions."""
-        none = (poly(0), poly(0))
-        return [none, (self.low[0], self.high[0]), (self.low[1], self.high[1]), none]
-
-    def at(self, i: Indices, r: Indices) -> Indices:
-        """Position in the padded input of element `r` of window `i`."""
-        return tuple(
-            a * s + b * d for a, s, b, d in zip(i, self.strides, r, self.dilations, strict=True)
-        )
-
-
-def _window(ctx: Lowering, node: Node, x: Value, size: tuple[int, int]) -> Window:
-    """The windows of a node over `x`, which is NHWC already."""
-    axes = (2, 3) if _channels_first(node) else (1, 2)
-    strides, padding = node.attr_ints("strides"), node.attr_str("padding")
-    dilations = node.attr_ints("dilations") if "dilations" in node.attrs else (1, 1, 1, 1)
-    explicit = node.attr_ints("explicit_paddings") if padding == "EXPLICIT" else (0,) * 8
-    lows, highs, outs = [], [], []
-    for k, axis in enumerate(axes):
-        extent, stride = x.shape[k + 1], strides[axis]
-        reach = (size[k] - 1) * dilations[axis] + 1
-        low, high = poly(explicit[2 * axis]), poly(explicit[2 * axis + 1])
-        if padding == "SAME":
-            out = ctx.params.opaque("floordiv", extent + (stride - 1), stride)
-            total = ctx.params.opaque("max", (out - 1) * stride + reach - extent, 0)
-            low = ctx.params.opaque("floordiv", total, 2)
-            high = total - low
-        else:
-            span = extent + low + high - reach + stride
-            out = ctx.params.opaque("max", ctx.params.opaque("floordiv", span, stride), 0)
-        lows.append(low)
-        highs.append(high)
-        outs.append(out)
-    return Window(
-        size,
-        (strides[axes[0]], strides[axes[1]]),
-        (dilations[axes[0]], dilations[axes[1]]),
-        (lows[0], lows[1]),
-        (highs[0], highs[1]),
-        (outs[0], outs[1]),
-    )
-
-
-def _nhwc(node: Node, x: Value) -> Value:
-    return values.transpose(x, (0, 2, 3, 1)) if _channels_first(node) else x
-
-
-def _back(node: Node, y: Value) -> Value:
-    return values.transpose(y, (0, 3, 1, 2)) if _channels_first(node) else y
-
-
-def _constant_size(ctx: Lowering, size: Poly) -> int:
-    if not size.is_const:
-        raise ctx.unsupported("the size of the filter must be constant")
-    return size.const
-
-
-@lowers("Conv2D", "DepthwiseConv2dNative")
-def _conv(ctx: Lowering, node: Node) -> Value:
-    x, w = _nhwc(node, ctx.input(0)), ctx.input(1)
-    kh, kw, cin, cout = (_constant_size(ctx, s) for s in w.shape)
-    window = _window(ctx, node, x, (kh, kw))
-    channels = x.shape[3]
-    depthwise = node.op == "DepthwiseConv2dNative"
-    groups = cin if depthwise else _constant_size(ctx, channels) // cin
-    per_group = 1 if depthwise else cin  # input channels of one output channel
-    each = cout if depthwise else cout // groups
-    if channels != poly(groups * per_group):
-        ctx.equal(channels.to_affine(), affine(groups * per_group))
-    x = values.reshape(x, (*x.shape[:3], groups * per_group))
-    padded = pad(ctx, x, window.widths, zero(x.dtype))
-    n = padded.dims[0]
-    rows, columns = (s.to_affine() for s in window.out)
-    out_c = tuple(affine(s) for s in (groups, each) if s != 1)
-    outer = (*n, rows, columns, *out_c)
-    inner = tuple(affine(s) for s in (kh, kw, per_group))
-
-    def at(i: Indices, r: Indices) -> Expr:
-        head, (oh, ow), tail = i[: len(n)], i[len(n) : len(n) + 2], iter(i[len(n) + 2 :])
-        group = next(tail) if groups != 1 else affine(0)
-        member = next(tail) if each != 1 else affine(0)
-        h, v = window.at((oh, ow), r[:2])
-        c = group * per_group + r[2]
-        image = _flat4(padded, head, h, v, c)
-        last = member if depthwise else group * each + member
-        weight = _flat(w, (r[0], r[1], group if depthwise else r[2], last))
-        return call("mul", image, weight)
-
-    dims: list[Dim] = [n, (rows,), (columns,), out_c]
-    return _back(node, ctx.contract("add", node.dtypes[0], dims, outer, inner, at))
-
-
-def _flat(x: Value, positions: Indices) -> Expr:
-    """An element by one position per dimension."""
-    pairs = zip(x.dims, positions, strict=True)
-    return x.at(tuple(i for d, p in pairs for i in (values.unflatten(d, p) if d else ())))
-
-
-def _flat4(x: Value, n: Indices, h: Affine, w: Affine, c: Affine) -> Expr:
-    parts = zip(x.dims[1:], (h, w, c), strict=True)
-    return x.at((*n, *(i for d, p in parts for i in (values.unflatten(d, p) if d else ()))))
-
-
-@lowers("MaxPool", "AvgPool")
-def _pool(ctx: Lowering, node: Node) -> Value:
-    x = _nhwc(node, ctx.input(0))
-    axes = (2, 3) if _channels_first(node) else (1, 2)
-    size = node.attr_ints("ksize")
-    window = _window(ctx, node, x, (size[axes[0]], size[axes[1]]))
-    if node.op == "MaxPool":
-        return _back(node, _slide(ctx, x, window, "max", Const(float("-inf"), x.dtype)))
-    total = _slide(ctx, x, window, "add", zero(x.dtype))
-    if all(p == poly(0) for pair in window.widths for p in pair):
-        area = Const(float(window.size[0] * window.size[1]), x.dtype)
-        return _back(node, ctx.map(lambda s: call("div", s, area), total))
-    ones = Value(x.dtype, ((), x.dims[1], x.dims[2], ()), _constantly(Const(1.0, x.dtype)))
-    counts = _slide(ctx, ones, window, "add", zero(x.dtype))
-    return _back(node, ctx.map(lambda s, c: call("div", s, c), total, counts))
-
-
-def _constantly(element: Expr) -> Callable[[Indices], Expr]:
-    return lambda i: element
-
-
-def _slide(ctx: Lowering, x: Value, window: Window, op: ReduceOp, filler: Expr) -> Value:
-    """Reduction of every window, channels apart."""
-    padded = pad(ctx, x, window.widths, filler)
-    n, c = padded.dims[0], padded.dims[3]
-    rows, columns = (s.to_affine() for s in window.out)
-    inner = tuple(affine(s) for s in window.size)
-    dtype: DType = x.dtype
-
-    def at(i: Indices, r: Indices) -> Expr:
-        k = len(n)
-        h, v = window.at(i[k : k + 2], r)
-        middle = zip(padded.dims[1:3], (h, v), strict=True)
-        inside = (j for d, p in middle for j in (values.unflatten(d, p) if d else ()))
-        return padded.at((*i[:k], *inside, *i[k + 2 :]))
-
-    dims: list[Dim] = [n, (rows,), (columns,), c]
-    return ctx.contract(op, dtype, dims, (*n, rows, columns, *c), inner, at)
 
 
 def _labels(ctx: Lowering, equation: str, operands: list[Value]) -> tuple[list[str], str]:

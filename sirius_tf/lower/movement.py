@@ -10,6 +10,7 @@ import numpy as np
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import affine
 from sirius_tf.ir.expr import Const, Expr, index
+from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, elements, fill, pad, polys, scalar, zero
 from sirius_tf.lower.entry import HOST_LIMIT
@@ -46,7 +47,7 @@ def _range(ctx: Lowering, node: Node) -> Value:
     literals = [x.at(()) for x in ctx.inputs()]
     numbers = [x.value for x in literals if isinstance(x, Const)]
     if len(numbers) == 3 and "float" in node.dtypes[0]:
-        return ctx.constant(np.arange(*numbers, dtype=np.dtype(node.dtypes[0])))
+        return ctx.constant(np.arange(*numbers, dtype=numpy_dtype(node.dtypes[0])))
     start, limit = elements(ctx.host(0))[0], elements(ctx.host(1))[0]
     step = ctx.host_int(2)
     span = limit - start if step > 0 else start - limit

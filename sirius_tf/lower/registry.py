@@ -17,9 +17,10 @@ from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, walk
 from sirius_tf.ir.expr import Dim as DimExpr
-from sirius_tf.ir.functions import is_generated
+from sirius_tf.ir.functions import HALF, is_generated, numpy_dtype
 from sirius_tf.lower import entry
 from sirius_tf.lower import value as values
+from sirius_tf.lower.half import wide, widened
 from sirius_tf.lower.symbolic import NotAffineError, Params, PolyLike, poly
 from sirius_tf.lower.tensors import Carried, Read, TensorList, iterators, literal, load
 from sirius_tf.lower.value import Dim, Host, Indices, Value
@@ -178,7 +179,7 @@ class Lowering:
     def _store_host(self, host: Host, dtype: DType) -> Value:
         if all(poly(e).is_const for e in host.reshape(-1)):
             flat = [poly(e).const for e in host.reshape(-1)]
-            return self.constant(np.array(flat, np.dtype(dtype)).reshape(host.shape))
+            return self.constant(np.array(flat, numpy_dtype(dtype)).reshape(host.shape))
         shape = tuple(affine(s) for s in host.shape)
         name = self.new_tensor(dtype, shape)
         for point in np.ndindex(*host.shape):
@@ -207,6 +208,7 @@ class Lowering:
     ) -> None:
         """`target[index] = expr` for `loops` and the iterators i0, i1, ... of `box`."""
         self._fixed([*box, *(i.extent for i in (reduce.iters if reduce else ()))])
+        expr = widened(expr, self.tensors[target].dtype)
         for made in (e for e in walk(expr) if isinstance(e, Call)):
             if not is_generated(made.fn, made.dtype):
                 raise self.unsupported(f"generated code has no {made.fn} of {made.dtype}")
@@ -271,11 +273,24 @@ class Lowering:
         at: Callable[[Indices, Indices], Expr],
     ) -> Value:
         """A tensor of which each element is a reduction of `at` over the box `inner`."""
+        dtype = wide(dtype)  # the node's result is rounded
         name = self.new_tensor(dtype, outer)
+        self.reduce_into(name, op, outer, inner, at, lambda i: i)
+        return load(name, dtype, dims, outer)
+
+    def reduce_into(
+        self,
+        target: str,
+        op: ir.ReduceOp,
+        outer: Sequence[Affine],
+        inner: Sequence[Affine],
+        at: Callable[[Indices, Indices], Expr],
+        place: values.View,
+    ) -> None:
+        """`target[place(i)]`, for i in the box `outer`, is a reduction of `at(i, r)` over r."""
         i, r = iterators("i", outer), iterators("r", inner)
         iters = tuple(ir.Iter(f"r{k}", extent) for k, extent in enumerate(inner))
-        self.write(name, outer, i, at(i, r), ir.Reduce(op, iters) if iters else None)
-        return load(name, dtype, dims, outer)
+        self.write(target, outer, place(i), at(i, r), ir.Reduce(op, iters) if iters else None)
 
     # Branches
 
@@ -380,7 +395,14 @@ class Lowering:
         except NotAffineError as error:
             raise self.unsupported(str(error)) from error
         for k, value in enumerate(result if isinstance(result, list) else [result]):
-            self._values[Edge(node.name, k)] = value
+            self._values[Edge(node.name, k)] = self._rounded(value, k)
+
+    def _rounded(self, value: Carried, k: int) -> Carried:
+        """Output `k` of the current node, of which the rule may have left the sum in float32."""
+        dtype = self.node.dtypes[k]
+        if isinstance(value, TensorList) or dtype not in HALF or value.dtype == dtype:
+            return value
+        return self.map(lambda e: e, value, dtype=dtype)
 
     def body(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
         """Lower a function's graph for given arguments; what its outputs carry."""

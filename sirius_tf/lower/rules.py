@@ -15,4 +15,5 @@ from sirius_tf.lower import (  # noqa: F401
     movement,
     scatter,
     selection,
+    windows,
 )

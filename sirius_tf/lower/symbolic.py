@@ -336,6 +336,13 @@ class Params:
             quotient = left.exact_div(right)
             if quotient is not None and (right.const > 0 or not right.is_const):
                 return quotient if fn == "floordiv" else poly(0)
+            if right.is_const and right.const > 0:
+                whole = _make({m: c for m, c in left.terms if m and c % right.const == 0})
+                if whole.terms:
+                    rest = self.opaque(fn, left - whole, right)
+                    part = whole.exact_div(right)
+                    assert part is not None
+                    return rest + part if fn == "floordiv" else rest
             positive = (self.lower_bound(right) or 0) > 0
             low = (
                 0

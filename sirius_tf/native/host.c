@@ -313,10 +313,10 @@ static int is_late(const SiriusRegionInfo *region, int32_t output) {
 
 static size_t item_bytes(int32_t dtype) {
   switch (dtype) { /* TensorFlow's DataType */
-    case 1: case 3: return 4;          /* float, int32 */
-    case 2: case 9: return 8;          /* double, int64 */
-    case 5: return 2;                  /* int16 */
-    case 4: case 6: case 10: return 1; /* uint8, int8, bool */
+    case 1: case 3: return 4;           /* float, int32 */
+    case 2: case 9: return 8;           /* double, int64 */
+    case 5: case 14: case 19: return 2; /* int16, bfloat16, half */
+    case 4: case 6: case 10: return 1;  /* uint8, int8, bool */
     default: return 16;
   }
 }

@@ -40,6 +40,8 @@ typedef double sr_f64 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef int32_t sr_i32 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef int64_t sr_i64 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef uint8_t sr_u8 __attribute__((ext_vector_type(SIRIUS_LANES)));
+typedef uint16_t sr_u16 __attribute__((ext_vector_type(SIRIUS_LANES)));
+typedef _Float16 sr_f16 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef uint32_t sr_u32 __attribute__((ext_vector_type(SIRIUS_LANES)));
 typedef uint64_t sr_u64 __attribute__((ext_vector_type(SIRIUS_LANES)));
 /* A mask is what a comparison gives: all ones or zero in each lane, and `mask ? a : b` selects. */
@@ -83,6 +85,8 @@ SR_MEMORY(f64, double, sr_f64)
 SR_MEMORY(i32, int32_t, sr_i32)
 SR_MEMORY(i64, int64_t, sr_i64)
 SR_MEMORY(u8, uint8_t, sr_u8)
+SR_MEMORY(u16, uint16_t, sr_u16)
+SR_MEMORY(f16, _Float16, sr_f16)
 #undef SR_MEMORY
 
 /* Lanes `step` elements apart; lanes from n on are neither read nor written, and load as zero. */
@@ -100,11 +104,28 @@ SR_STRIDED(f64, double, sr_f64)
 SR_STRIDED(i32, int32_t, sr_i32)
 SR_STRIDED(i64, int64_t, sr_i64)
 SR_STRIDED(u8, uint8_t, sr_u8)
+SR_STRIDED(u16, uint16_t, sr_u16)
+SR_STRIDED(f16, _Float16, sr_f16)
 #undef SR_STRIDED
 
 /* A bool is a byte in memory and a mask in registers. */
 SR_FN sr_m32 sr_mask_u8(sr_u8 bytes) { return __builtin_convertvector(bytes, sr_i32) != 0; }
 SR_FN sr_u8 sr_bytes_u8(sr_m32 mask) { return __builtin_convertvector(mask & 1, sr_u8); }
+
+/* A bfloat16 is the upper half of a float, and here its bits: clang would convert its own type by calls.
+ * Rounding is to nearest, ties to even; a NaN stays one, though the carry could make it infinite. */
+#define SR_BFLOAT16(bits, x) ((x) == (x) ? ((bits) + 0x7fff + ((bits) >> 16 & 1)) >> 16 : (bits) >> 16 | 0x40)
+SR_FN uint16_t sr_to_bf16(float x) {
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    return (uint16_t)SR_BFLOAT16(bits, x);
+}
+SR_FN float sr_from_bf16(uint16_t x) { return __builtin_bit_cast(float, (uint32_t)x << 16); }
+SR_FN sr_u16 sr_to_bf16v(sr_f32 x) {
+    const sr_u32 bits = (sr_u32)x;
+    return __builtin_convertvector(SR_BFLOAT16(bits, x), sr_u16);
+}
+SR_FN sr_f32 sr_from_bf16v(sr_u16 x) { return (sr_f32)(__builtin_convertvector(x, sr_u32) << 16); }
+#undef SR_BFLOAT16
 
 SR_FN sr_f32 sr_load(const float *p) { return sr_load_f32(p); }
 SR_FN void sr_store(float *p, sr_f32 v) { sr_store_f32(p, v); }

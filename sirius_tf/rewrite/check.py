@@ -54,7 +54,7 @@ def compare(
     rewritten: Path,
     tags: Sequence[str],
     samples: Mapping[str, Mapping[str, Array]],
-    tolerance: float,
+    tolerances: Mapping[str, float],
 ) -> dict[str, Measured]:
     """Call every signature of both models on the samples. Raises SiriusError if one differs.
 
@@ -64,7 +64,7 @@ def compare(
     try:
         with ExitStack() as stack:
             theirs, ours = (_session(stack, path, tags, samples) for path in (original, rewritten))
-            errors = {name: _error(name, theirs[name], ours[name], tolerance) for name in samples}
+            errors = {n: _error(n, theirs[n], ours[n], tolerances[n]) for n in samples}
             times = {name: interleaved(theirs[name], ours[name]) for name in samples}
         objects = _objects(original, tags, samples)
         if objects is not None:
@@ -72,7 +72,7 @@ def compare(
             if again is None:
                 raise SiriusError("the objects of the rewritten model cannot be loaded")
             for name in samples:
-                _error(name, objects[name], again[name], tolerance)
+                _error(name, objects[name], again[name], tolerances[name])
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {name: Measured(errors[name], *times[name]) for name in samples}

@@ -10,11 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from sirius_tf.frontend.graph import Graph
+
 Array = np.ndarray[Any, Any]
 _TRIES = 4
 _ULPS = 16  # what a sum of some hundred terms may be off by in any order
+_STEPS = 4.0  # that results may be off by where they are rounded in every op
+_HALF_STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SECONDS = 0.5  # of measuring, per pair
 _ROUNDS = (5, 50)  # at least, at most
+
+
+def allowed(graph: Graph, tolerance: float) -> float:
+    """The tolerance, or some steps of the coarsest type that a graph rounds its results to."""
+    dtypes = {dtype for node in graph.nodes for dtype in node.dtypes}
+    steps = [_STEPS * step for dtype, step in _HALF_STEP.items() if dtype in dtypes]
+    return max([tolerance, *steps, *(allowed(body, tolerance) for body in graph.bodies.values())])
 
 
 def interleaved(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:

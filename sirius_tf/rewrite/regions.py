@@ -21,7 +21,8 @@ from sirius_tf.lower.registry import RULES, lower
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
 DTYPES = frozenset(
-    ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"),
+    {"bool", "int8", "int16", "int32", "int64", "uint8"}
+    | {"float16", "bfloat16", "float32", "float64"}
 )
 TABLE_BYTES = 64 << 10
 """A variable of this size that is only looked up is read where it is, not copied."""

@@ -11,6 +11,7 @@ import numpy as np
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Shape
 from sirius_tf.frontend.savedmodel import Signature, Tensor
+from sirius_tf.ir.functions import numpy_dtype
 
 Array = np.ndarray[Any, Any]
 Samples = Mapping[str, Mapping[str, Any]]
@@ -82,7 +83,7 @@ def _array(tensor: Tensor, rng: np.random.Generator) -> Array:
     if tensor.dtype == "bool":
         return np.ones(shape, bool)
     try:
-        dtype = np.dtype(tensor.dtype)
+        dtype = numpy_dtype(tensor.dtype)
     except TypeError:
         raise SiriusError(
             f"no sample can be made up for input {tensor.name} of dtype {tensor.dtype}; give one"

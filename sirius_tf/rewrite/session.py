@@ -15,7 +15,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
-from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
+from sirius_tf.rewrite.measure import allowed, interleaved, relative_error, rounding
 from sirius_tf.rewrite.substitute import (
     Use,
     node_of,
@@ -120,6 +120,7 @@ class Session:
             return f"the region fails: {_reason(error.message, _timed_name(use))}"
         pairs = zip(got, want, strict=True)
         errors = [relative_error(np.asarray(a), np.asarray(b)) for a, b in pairs]
+        tolerance = allowed(use.region.graph, tolerance)
         if all(error <= tolerance for error in errors):
             return None
         floor = self._rounding(use, values)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.runtime.native import Bundle, Region
 
 MANIFEST_VERSION = 1
@@ -165,7 +166,7 @@ def _table(folder: Path, table: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Map a tensor of the checkpoint."""
     file, shape = folder / table["file"], tuple(table["shape"])
     try:
-        mapped = np.memmap(file, table["dtype"], "r", table["offset"], shape)
+        mapped = np.memmap(file, numpy_dtype(table["dtype"]), "r", table["offset"], shape)
     except (OSError, ValueError) as error:
         raise SiriusError(f"cannot map the table {table['key']} from {file}: {error}") from error
     return mapped.view(np.ndarray)  # a memmap's methods are slower

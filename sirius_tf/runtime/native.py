@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,13 +20,16 @@ import numpy.typing as npt
 from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
 from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.ir.functions import numpy_dtype
 
 _ERROR_BYTES = 512
 _INVALID = 1
 
-#: numpy's dtypes by TensorFlow's DataType number.
-DTYPES: Mapping[int, np.dtype[np.generic]] = MappingProxyType(
-    {
+_BFLOAT16 = 14
+
+
+def _dtypes() -> Iterator[tuple[int, np.dtype[np.generic]]]:
+    found: dict[int, np.dtype[Any]] = {
         1: np.dtype(np.float32),
         2: np.dtype(np.float64),
         3: np.dtype(np.int32),
@@ -39,7 +43,20 @@ DTYPES: Mapping[int, np.dtype[np.generic]] = MappingProxyType(
         22: np.dtype(np.uint32),
         23: np.dtype(np.uint64),
     }
-)
+    yield from found.items()
+    with contextlib.suppress(ImportError):  # it comes with TensorFlow
+        yield _BFLOAT16, numpy_dtype("bfloat16")
+
+
+#: numpy's dtypes by TensorFlow's DataType number.
+DTYPES: Mapping[int, np.dtype[np.generic]] = MappingProxyType(dict(_dtypes()))
+
+
+def _dtype(number: int) -> np.dtype[np.generic]:
+    if number not in DTYPES:
+        missing = "it needs the package ml_dtypes" if number == _BFLOAT16 else "there is none"
+        raise SiriusError(f"no numpy dtype for TensorFlow's DataType {number}: {missing}")
+    return DTYPES[number]
 
 
 class _Tensor(ctypes.Structure):
@@ -135,7 +152,7 @@ def _address(array: npt.NDArray[Any]) -> int:
     """Where the data of a dense array starts."""
     try:  # five times as fast as array.ctypes.data, but refuses what is read-only
         return ctypes.addressof(_Nothing.from_buffer(array))  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, ValueError):  # a bfloat16 array is no buffer
         return int(array.__array_interface__["data"][0])
 
 
@@ -183,9 +200,9 @@ class Region:
         self.name: str = info.name.decode()
         self.input_ranks: tuple[int, ...] = tuple(info.in_rank[: info.n_in])
         self.input_numbers: tuple[int, ...] = tuple(info.in_dtype[: info.n_in])
-        self.input_dtypes = tuple(DTYPES[n] for n in self.input_numbers)
+        self.input_dtypes = tuple(map(_dtype, self.input_numbers))
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
-        self.output_dtypes = tuple(DTYPES[n] for n in info.out_dtype[: info.n_out])
+        self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
