@@ -2,7 +2,8 @@
 """LoopNest -> C for one kernel: its `run` functions (native/sirius_abi.h).
 
 A statement over its part of a tile is a function (codegen/leaf.py); equal ones are one function.
-The tiles of a phase are numbered and divided among the workers; a single tile is worker 0's.
+The tiles of a phase are numbered and divided among the workers; a single tile is worker 0's. Of a
+long phase, one who has done his share helps the others with theirs: cores are never equally fast.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Program, Statement
-from sirius_tf.schedule.plan import PANEL, choose
+from sirius_tf.schedule.plan import PANEL, choose, work
 
 _BARRIER = "  sirius_barrier(call);"
+WORTH_HELPING = 1 << 19  # points of a phase, for which workers look after each other
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class _Printer:
         self.plans = {s.name: choose(kernel.program, s) for s in kernel.program.statements}
         self.functions: dict[str, str] = {}  # text of a leaf -> its name
         self.clusters: list[str] = []  # of the phase so far
+        self.loops = 0  # sequential ones around
+        self.helped = ""  # the cluster of the phase of which workers may take others' tiles
         self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     def run(self) -> str:
@@ -81,11 +85,12 @@ class _Printer:
             kind = "int64_t" if p.exit else "const int64_t"
             lines.append(f"  {kind} {p.name} = call->params[{k}];")
         lines += [f"  {line}" for line in self.arrays()]
+        lines.append("  int32_t turn = 0;")
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1] == _BARRIER:
             lines.pop()  # the host waits for all workers
         names = [p.name for p in self.program.params]
-        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker"]
+        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
         leaves = [
             f"static __attribute__((noinline)) void {name}{text}\n\n"
@@ -129,14 +134,29 @@ class _Printer:
                 return [line for part in parts for line in self.node(part, pad)]
             case Phase(body):
                 self.clusters = []
-                return [*self.spread(body, pad), pad + _BARRIER.lstrip()]
+                self.helped = "" if self.loops else self.longest(body)
+                turn = [f"{pad}turn = sirius_next_turn(call, worker, turn);"] if self.helped else []
+                return [*turn, *self.spread(body, pad), pad + _BARRIER.lstrip()]
             case Loop():
-                return self.loop(nest, pad, self.node)
+                self.loops += 1
+                lines = self.loop(nest, pad, self.node)
+                self.loops -= 1
+                return lines
             case Guard():
                 return self.guard(nest, pad, self.node)
             case When():
                 return self.when(nest, pad, self.node)
         raise VerifyError(f"a statement outside of every phase: {nest}")
+
+    def longest(self, phase: LoopNest) -> str:
+        """The cluster with most work, if it is worth the queues."""
+        points: dict[str, int] = {}
+        for tile in (n for n in walk(phase) if isinstance(n, Tile)):
+            names = {n.statement for n in walk(tile) if isinstance(n, Run)}
+            total = sum(work(self.statements[n], self.program.hints) for n in names)
+            points[tile.cluster] = points.get(tile.cluster, 0) + total
+        cluster = max(points, key=lambda c: points[c])
+        return cluster if points[cluster] >= WORTH_HELPING else ""
 
     def when(self, when: When, pad: str, print_body: _Print) -> list[str]:
         """Guards of which every worker finds the same."""
@@ -218,15 +238,16 @@ class _Printer:
             total.append(f"{loop.var}_count")
         lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
         lines.append(f"{pad}const int64_t mine = {self.worker_of(cluster)};")
-        head = "for (int64_t tile = tiles * mine / call->threads; "
-        lines.append(f"{pad}{head}tile < tiles * (mine + 1) / call->threads; ++tile) {{")
+        body = []
         for k, loop in reversed(list(enumerate(loops))):
             inner = total[k + 1 :]
             number = f"tile / ({' * '.join(inner)})" if inner else "tile"
             number = f"{number} % {loop.var}_count" if k else number
             value = f"{loop.var}_first + {number} * {loop.step}"
-            lines.append(f"{pad}  const int64_t {loop.var} = {value};")
-        return [*lines, *self.inside(nest, pad + "  "), f"{pad}}}"]
+            body.append(f"  const int64_t {loop.var} = {value};")
+        body += self.inside(nest, "  ")
+        share = _helped if cluster == self.helped else _own
+        return [*lines, *(pad + line for line in share(body))]
 
     def worker_of(self, cluster: str) -> str:
         """The number of this worker, counted from where a cluster of the phase starts."""
@@ -319,6 +340,31 @@ class _Printer:
             (high[0] - only).const if known and only is not None else None,
             aligned,
         )
+
+
+def _own(body: list[str]) -> list[str]:
+    """The loop over this worker's share of the tiles."""
+    return [
+        "const int64_t end = tiles * (mine + 1) / call->threads;",
+        "for (int64_t tile = tiles * mine / call->threads; tile < end; ++tile) {",
+        *body,
+        "}",
+    ]
+
+
+def _helped(body: list[str]) -> list[str]:
+    """The loops over this worker's share, then over what is left of the others'."""
+    return [
+        "for (int32_t k = 0; k < call->threads; ++k) {",
+        "  const int64_t whose = (mine + k) % call->threads;",
+        "  const int64_t first = tiles * whose / call->threads;",
+        "  const int64_t end = tiles * (whose + 1) / call->threads;",
+        "  int64_t tile;",
+        "  while ((tile = first + sirius_take(call, whose, turn)) < end) {",
+        *(f"  {line}" for line in body),
+        "  }",
+        "}",
+    ]
 
 
 _Print = Callable[[LoopNest, str], list[str]]

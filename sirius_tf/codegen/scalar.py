@@ -58,6 +58,14 @@ HELPER int64_t sirius_divisor(SiriusCall *call, int64_t b) {
   sirius_fail(call, "integer division by zero", 0, 0);
   return 1;
 }
+/* The number of a tile of a worker's share that nobody has taken, or one that is too high. */
+HELPER int64_t sirius_take(SiriusCall *call, int64_t whose, int32_t turn) {
+  return __atomic_fetch_add(&call->queues[whose].taken[turn], 1, __ATOMIC_RELAXED);
+}
+HELPER int32_t sirius_next_turn(SiriusCall *call, int32_t worker, int32_t turn) {
+  __atomic_store_n(&call->queues[worker].taken[turn], 0, __ATOMIC_RELAXED);
+  return !turn;
+}
 HELPER int64_t sirius_truncdiv(int64_t a, int64_t b) {
   return b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
 }

@@ -385,6 +385,8 @@ static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_b
     return SIRIUS_EXHAUSTED;
   }
   SiriusBarrier barrier = {0};
+  SiriusQueue queues[threads];
+  memset(queues, 0, sizeof queues);
   SiriusCall call = {.in = r->in,
                      .out = r->out,
                      .params = r->params,
@@ -392,6 +394,7 @@ static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_b
                      .weights = r->bundle->weights + region->weights_offset,
                      .threads = threads,
                      .barrier = &barrier,
+                     .queues = queues,
                      .wait = sirius_wait,
                      .wake = sirius_wake};
   Job job = {&call, r->run};

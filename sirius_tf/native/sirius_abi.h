@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 3
+#define SIRIUS_ABI_VERSION 4
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -35,6 +35,12 @@ typedef struct {
   _Alignas(64) int32_t generation;
 } SiriusBarrier;
 
+/* How many tiles of a worker's share have been taken, by itself or by one that had done its own; for
+ * phases in turns, since one's numbers are reset while the other is run. */
+typedef struct {
+  _Alignas(64) int64_t taken[2];
+} SiriusQueue;
+
 typedef struct SiriusCall SiriusCall;
 struct SiriusCall {
   const SiriusTensor *in;
@@ -44,6 +50,7 @@ struct SiriusCall {
   const char *weights;      /* the region's packed constants, 64-byte aligned */
   int32_t threads;          /* workers that call run; 1 needs no barrier */
   SiriusBarrier *barrier;
+  SiriusQueue *queues;      /* one for each worker, zero at first */
   void (*wait)(int32_t *word, int32_t old); /* yield, later sleep, while *word == old: after spinning a while */
   void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
   int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.program import Program, Statement
@@ -15,6 +16,7 @@ Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, b
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
+FEW_TILES = 8  # for each worker: how they are divided matters
 CACHE = 1 << 19  # bytes that a tile may use to stay in the second level: half of it
 WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
 WORTH_A_WORKER = 1 << 13  # likewise of a step of a recurrence, in which workers wait for each other
@@ -68,11 +70,11 @@ class _Tiler:
         )
         if rows is not None:
             most = self.most_rows() if lanes is None else MOST_ROWS
-            self.grow(rows, most, ROWS)
+            self.grow(rows, most, ROWS, balance=True)
             for k in reversed(range(rows)):  # whole rows of an image are rows of a block, too
                 whole = math.prod(self.extents[k + 1 : rows + 1])
                 if whole <= math.prod(self.tile[k + 1 : rows + 1]) and 2 * whole <= most:
-                    self.grow(k, most // whole, 1)
+                    self.grow(k, most // whole, 1, balance=True)
         if lanes is not None:
             least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
             self.grow(lanes, least, PANEL, keep=False)
@@ -107,8 +109,11 @@ class _Tiler:
                 total += math.prod(sizes[n] for n in names & sizes.keys())
         return total
 
-    def grow(self, k: int, size: int, unit: int, keep: bool = True) -> bool:
-        """Set a tile size to at most `size`; with `keep`, workers keep a tile each."""
+    def grow(self, k: int, size: int, unit: int, keep: bool = True, balance: bool = False) -> bool:
+        """Set a tile size to at most `size`; with `keep`, workers keep a tile each.
+
+        To `balance` them it may be up to twice as much.
+        """
         unit, before, extent = max(unit, self.units[k]), self.tile[k], self.extents[k]
         others = self.tiles() // -(-extent // before)
         least = -(-self.wanted() // others) if keep else 1
@@ -116,8 +121,19 @@ class _Tiler:
         if least > 1 or count < 4 * self.threads:  # few tiles: as many for each worker
             count = -(-count // self.threads) * self.threads if count > 1 and keep else count
         size = -(-extent // (count * unit)) * unit
-        self.tile[k] = size if -(-extent // size) >= least else max(size - unit, before)
+        size = size if -(-extent // size) >= least else max(size - unit, before)
+        if balance and others * -(-extent // size) < FEW_TILES * self.threads:
+            nearby = range(max(size // 2 // unit, 1) * unit, 2 * size + 1, unit)
+            size = min(reversed(nearby), key=lambda s: self.longest_share(extent, s, others))
+        self.tile[k] = size
         return self.tile[k] > before
+
+    def longest_share(self, extent: int, size: int, times: int) -> int:
+        """Of the extent, what the worker with most to do has, if others share it so often."""
+        tiles = -(-extent // size) * times
+        sizes = [min(size, extent - i % (tiles // times) * size) for i in range(tiles)]
+        ends = [tiles * w // self.threads for w in range(self.threads + 1)]
+        return max(sum(sizes[a:b]) for a, b in pairwise(ends))
 
     def tiles(self) -> int:
         pairs = zip(self.extents, self.tile, strict=True)
