@@ -22,13 +22,14 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
-from sirius_tf.schedule.plan import choose, work
+from sirius_tf.schedule.plan import ROWS, choose, work
 from sirius_tf.schedule.tile import Loop, tile_sizes
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
 # A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
 WORTH_A_BARRIER = 4096
+FAR = 8  # points that are worth an element that is written to, and read from, a far cache
 PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
@@ -208,7 +209,8 @@ class _Fuser:
             )
             if last is not None and "fusion" not in self.without:
                 joined = self.join(clusters[last], own, feeding)
-                if joined.loops and self._keeps_workers_busy(joined, clusters[last], own):
+                busy = self._keeps_workers_busy(joined, clusters[last], own)
+                if joined.loops and busy and self._divides_well(joined, own):
                     clusters[last] = joined
                     continue
             light = not self.statements[name].loads or self._points(own) < WORTH_A_BARRIER
@@ -291,6 +293,32 @@ class _Fuser:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
         worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
+
+    def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
+        """Where few rows do not divide evenly, workers wait for less than a phase of its own costs.
+
+        Seven rows of an image are four for one worker and three for the other; by itself, a
+        contraction has columns to divide. What then goes between phases leaves the near caches.
+        """
+        (name,) = own.statements
+        s, rows = self.statements[name], self.plans[name].rows
+        extents = {i.name: i.extent for i in s.iters}
+        shared = [loop[name] for loop in joined.loops]
+        if s.reduce is None or len(shared) == len(own.loops):
+            return True
+        if not all(extents[i].is_const or extents[i].evaluate(self.hints) == 1 for i in shared):
+            return True
+        sizes = {i: extents[i].evaluate(self.hints) for i in shared}
+        units = prod(-(-n // ROWS) if i == rows else n for i, n in sizes.items())
+        idle = -(-units // self.threads) * self.threads / max(units, 1) - 1
+        made = {self.statements[n].target for n in joined.statements}
+        passed = sum(
+            prod(e.evaluate(self.hints) for e in self.program.tensor[load.tensor].shape)
+            for load in s.loads
+            if load.tensor in made
+        )
+        cost = WORTH_A_BARRIER + FAR * passed
+        return self._points(own) * idle / self.threads <= cost
 
     def _points(self, cluster: Cluster) -> int:
         """Scalar evaluations of the cluster at the sizes of the sample inputs."""
