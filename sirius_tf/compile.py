@@ -17,6 +17,7 @@ from sirius_tf.ir.verify import verify
 from sirius_tf.lower.finish import finish_reductions
 from sirius_tf.lower.registry import lower
 from sirius_tf.lower.reroll import reroll
+from sirius_tf.lower.scale import scale_weights
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
 from sirius_tf.lower.winograd import winograd
@@ -32,11 +33,11 @@ from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", "epilogues", "winograd", "private", *fusing.PARTS)
+PARTS = ("rerolling", "slices", "epilogues", "scaling", "winograd", "private", *fusing.PARTS)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
-NOT_STRICT = frozenset({"winograd"})
-"""Those that do more to sums than take them in another order."""
+NOT_STRICT = frozenset({"scaling", "winograd"})
+"""Those that do more to sums than take their terms in another order."""
 
 
 def compile_program(
@@ -57,6 +58,7 @@ def simplified(program: Program, without: Collection[str] = ()) -> Program:
     program = simplify(program if "rerolling" in without else reroll(program))
     program = program if "slices" in without else split(program)
     program = program if "epilogues" in without else finish_reductions(program)
+    program = program if "scaling" in without else scale_weights(program)
     return program if "winograd" in without else winograd(program)
 
 

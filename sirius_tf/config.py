@@ -17,8 +17,9 @@ class Options:
         original's own output changes by more when inputs change in their last bits. Where a model
         rounds to half precision, some steps of that are allowed.
     keep_slow: keep regions that are slower than the ops they replace.
-    strict_math: only sums are taken in another order; without it, sums over three by three taps
-        may be Winograd's, unless results then differ by more than the tolerance.
+    strict_math: sums are only taken in another order; without it, constant factors go into weights,
+        and sums over three by three taps may be Winograd's, unless results then differ by more than
+        the tolerance.
     force: replace an output that exists.
     dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`.
     progress: is called with the name of each stage as it begins.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.vector import NotVectorizableError
@@ -140,7 +141,21 @@ class Block:
         if self.s.finish is None:
             return result
         self.result = result
+        added = added_at_end(self.s)
+        if added is not None and not self.plan.across:
+            sums = [Call("add", pair, self.dtype) for pair in permutations((self.s.result, added))]
+            self.known |= {(s, *self.place(s, r, j)): result for s in sums}
         return self.value(self.s.finish, r, j)
+
+    def start(self, r: int, j: int, vectored: bool) -> str:
+        """What a sum starts with: zero, or what is added to it in the end."""
+        assert self.s.reduce is not None
+        added = added_at_end(self.s)
+        if added is None:
+            value = (scalar.identity(self.s.reduce.op, self.dtype), False)
+        else:
+            value = self.value(added, r, j)
+        return self.as_vector(value, self.dtype) if vectored else value[0]
 
     def value(self, expr: Expr, r: int, j: int) -> tuple[str, bool]:
         """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
@@ -150,7 +165,7 @@ class Block:
             return scalar.literal(expr.value, expr.dtype), False
         names = names_of(expr)
         lanes = self.plan.lanes in names
-        key = (expr, r if self.plan.rows in names else 0, j if lanes else 0)
+        key = (expr, *self.place(expr, r, j))
         if key not in self.known:
             text = self.compute(expr, r, j, lanes)
             c_type = vector.vector_type(expr.dtype) if lanes else scalar.TYPES[expr.dtype]
@@ -160,6 +175,11 @@ class Block:
             place.append(f"const {c_type} {name} = {text};")
             self.known[key] = (name, lanes)
         return self.known[key]
+
+    def place(self, expr: Expr, r: int, j: int) -> tuple[int, int]:
+        """The row and the vector, as far as an expression depends on them."""
+        names = names_of(expr)
+        return (r if self.plan.rows in names else 0, j if self.plan.lanes in names else 0)
 
     def as_vector(self, value: tuple[str, bool], dtype: str) -> str:
         """A value in every lane, if it is a scalar."""
@@ -369,6 +389,18 @@ class Block:
 
 def _affine_names(value: Affine) -> set[str]:
     return set(value.names())
+
+
+def added_at_end(s: Statement) -> Expr | None:
+    """What is added to the result of a sum, which occurs nowhere else in what finishes it."""
+    nodes = list(walk(s.finish)) if s.finish and s.reduce and s.reduce.op == "add" else []
+    for e in nodes:
+        match e:
+            case Call("add", (a, b), "float32") if (
+                s.result in (a, b) and nodes.count(s.result) == 1
+            ):
+                return b if a == s.result else a
+    return None
 
 
 def names_of(expr: Expr) -> set[str]:

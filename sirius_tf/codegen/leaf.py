@@ -245,9 +245,8 @@ class _Printer:
             return self.reduce_across(count)
         vectored = self.plan.lanes is not None
         c_type = vector.vector_type(self.dtype) if vectored else scalar.TYPES[self.dtype]
-        start = scalar.identity(self.s.reduce.op, self.dtype)
-        start = vector.splat(start, self.dtype) if vectored else start
-        block.before += [f"{c_type} acc_{r}_{j} = {start};" for r, j in block.places]
+        starts = {place: block.start(*place, vectored) for place in block.places}
+        block.before += [f"{c_type} acc_{r}_{j} = {v};" for (r, j), v in starts.items()]
         for r, j in block.places:
             block.inside.append(block.accumulate(f"acc_{r}_{j}", self.s.value, r, j, vectored))
         lines = block.before + self.loops(self.reduced, block.inside)

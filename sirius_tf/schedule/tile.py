@@ -123,7 +123,7 @@ class _Tiler:
         size = -(-extent // (count * unit)) * unit
         size = size if -(-extent // size) >= least else max(size - unit, before)
         if balance and others * -(-extent // size) < FEW_TILES * self.threads:
-            nearby = range(max(size // 2 // unit, 1) * unit, 2 * size + 1, unit)
+            nearby = range(max(size // 2 // unit, 1) * unit, max(2 * size, unit) + 1, unit)
             size = min(reversed(nearby), key=lambda s: self.longest_share(extent, s, others))
         self.tile[k] = size
         return self.tile[k] > before
