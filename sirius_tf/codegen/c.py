@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.block import Range
 from sirius_tf.codegen.coalesce import coalesce
+from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.entry import (
     Scheduled,
     nested,
@@ -34,6 +34,9 @@ from sirius_tf.codegen.nest import (
     Run,
     Tile,
     When,
+    bound_names,
+    chain_of,
+    is_box,
     walk,
 )
 from sirius_tf.errors import VerifyError
@@ -224,7 +227,7 @@ class _Printer:
         loops, bound = list[Loop](), set[str]()
         cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
         nest: LoopNest = outermost
-        while isinstance(nest, Loop) and not bound & _bound_names(nest):
+        while isinstance(nest, Loop) and not bound & bound_names(nest):
             loops.append(nest)
             bound.add(nest.var)
             self.multiples[nest.var] = _multiple(nest)
@@ -285,8 +288,8 @@ class _Printer:
             case Run():
                 return [pad + self.call(nest, [])]
             case Loop():
-                chain, inner = _chain(nest)
-                if isinstance(inner, Run) and _is_box(chain, inner):
+                chain, inner = chain_of(nest)
+                if isinstance(inner, Run) and is_box(chain, inner):
                     return [pad + self.call(inner, chain)]
                 return self.loop(nest, pad, self.tile)
         raise VerifyError(f"not part of a tile: {nest}")
@@ -368,27 +371,6 @@ def _helped(body: list[str]) -> list[str]:
 
 
 _Print = Callable[[LoopNest, str], list[str]]
-
-
-def _chain(nest: LoopNest) -> tuple[list[Loop], LoopNest]:
-    loops = []
-    while isinstance(nest, Loop):
-        loops.append(nest)
-        nest = nest.body
-    return loops, nest
-
-
-def _is_box(chain: list[Loop], run: Run) -> bool:
-    """Every loop is one iterator of the statement, and no bound depends on another of them."""
-    names = {loop.var for loop in chain}
-    if any(names & _bound_names(loop) or loop.step != 1 for loop in chain):
-        return False
-    used = [v for v in run.iters if names & set(v.names())]
-    return sorted(map(str, used)) == sorted(names)
-
-
-def _bound_names(loop: Loop) -> set[str]:
-    return {n for t in (*loop.lower.terms, *loop.upper.terms) for n in t.names()}
 
 
 def _multiple(loop: Loop) -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import permutations
 from math import prod
 
-from sirius_tf.codegen.block import Range, names_of
+from sirius_tf.codegen.context import Range, names_of
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, loads, substitute, walk

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sirius_tf.codegen import scalar, vector
-from sirius_tf.codegen.block import Block, Context, Isa, Range, names_of
+from sirius_tf.codegen.block import Block
+from sirius_tf.codegen.context import Context, Isa, Range, names_of
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads

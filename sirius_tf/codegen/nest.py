@@ -118,6 +118,29 @@ def walk(nest: LoopNest) -> Iterator[LoopNest]:
         yield from walk(part)
 
 
+def chain_of(nest: LoopNest) -> tuple[list[Loop], LoopNest]:
+    """Loops right inside of each other, and what the innermost runs."""
+    loops = []
+    while isinstance(nest, Loop):
+        loops.append(nest)
+        nest = nest.body
+    return loops, nest
+
+
+def is_box(chain: list[Loop], run: Run) -> bool:
+    """Every loop is one iterator of the statement, and no bound depends on another of them."""
+    names = {loop.var for loop in chain}
+    if any(names & bound_names(loop) or loop.step != 1 for loop in chain):
+        return False
+    used = [v for v in run.iters if names & set(v.names())]
+    return sorted(map(str, used)) == sorted(names)
+
+
+def bound_names(loop: Loop) -> set[str]:
+    """What the bounds of a loop depend on."""
+    return {n for t in (*loop.lower.terms, *loop.upper.terms) for n in t.names()}
+
+
 def show(nest: LoopNest, depth: int = 0) -> str:
     """Text a person can read, one line per node."""
     pad = "  " * depth

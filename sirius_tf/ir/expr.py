@@ -118,6 +118,11 @@ def substitute(expr: Expr, values: Mapping[str, AffineLike]) -> Expr:
     return rewrite(expr, leaf)
 
 
+def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:
+    """A Call whose dtype is that of its last argument unless said otherwise."""
+    return Call(fn, args, dtype or args[-1].dtype)
+
+
 def index(value: AffineLike, dtype: DType = "int64") -> Index:
     """An affine expression as a value."""
     return Index(affine(value), dtype)

@@ -14,10 +14,10 @@ from functools import partial
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Graph, Node
-from sirius_tf.ir.expr import Const, Expr, Load
+from sirius_tf.ir.expr import Const, Expr, Load, call
 from sirius_tf.ir.program import Guard
 from sirius_tf.lower import value as values
-from sirius_tf.lower.registry import Lowering, call, lowers, outer
+from sirius_tf.lower.registry import Lowering, lowers, outer
 from sirius_tf.lower.tensors import Carried, TensorList
 from sirius_tf.lower.value import Indices, Value
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Const, DType, Expr, index
+from sirius_tf.ir.expr import Const, DType, Expr, call, index
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, elements, zero
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Indices, Value
 

@@ -9,9 +9,9 @@ from math import inf
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Const, Expr
+from sirius_tf.ir.expr import Const, Expr, call
 from sirius_tf.lower import value as values
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import Carried
 from sirius_tf.lower.value import Host, Value

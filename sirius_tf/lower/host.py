@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Const, Expr, index
+from sirius_tf.ir.expr import Const, Expr, call, index
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, polys
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Indices, Value
 

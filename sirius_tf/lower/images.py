@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Expr
+from sirius_tf.ir.expr import Expr, call
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, pad, zero
 from sirius_tf.lower.indexing import gather
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Value
 

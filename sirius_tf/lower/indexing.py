@@ -9,10 +9,10 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Const, Expr, Load, index, loads
+from sirius_tf.ir.expr import Const, Expr, Load, call, index, loads
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, elements
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Indices, Value
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Const, Expr
+from sirius_tf.ir.expr import Const, Expr, call
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, channels_first, elements, polys, scalar
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Dim, Indices, Value
 

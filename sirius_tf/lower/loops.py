@@ -20,13 +20,13 @@ from dataclasses import dataclass, field, replace
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Edge, Graph, Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.expr import Expr, Load, call
 from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
 from sirius_tf.lower.lists import conform, read, settled, written
-from sirius_tf.lower.registry import Lowering, call, lowers, outer
+from sirius_tf.lower.registry import Lowering, lowers, outer
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import Carried, TensorList, iterators
 from sirius_tf.lower.value import Indices, Value

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import Expr, index
+from sirius_tf.ir.expr import Expr, call, index
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, zero
 from sirius_tf.lower.lists import conform
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.value import Dim, Indices, Value
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import affine
-from sirius_tf.ir.expr import Const, Expr, index
+from sirius_tf.ir.expr import Const, Expr, call, index
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, elements, fill, pad, polys, scalar, zero
 from sirius_tf.lower.entry import HOST_LIMIT
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import UNBOUNDED, Poly, poly
 from sirius_tf.lower.value import Indices, Value
 

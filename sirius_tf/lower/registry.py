@@ -1,29 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lowering: the rules by op name, and the Program under construction that they write to."""
+"""Lowering: the rules by op name, and what they read of the graph."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from sirius_tf.errors import SiriusError, Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.ir import program as ir
-from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, walk
+from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Dim as DimExpr
-from sirius_tf.ir.functions import HALF, is_generated, numpy_dtype
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.functions import HALF
 from sirius_tf.lower import entry
-from sirius_tf.lower import value as values
-from sirius_tf.lower.half import wide, widened
-from sirius_tf.lower.symbolic import NotAffineError, Params, PolyLike, poly
-from sirius_tf.lower.tensors import Carried, Read, TensorList, iterators, literal, load
-from sirius_tf.lower.value import Dim, Host, Indices, Value
+from sirius_tf.lower.emit import Emitter
+from sirius_tf.lower.symbolic import NotAffineError, poly
+from sirius_tf.lower.tensors import Carried, Read, TensorList, load
+from sirius_tf.lower.value import Host, Value
 
 Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
 RULES: dict[str, Rule] = {}
@@ -42,11 +38,6 @@ def lowers(*ops: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:
-    """A Call whose dtype is that of its last argument unless said otherwise."""
-    return Call(fn, args, dtype or args[-1].dtype)
-
-
 def outer(node: Node, error: Unsupported) -> Unsupported:
     """The error of a node of a body as one of the node that has the body."""
     if error.node == node.name:
@@ -54,30 +45,17 @@ def outer(node: Node, error: Unsupported) -> Unsupported:
     return Unsupported(node.name, node.op, f"{error.node} ({error.op}) inside: {error.reason}")
 
 
-@dataclass
-class Lowering:
+@dataclass(kw_only=True)
+class Lowering(Emitter):
     """One Graph being lowered. Rules read their inputs and define tensors through it."""
 
     graph: Graph
-    hints: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    params: Params = field(default_factory=Params)
-    checks: list[ir.Check] = field(default_factory=list)
-    context: list[Affine] = field(default_factory=list)
-    tensors: dict[str, ir.Tensor] = field(default_factory=dict)
-    statements: list[ir.Statement] = field(default_factory=list)
-    node: Node = field(default_factory=lambda: Node("", ""))
-    guards: tuple[ir.Guard, ...] = ()
+    hints: Mapping[str, Sequence[int]]
     reads: dict[str, list[Read]] = field(default_factory=dict)
-    statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     loop_numbers: Iterator[int] = field(default_factory=itertools.count)
     _values: dict[Edge, Carried] = field(default_factory=dict)
-    _same: dict[str, Affine] = field(default_factory=dict)
 
     # Inputs of the current node
-
-    def unsupported(self, reason: str) -> Unsupported:
-        """The error for the current node."""
-        return Unsupported(self.node.name, self.node.op, reason)
 
     def input(self, k: int) -> Value:
         """Input `k` of the current node; sizes known to be equal have one name."""
@@ -138,160 +116,6 @@ class Lowering:
         """The elements as expressions that can be evaluated before the region runs, or None."""
         return entry.small(value, lambda e: entry.to_condition(e, self.tensors))
 
-    # Definitions
-
-    def fresh(self, stem: str) -> str:
-        """An unused tensor name."""
-        stem = re.sub(r"\W", "_", stem) or "t"
-        name, count = stem, 0
-        while name in self.tensors:
-            count += 1
-            name = f"{stem}_{count}"
-        return name
-
-    def constant(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Value:
-        """An array as a Value; a scalar is a literal."""
-        dtype = str(array.dtype)
-        if array.ndim == 0:
-            literal = Const(array.item(), dtype)
-            return Value(dtype, (), lambda i: literal)
-        shape = tuple(affine(s) for s in array.shape)
-        name = self.fresh(self.node.name)
-        self.tensors[name] = ir.Tensor(name, shape, dtype, "constant", array)
-        return load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
-
-    def from_host(self, host: Host, dtype: DType) -> Value:
-        """Polynomials as a Value."""
-        tensor: list[Value] = []
-
-        def at(i: Indices) -> Expr:
-            ones = iter(i)
-            point = [next(ones) if size != 1 else affine(0) for size in host.shape]
-            if all(p.is_const for p in point):
-                element = values.element(host, tuple(p.const for p in point))
-                return literal(element, dtype)
-            if not tensor:
-                tensor.append(self._store_host(host, dtype))
-            return tensor[0].at(i)
-
-        return Value(dtype, tuple(values.dim_of(s) for s in host.shape), at, host)
-
-    def _store_host(self, host: Host, dtype: DType) -> Value:
-        if all(poly(e).is_const for e in host.reshape(-1)):
-            flat = [poly(e).const for e in host.reshape(-1)]
-            return self.constant(np.array(flat, numpy_dtype(dtype)).reshape(host.shape))
-        shape = tuple(affine(s) for s in host.shape)
-        name = self.new_tensor(dtype, shape)
-        for point in np.ndindex(*host.shape):
-            index = tuple(map(affine, point))
-            self.write(name, (), index, literal(values.element(host, point), dtype))
-        return load(name, dtype, [() if a == affine(1) else (a,) for a in shape], shape)
-
-    def new_tensor(
-        self, dtype: DType, shape: Sequence[Affine], role: ir.Role = "temp", stem: str = ""
-    ) -> str:
-        """A tensor for statements to define, named after `stem` or else the current node."""
-        self._fixed(shape)
-        name = self.fresh(stem or self.node.name)
-        kept = shape if role == "output" else map(self.params.most, shape)
-        self.tensors[name] = ir.Tensor(name, tuple(kept), dtype, role)
-        return name
-
-    def write(
-        self,
-        target: str,
-        box: Sequence[Affine],
-        index: Indices,
-        expr: Expr,
-        reduce: ir.Reduce | None = None,
-        loops: tuple[ir.Iter, ...] = (),
-    ) -> None:
-        """`target[index] = expr` for `loops` and the iterators i0, i1, ... of `box`."""
-        self._fixed([*box, *(i.extent for i in (reduce.iters if reduce else ()))])
-        expr = widened(expr, self.tensors[target].dtype)
-        for made in (e for e in walk(expr) if isinstance(e, Call)):
-            if not is_generated(made.fn, made.dtype):
-                raise self.unsupported(f"generated code has no {made.fn} of {made.dtype}")
-        iters = loops + tuple(ir.Iter(f"i{k}", extent) for k, extent in enumerate(box))
-        name = f"S{next(self.statement_numbers)}"
-        origin = (self.node.name,)
-        self.statements.append(
-            ir.Statement(name, iters, target, index, expr, reduce, origin, self.guards)
-        )
-
-    def _fixed(self, extents: Sequence[Affine]) -> None:
-        if any(name in self.params.loops for extent in extents for name in extent.names()):
-            raise self.unsupported("a size depends on the iteration of a loop")
-
-    def define(
-        self,
-        dtype: DType,
-        dims: Sequence[Dim],
-        at: Callable[[Indices], Expr],
-        role: ir.Role = "temp",
-    ) -> Value:
-        """A new tensor, one statement, as a Value."""
-        atoms = tuple(a for dim in dims for a in dim)
-        name = self.new_tensor(dtype, atoms, role)
-        index = iterators("i", atoms)
-        self.write(name, atoms, index, at(index))
-        return load(name, dtype, dims, atoms)
-
-    def materialize(self, value: Value) -> Value:
-        """The value stored in a tensor of its own."""
-        return self.define(value.dtype, value.dims, value.at)
-
-    def map(self, fn: Callable[..., Expr], *operands: Value, dtype: DType | None = None) -> Value:
-        """`fn` of the elements of the operands, which broadcast."""
-        dims, views = values.broadcast(operands, self.equal)
-        result: DType = dtype or self.node.dtypes[0]
-        return self.define(result, dims, lambda i: fn(*(v.at(i) for v in views)))
-
-    def reduce(self, op: ir.ReduceOp, value: Value, axes: Sequence[int], keep: bool) -> Value:
-        """Reduction over dimensions; `keep` leaves them with size 1."""
-        kept: list[Dim] = [() if k in axes else d for k, d in enumerate(value.dims)]
-        reduced: list[Dim] = [d if k in axes else () for k, d in enumerate(value.dims)]
-        outer = tuple(a for d in kept for a in d)
-        inner = tuple(a for d in reduced for a in d)
-
-        def at(i: Indices, r: Indices) -> Expr:
-            left, right = iter(i), iter(r)
-            pairs = zip(kept, reduced, strict=True)
-            order = [(left, len(k)) if k else (right, len(d)) for k, d in pairs]
-            return value.at(tuple(next(it) for it, count in order for _ in range(count)))
-
-        dims = kept if keep else [d for k, d in enumerate(kept) if k not in axes]
-        return self.contract(op, value.dtype, dims, outer, inner, at)
-
-    def contract(
-        self,
-        op: ir.ReduceOp,
-        dtype: DType,
-        dims: Sequence[Dim],
-        outer: Sequence[Affine],
-        inner: Sequence[Affine],
-        at: Callable[[Indices, Indices], Expr],
-    ) -> Value:
-        """A tensor of which each element is a reduction of `at` over the box `inner`."""
-        dtype = wide(dtype)  # the node's result is rounded
-        name = self.new_tensor(dtype, outer)
-        self.reduce_into(name, op, outer, inner, at, lambda i: i)
-        return load(name, dtype, dims, outer)
-
-    def reduce_into(
-        self,
-        target: str,
-        op: ir.ReduceOp,
-        outer: Sequence[Affine],
-        inner: Sequence[Affine],
-        at: Callable[[Indices, Indices], Expr],
-        place: values.View,
-    ) -> None:
-        """`target[place(i)]`, for i in the box `outer`, is a reduction of `at(i, r)` over r."""
-        i, r = iterators("i", outer), iterators("r", inner)
-        iters = tuple(ir.Iter(f"r{k}", extent) for k, extent in enumerate(inner))
-        self.write(target, outer, place(i), at(i, r), ir.Reduce(op, iters) if iters else None)
-
     # Branches
 
     def when(self, guard: ir.Guard, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
@@ -313,59 +137,6 @@ class Lowering:
         finally:
             self.tensors, self._same = tensors, same
             self.statements, self.checks, self.context = statements, checks, context
-
-    # Facts
-
-    def check(self, condition: Expr, message: str) -> None:
-        """What must hold on entry; once."""
-        if self.params.vary(condition):
-            raise self.unsupported("what must hold depends on the iteration of a loop")
-        if self.guards:
-            raise self.unsupported("something must hold on one branch only")
-        if all(c.condition != condition for c in self.checks):
-            text = f"{self.node.name} ({self.node.op}): {message}"
-            self.checks.append(ir.Check(condition, text))
-
-    def equal(self, left: Affine, right: Affine) -> None:
-        """Two extents must be equal: a check, and from now on they have one name."""
-        left, right = left.substitute(self._same), right.substitute(self._same)
-        if left == right:
-            return
-        if (left - right).is_const:
-            raise self.unsupported(f"sizes {left} and {right} are different")
-        self.check(
-            call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool"),
-            f"sizes {left} and {right} must be equal",
-        )
-        order = {p.name: k for k, p in enumerate(self.params.defined)}
-        names = [a for a in (left, right) if len(a.terms) == 1 and a == symbol(str(a.terms[0][0]))]
-        if not names:
-            return
-        old = max(names, key=lambda a: order[str(a)])
-        new = right if old == left else left
-        if str(old) not in new.names():
-            renamed = {str(old): new}
-            self._same = {n: a.substitute(renamed) for n, a in self._same.items()} | renamed
-
-    def nonnegative(self, size: PolyLike) -> None:
-        """A size that the rules computed: checked, in all iterations, unless known to be >= 0.
-
-        A loop that is not entered at all is held to it too.
-        """
-        least = self.params.least(size)
-        if least is None:
-            raise self.unsupported(f"whether {size} is negative depends on the iteration of a loop")
-        if self.params.at_least(least, 0):
-            return
-        if self.params.depends(size):
-            raise self.unsupported(f"whether {size} is negative depends on data")
-        bound = least.to_affine() if least.degree <= 1 else None
-        if bound in self.context:
-            return
-        condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
-        self.check(condition, f"size {least} is negative")
-        if bound is not None:
-            self.context.append(bound)
 
     # The graph
 
@@ -444,7 +215,7 @@ def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.
     """The Program of a graph. `hints` gives the sample shape of inputs by name."""
     from sirius_tf.lower import rules  # noqa: F401  it registers them
 
-    lowering = Lowering(graph, hints or {})
+    lowering = Lowering(graph=graph, hints=hints or {})
     for argument in graph.inputs:
         lowering._values[Edge(argument.name)] = lowering.argument(argument)
     for node in graph.nodes:

@@ -15,12 +15,12 @@ from math import prod
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, index, substitute
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, call, index, substitute
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, zero
 from sirius_tf.lower.lists import conform
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.selection import extreme, own_position
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.lower.value import Host, Indices, Value

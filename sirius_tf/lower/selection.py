@@ -13,11 +13,11 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import affine
-from sirius_tf.ir.expr import Const, DType, Expr, index
+from sirius_tf.ir.expr import Const, DType, Expr, call, index
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import axis_of, concat, fill, zero
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.value import Indices, Value
 
 MOST_PASSES = 16

@@ -19,12 +19,12 @@ from math import gcd, inf
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.expr import Const, Expr
+from sirius_tf.ir.expr import Const, Expr, call
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import channels_first, elements, fill, pad, zero
 from sirius_tf.lower.half import wide
-from sirius_tf.lower.registry import Lowering, call, lowers
+from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import load
 from sirius_tf.lower.value import Dim, Indices, Value, View

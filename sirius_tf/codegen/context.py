@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the blocks of a leaf have in common: its box, an instruction set, and its arguments in C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sirius_tf.codegen import scalar
+from sirius_tf.ir.affine import Affine, FloorDiv, symbol
+from sirius_tf.ir.expr import Expr, Index, Load, loads, walk
+from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.plan import PANEL, Plan
+from sirius_tf.schedule.storage import Storage
+
+
+@dataclass(frozen=True)
+class Range:
+    """An iterator of the box: `low` is the C argument `<name>_lo`, or a constant; so is the size.
+
+    `aligned`: the low end is a multiple of PANEL.
+    """
+
+    name: str
+    low: int | None
+    size: int | None
+    aligned: bool
+
+    @property
+    def lo(self) -> str:
+        """C of the low end."""
+        return str(self.low) if self.low is not None else f"{self.name}_lo"
+
+    @property
+    def n(self) -> str:
+        """C of the number of values."""
+        return str(self.size) if self.size is not None else f"{self.name}_n"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the caller passes."""
+        given = ((self.low, f"{self.name}_lo"), (self.size, f"{self.name}_n"))
+        return tuple(name for known, name in given if known is None)
+
+
+@dataclass(frozen=True)
+class Isa:
+    """Registers of an instruction set: lanes of float32, and vectors beside each other by rows."""
+
+    lanes: int
+    rows: int
+    vectors: Mapping[int, int]
+
+    def beside(self, rows: int, panels: bool) -> int:
+        """Vectors side by side for a number of rows; they share panels if there are some."""
+        most = self.vectors[max(r for r in self.vectors if r <= rows)]
+        return most // self.per_panel * self.per_panel if panels else most
+
+    @property
+    def per_panel(self) -> int:
+        """Vectors that a panel holds."""
+        return PANEL // self.lanes
+
+
+@dataclass
+class Context:
+    """What the blocks of one function share: the leaf, and the arguments they have asked for."""
+
+    program: Program
+    s: Statement
+    plan: Plan
+    isa: Isa
+    storage: Storage
+    box: Mapping[str, Range]
+    tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
+    integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
+    written: int = 0  # variables so far
+
+    @property
+    def has_panels(self) -> bool:
+        """Whether the leaf reads a constant that is packed in panels of lanes."""
+        return any(self.in_panels(i) for load in loads(self.s.value) for i in load.index)
+
+    def in_panels(self, index: Affine | Expr) -> bool:
+        """Whether an index divides the lanes' iterator: vectors must not cross panels then."""
+        terms = index.terms if isinstance(index, Affine) else ()
+        floors = [k for k, _ in terms if isinstance(k, FloorDiv)]
+        return any(self.plan.lanes in set(k.numerator.names()) for k in floors)
+
+    def integer(self, value: Affine) -> str:
+        """C of an affine expression; parameters become arguments with canonical names."""
+        names = {p.name for p in self.program.params}
+        renamed = {
+            n: symbol(self.integers.setdefault(n, f"n{len(self.integers)}"))
+            for n in sorted(set(value.names()))
+            if n in names
+        }
+        return scalar.index(value.substitute(renamed))
+
+    def new_name(self, letter: str) -> str:
+        """A C variable that is not used yet."""
+        self.written += 1
+        return f"{letter}{self.written}"
+
+
+def names_of(expr: Expr) -> set[str]:
+    """Every iterator and parameter of an expression."""
+    found: set[str] = set()
+    for node in walk(expr):
+        if isinstance(node, Index):
+            found.update(node.value.names())
+        elif isinstance(node, Load):
+            for i in node.index:
+                found.update(i.names() if isinstance(i, Affine) else ())
+    return found
