@@ -5,7 +5,7 @@
     ->  y[i, j] = max(y[i, j] + d[j], 0),  y[i, j] = sum over k of a[i, k] * b[k, j]
 
 The sum is then never in memory. Only cheap functions are worth it: the code is there once for
-every register of a block.
+every register of a block. A sum that can leave a loop (x[t] W for all t) does not join what cannot.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def finish_reductions(program: Program) -> Program:
         if s.reduce is None or s.target not in uses.definitions or len(readers) != 1:
             continue
         (reader,) = readers
-        made = None if reader.name in finished else _finished(program, s, reader)
+        leaves = any(i.loop for i in s.iters) and _recurs(uses, reader) != _recurs(uses, s, reader)
+        made = None if leaves or reader.name in finished else _finished(program, s, reader)
         if made:
             finished[reader.name] = made
             gone.add(s.name)
@@ -41,6 +42,17 @@ def finish_reductions(program: Program) -> Program:
     dropped = {s.target for s in program.statements if s.name in gone} - read
     tensors = tuple(t for t in program.tensors if t.name not in dropped)
     return replace(program, statements=kept, tensors=tensors)
+
+
+def _recurs(uses: Uses, s: Statement, through: Statement | None = None) -> bool:
+    """Whether a statement needs what it, or the one it goes `through`, has defined before."""
+    target = (through or s).target
+    seen, stack = set[str](), [s]
+    while stack:
+        for name in {load.tensor for load in stack.pop().loads} - seen:
+            seen.add(name)
+            stack += uses.writers.get(name, [])
+    return target in seen
 
 
 def _finished(program: Program, s: Statement, reader: Statement) -> Statement | None:

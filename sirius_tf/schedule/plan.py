@@ -166,12 +166,13 @@ class _Coster:
         """How many rows share what is loaded once."""
         if plan.rows is None or self.along(load, plan.rows) != poly(0):
             return 1.0
-        rows = 1
-        for i in self.s.iters:  # blocks of rows go on from one row of an image to the next
-            shared = i.name != plan.lanes and not i.loop and self.along(load, i.name) == poly(0)
-            least = 2 if i.name in self.symbolic else 1  # a batch of 1 is a sample, not a promise
-            rows *= max(self.extents[i.name], least) if shared else 1
-            if i.name == plan.rows:
+        rows, names = 1, [i.name for i in self.s.iters if not i.loop]
+        for name in reversed(names[: names.index(plan.rows) + 1]):
+            if name == plan.lanes or self.along(load, name) != poly(0):
+                continue
+            least = 2 if name in self.symbolic else 1  # a batch of 1 is a sample, not a promise
+            rows *= max(self.extents[name], least)
+            if name in self.symbolic:  # blocks only go on after whole rows of a known size
                 break
         return float(min(rows, ROWS))
 
