@@ -9,7 +9,8 @@
 
 u = G g G' is computed here, in double precision. (Lavin and Gray 2016, "Fast Algorithms for
 Convolutional Neural Networks"; Winograd 1980.) The result differs from that of the sum by a few
-units in the last place of its greatest term: it is an option, and checked as all of a model is.
+units in the last place of its greatest term, and an infinity spreads to the results beside it: it
+is an option, and checked as all of a model is.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def _sliding(program: Program, s: Statement) -> _Sliding | None:
     if len(moves) != 2 or len(set(names)) != 4 or rest & set(names):
         return None
     (h, r), (w, t) = moves.values()
-    return None if {h, w} & _names(weights) else _Sliding(s, image, weights, (h, w), (r, t))
+    if {h, w} & _names(weights) or not {h, w} <= {i.name for i in s.iters}:
+        return None
+    return _Sliding(s, image, weights, (h, w), (r, t))
 
 
 def _move(index: Affine, taps: set[str]) -> tuple[str, str] | None:
@@ -105,7 +108,7 @@ def _names(load: Load) -> set[str]:
 
 
 def _pays(program: Program, found: _Sliding) -> bool:
-    """Whether there are channels, and results, enough; both of a pair of places must exist."""
+    """Whether there are channels and results enough, and places in pairs along both axes."""
     s = found.statement
     assert s.reduce is not None
     extents = {i.name: i.extent for i in s.iters}
