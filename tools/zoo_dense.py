@@ -13,18 +13,20 @@ import tensorflow as tf
 from keras import layers
 
 try:
-    from tools.zoo_loops import DEFAULT, Rng, Samples, normal
+    from tools.zoo_loops import DEFAULT, Rng, Samples, Weights, normal
 except ModuleNotFoundError:  # run as a script
     from zoo_loops import (  # type: ignore[import-not-found,no-redef]
         DEFAULT,
         Rng,
         Samples,
+        Weights,
         normal,
     )
 
 WINDOW = 7  # of Swin, in patches
 CARDINALITY = 32  # groups of a convolution of ResNeXt
 CLASSES = 1000
+SCALE = 0.02  # of the weights of transformers
 
 
 def export(model: Any, path: str, shape: tuple[int | None, ...]) -> None:
@@ -37,23 +39,6 @@ def save(module: Any, path: str, functions: Mapping[str, Any]) -> None:
     """Save a module that serves functions, by signature."""
     module.functions = dict(functions)  # tracked, so that what they read is saved
     tf.saved_model.save(module, path, signatures=dict(functions))
-
-
-class _Weights(tf.Module):  # type: ignore[misc]
-    """Variables with small random values."""
-
-    def __init__(self, rng: Rng) -> None:
-        super().__init__()
-        self._rng = rng
-        self.made: list[tf.Variable] = []
-
-    def __call__(self, *shape: int) -> Any:
-        self.made.append(tf.Variable(0.02 * normal(self._rng, *shape)))
-        return self.made[-1]
-
-    def dense(self, inputs: int, outputs: int) -> tuple[Any, Any]:
-        """A matrix and a bias."""
-        return self(inputs, outputs), self(outputs)
 
 
 # Mixtures of experts.
@@ -168,7 +153,7 @@ def bert_small(path: str, rng: Rng) -> Samples:
 
 def _bert(path: str, rng: Rng, depth: int, width: int, heads: int, length: int) -> Samples:
     vocabulary, positions = 30522, 512
-    weights = _Weights(rng)
+    weights = Weights(rng, SCALE)
     tokens, segments = weights(vocabulary, width), weights(2, width)
     places, norm = weights(positions, width), (weights(width), weights(width))
     stack = [_bert_layer(weights, width, heads, hidden=4 * width) for _ in range(depth)]
@@ -188,7 +173,7 @@ def _bert(path: str, rng: Rng, depth: int, width: int, heads: int, length: int) 
     return {DEFAULT: {"ids": ids, "mask": np.ones((1, length), np.int32)}}
 
 
-def _bert_layer(weights: _Weights, width: int, heads: int, hidden: int) -> Callable[..., Any]:
+def _bert_layer(weights: Weights, width: int, heads: int, hidden: int) -> Callable[..., Any]:
     """Attention and feed-forward, each with a residual connection and a normalization after it."""
     size = width // heads
     shapes = [(width, width)] * 4 + [(width, hidden), (hidden, width)]
@@ -231,7 +216,7 @@ def swin(path: str, rng: Rng) -> Samples:
     """Swin-T: attention within windows, which every other block shifts."""
     pixels, patch, width = 224, 4, 96
     stages = ((2, 3), (2, 6), (6, 12), (2, 24))  # blocks, heads
-    weights = _Weights(rng)
+    weights = Weights(rng, SCALE)
     embedding, side = weights(patch, patch, 3, width), pixels // patch
     steps: list[Callable[[Any], Any]] = []
     for stage, (depth, heads) in enumerate(stages):
@@ -255,7 +240,7 @@ def swin(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, pixels, pixels, 3)}}
 
 
-def _merge(weights: _Weights, width: int) -> Callable[[Any], Any]:
+def _merge(weights: Weights, width: int) -> Callable[[Any], Any]:
     """Four neighbouring patches become one of twice the width."""
     matrix = weights(4 * width, 2 * width)
 
@@ -267,7 +252,7 @@ def _merge(weights: _Weights, width: int) -> Callable[[Any], Any]:
 
 
 def _swin_block(
-    weights: _Weights, width: int, heads: int, side: int, shift: int
+    weights: Weights, width: int, heads: int, side: int, shift: int
 ) -> Callable[[Any], Any]:
     """Attention in windows and feed-forward, each with a normalization before it."""
     attention = _window_attention(weights, width, heads, _shift_mask(side, shift))
@@ -284,7 +269,7 @@ def _swin_block(
 
 
 def _window_attention(
-    weights: _Weights, width: int, heads: int, mask: np.ndarray[Any, Any] | None
+    weights: Weights, width: int, heads: int, mask: np.ndarray[Any, Any] | None
 ) -> Callable[[Any, Any], Any]:
     """Attention with a bias for each pair of places, and a mask for each window of an image."""
     (w, b), (wo, bo) = weights.dense(width, 3 * width), weights.dense(width, width)

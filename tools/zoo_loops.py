@@ -17,18 +17,22 @@ Rng = np.random.Generator
 DEFAULT = "serving_default"
 
 
-class _Weights(tf.Module):  # type: ignore[misc]
-    """Variables with random values."""
+class Weights(tf.Module):  # type: ignore[misc]
+    """Variables with random values, by default such that products keep their size."""
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, scale: float | None = None) -> None:
         super().__init__()
-        self._rng = rng
+        self._rng, self._scale = rng, scale
         self.made: list[tf.Variable] = []
 
     def __call__(self, *shape: int, scale: float | None = None) -> Any:
-        scale = shape[0] ** -0.5 if scale is None else scale
+        scale = scale or self._scale or shape[0] ** -0.5
         self.made.append(tf.Variable(scale * normal(self._rng, *shape)))
         return self.made[-1]
+
+    def dense(self, inputs: int, outputs: int) -> tuple[Any, Any]:
+        """A matrix and a bias."""
+        return self(inputs, outputs), self(outputs)
 
     def cell(self, inputs: int, width: int, gates: int) -> tuple[Any, Any, Any]:
         """Weights of the input and of the state, and the bias, of a recurrent cell."""
@@ -84,7 +88,7 @@ def lstm10(path: str, rng: Rng) -> Samples:
 def lstm_unrolled(path: str, rng: Rng) -> Samples:
     """The same net for 100 steps, without a loop: every cell of every step is nodes of its own."""
     width, steps, depth = 256, 100, 10
-    weights = _Weights(rng)
+    weights = Weights(rng)
     cells = [weights.cell(width, width, 4) for _ in range(depth)]
 
     def serve(x: Any) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def bidirectional(path: str, rng: Rng) -> Samples:
 def nasrnn(path: str, rng: Rng) -> Samples:
     """A cell that architecture search found: eight gates in a tree; 1000 steps."""
     width = 256
-    weights = _Weights(rng)
+    weights = Weights(rng)
     w, u = weights(width, 8 * width), weights(width, 8 * width)
 
     def serve(x: Any) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def seq2seq(path: str, rng: Rng) -> Samples:
 
 
 def _translator(path: str, rng: Rng, width: int, words: int, most: int, gates: int) -> Samples:
-    weights = _Weights(rng)
+    weights = Weights(rng)
     table = weights(words, width, scale=0.3)
     encoder, decoder = weights.cell(width, width, gates), weights.cell(width, width, gates)
     out = weights(width, words)
@@ -187,7 +191,7 @@ def _translator(path: str, rng: Rng, width: int, words: int, most: int, gates: i
 def beam_search(path: str, rng: Rng) -> Samples:
     """Four hypotheses, each a step of a GRU in a loop inside of the loop over 20 words."""
     width, words, beams, steps = 64, 200, 4, 20
-    weights = _Weights(rng)
+    weights = Weights(rng)
     table, cell, out = weights(words, width), weights.cell(width, width, 3), weights(width, words)
 
     def serve(h: Any) -> dict[str, Any]:
@@ -218,7 +222,7 @@ def attn_decode(path: str, rng: Rng) -> Samples:
     """Attention that decodes 64 steps, with keys and values that the loop updates in place."""
     heads, size, start, steps = 12, 64, 32, 64
     width, most = heads * size, start + steps
-    weights = _Weights(rng)
+    weights = Weights(rng)
     wq, wk, wv, wo = (weights(width, width) for _ in range(4))
 
     def serve(x: Any, k: Any, v: Any) -> dict[str, Any]:
@@ -249,7 +253,7 @@ def attn_decode(path: str, rng: Rng) -> Samples:
 def dien(path: str, rng: Rng) -> Samples:
     """Interest evolution: a GRU over what was seen, attention, and a GRU that attention gates."""
     width, items = 36, 5000
-    weights = _Weights(rng)
+    weights = Weights(rng)
     table = weights(items, width, scale=0.1)
     cells = [weights.cell(width, width, 3) for _ in range(2)]
     score = weights(4 * width, 1)
@@ -293,7 +297,7 @@ def dien(path: str, rng: Rng) -> Samples:
 def blockdrop(path: str, rng: Rng) -> Samples:
     """A residual CNN whose gates skip blocks."""
     width, size = 32, 16
-    weights = _Weights(rng)
+    weights = Weights(rng)
     stem, out = weights(3, 3, 3, width, scale=0.05), weights(width, 10)
     blocks = [
         (*(weights(3, 3, width, width, scale=0.05) for _ in range(2)), weights(width, 1))
@@ -316,7 +320,7 @@ def blockdrop(path: str, rng: Rng) -> Samples:
 def skip_rnn(path: str, rng: Rng) -> Samples:
     """A GRU that decides by itself which steps to skip."""
     width = 128
-    weights = _Weights(rng)
+    weights = Weights(rng)
     cell, gate = weights.cell(width, width, 3), weights(width, 1)
 
     def serve(x: Any) -> dict[str, Any]:
@@ -336,7 +340,7 @@ def skip_rnn(path: str, rng: Rng) -> Samples:
 def refine(path: str, rng: Rng) -> Samples:
     """A fixed point that is iterated to convergence, if the first guess is not good enough."""
     width = 128
-    weights = _Weights(rng)
+    weights = Weights(rng)
     w = weights(width, width, scale=0.3 / width**0.5)
 
     def serve(x: Any) -> dict[str, Any]:
