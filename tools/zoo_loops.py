@@ -26,6 +26,7 @@ class Weights(tf.Module):  # type: ignore[misc]
         self.made: list[tf.Variable] = []
 
     def __call__(self, *shape: int, scale: float | None = None) -> Any:
+        """A variable."""
         scale = scale or self._scale or shape[0] ** -0.5
         self.made.append(tf.Variable(scale * normal(self._rng, *shape)))
         return self.made[-1]
@@ -45,6 +46,7 @@ class Weights(tf.Module):  # type: ignore[misc]
     def save(
         self, path: str, serve: Callable[..., Any], **specs: tuple[Sequence[int | None], Any]
     ) -> None:
+        """Save a model of these variables whose one signature is `serve`."""
         signature = [tf.TensorSpec(s, dtype, name=name) for name, (s, dtype) in specs.items()]
         self.serve = tf.function(serve, input_signature=signature)
         tf.saved_model.save(self, path, signatures={DEFAULT: self.serve})
