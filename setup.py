@@ -73,6 +73,7 @@ setup(
         "test": [
             "hypothesis>=6",
             "import-linter>=2",
+            "matplotlib>=3.8",
             "mpmath>=1.3",
             "mypy>=1.10",
             "pytest>=8",
