@@ -36,9 +36,9 @@ def lay_out(program: Program) -> Program:
 
 
 def order_temporaries(program: Program) -> Program:
-    """Permute the dimensions of temporaries: the statements with most work choose first."""
-    hints, last = program.hints, dict[str, int | None]()
-    for s in sorted(program.statements, key=lambda s: -plans.work(s, hints)):
+    """Permute the dimensions of temporaries: those who touch them most often choose first."""
+    last = dict[str, int | None]()
+    for s in sorted(program.statements, key=lambda s: -_touches(program, s)):
         chosen = plans.choose(program, s, _Wishes(program, last))
         for tensor, index in _accesses(s):
             if program.tensor[tensor].role != "temp" or last.get(tensor) is not None:
@@ -52,6 +52,18 @@ def order_temporaries(program: Program) -> Program:
             order = (*(k for k in range(rank) if k != axis), axis)
             program = _permuted(program, tensor, order)
     return program
+
+
+def _touches(program: Program, s: Statement) -> float:
+    """How often a statement loads and stores vectors of temporaries, if it may have them as it
+    wants: a product with constant weights only stores some."""
+    wishes = _Wishes(program, {})
+    chosen = plans.choose(program, s, wishes)
+    inner = math.prod(i.extent.evaluate(program.hints) for i in s.reduce.iters) if s.reduce else 1
+    points = plans.work(s, program.hints)
+    loaded = {load.tensor for load in loads(s.value) if _axis(load.index, chosen.lanes) is not None}
+    temps = [t for t in loaded if program.tensor[t].role == "temp"]
+    return points * len(temps) / plans.ROWS + points / max(inner, 1)
 
 
 @dataclass(frozen=True)
