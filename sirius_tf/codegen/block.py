@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 
 from sirius_tf.codegen import scalar, vector
-from sirius_tf.codegen.context import Context, names_of
+from sirius_tf.codegen.context import Context
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, walk
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, names_in, walk
 from sirius_tf.ir.program import Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import stride
@@ -74,7 +74,7 @@ class Block:
             return self.result
         if isinstance(expr, Const):
             return scalar.literal(expr.value, expr.dtype), False
-        names = names_of(expr)
+        names = names_in(expr)
         lanes = self.plan.lanes in names
         key = (expr, *self.place(expr, r, j))
         if key not in self.known:
@@ -89,7 +89,7 @@ class Block:
 
     def place(self, expr: Expr, r: int, j: int) -> tuple[int, int]:
         """The row and the vector, as far as an expression depends on them."""
-        names = names_of(expr)
+        names = names_in(expr)
         return (r if self.plan.rows in names else 0, j if self.plan.lanes in names else 0)
 
     def as_vector(self, value: tuple[str, bool], dtype: str) -> str:
@@ -224,7 +224,7 @@ class Block:
         pairs = list(zip(index, shape, self.slots(tensor), strict=True))
         for i, extent, slot in reversed(pairs):
             where = i if isinstance(i, Affine) else symbol(self.value(i, r, j)[0])
-            late = not isinstance(i, Affine) and bool(names_of(i) & self.inner)
+            late = not isinstance(i, Affine) and bool(names_in(i) & self.inner)
             where = self.placed(where, r, j)
             where = where if slot is None else where % slot
             for term, is_inner in self.split(where, late):

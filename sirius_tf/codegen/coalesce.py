@@ -15,10 +15,10 @@ from dataclasses import replace
 from itertools import permutations
 from math import prod
 
-from sirius_tf.codegen.context import Range, names_of
+from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.leaf import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Index, loads, substitute, walk
+from sirius_tf.ir.expr import Expr, Index, loads, names_in, substitute, walk
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import Plan, stride
@@ -92,9 +92,9 @@ def _moves(index: Affine | Expr, names: set[str]) -> bool:
 def _worth_it(program: Program, s: Statement, outer: str, rows: Range) -> bool:
     """Whether blocks are too wide for the rows, sums long beside their addresses, and what the
     rows share the same after the end of a row."""
-    shared = [load for load in loads(s.value) if rows.name not in names_of(load)]
+    shared = [load for load in loads(s.value) if rows.name not in names_in(load)]
     summed = prod(i.extent.evaluate(program.hints) for i in (s.reduce.iters if s.reduce else ()))
-    changes = any(outer in names_of(load) for load in shared)
+    changes = any(outer in names_in(load) for load in shared)
     return (rows.size or 0) <= SHORT and summed >= LONG and not changes
 
 

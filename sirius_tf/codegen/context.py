@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sirius_tf.codegen import scalar
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
-from sirius_tf.ir.expr import Expr, Index, Load, loads, walk
+from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
@@ -101,15 +101,3 @@ class Context:
         """A C variable that is not used yet."""
         self.written += 1
         return f"{letter}{self.written}"
-
-
-def names_of(expr: Expr) -> set[str]:
-    """Every iterator and parameter of an expression."""
-    found: set[str] = set()
-    for node in walk(expr):
-        if isinstance(node, Index):
-            found.update(node.value.names())
-        elif isinstance(node, Load):
-            for i in node.index:
-                found.update(i.names() if isinstance(i, Affine) else ())
-    return found

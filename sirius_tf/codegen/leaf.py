@@ -16,10 +16,10 @@ from functools import cache
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import Context, Isa, Range, names_of
+from sirius_tf.codegen.context import Context, Isa, Range
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import loads
+from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
 from sirius_tf.schedule.storage import Storage
@@ -174,7 +174,7 @@ class _Printer:
         extents = {i.name: i.extent.evaluate(self.program.hints) for i in self.s.all_iters}
         shared, size = set[str](), 0
         for load in set(loads(self.s.value)):
-            names = names_of(load) & set(extents)
+            names = names_in(load) & set(extents)
             if self.plan.lanes in names and self.plan.rows not in names:
                 size += 4 * math.prod(extents[n] for n in names)
                 shared |= names

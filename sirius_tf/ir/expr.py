@@ -85,6 +85,21 @@ def loads(expr: Expr) -> Iterator[Load]:
     return (node for node in walk(expr) if isinstance(node, Load))
 
 
+def names_in(expr: Expr) -> set[str]:
+    """Every iterator and parameter that occurs."""
+    found: set[str] = set()
+    for node in walk(expr):
+        match node:
+            case Index(value, _):
+                found.update(value.names())
+            case Load(_, subscripts, _):
+                for subscript in subscripts:
+                    found.update(subscript.names() if isinstance(subscript, Affine) else ())
+            case _:
+                pass
+    return found
+
+
 def rewrite(expr: Expr, leaf: Callable[[Expr], Expr | None]) -> Expr:
     """Replace, bottom-up, every node for which `leaf(node)` is not None by that result."""
     match expr:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Expr, Load, rewrite
+from sirius_tf.ir.expr import Expr, Load, names_in, rewrite
 from sirius_tf.ir.program import Guard, Iter, Statement, Tensor
-from sirius_tf.lower.symbolic import names
 
 
 def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -> set[str]:
@@ -34,7 +33,7 @@ def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -
 
 def _mentions(s: Statement, name: str) -> bool:
     subscripts = (n for i in s.index for n in i.names())
-    return name in subscripts or name in names(s.value)
+    return name in subscripts or name in names_in(s.value)
 
 
 def expand_tensor(tensor: Tensor, trips: Affine) -> Tensor:

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, walk
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
 from sirius_tf.ir.functions import HALF
 from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
 from sirius_tf.lower.uses import Uses, map_values
@@ -100,7 +99,7 @@ class _Folder:
         """The iterators that a constant expression depends on; None if it is not constant."""
         if not _constant_loads(self.program, expr):
             return None
-        names = set(_names(expr))
+        names = names_in(expr)
         iters = tuple(i for i in s.all_iters if i.name in names)
         if len(iters) < len(names) or not all(i.extent.is_const for i in iters):
             return None
@@ -130,13 +129,3 @@ class _Folder:
 def _widening(expr: Call) -> bool:
     """A constant of half precision is kept so, and widened where it is read."""
     return expr.fn == "cast" and isinstance(expr.args[0], Load) and expr.args[0].dtype in HALF
-
-
-def _names(expr: Expr) -> Iterator[str]:
-    for node in walk(expr):
-        if isinstance(node, Index):
-            yield from node.value.names()
-        elif isinstance(node, Load):
-            for i in node.index:
-                if isinstance(i, Affine):
-                    yield from i.names()

@@ -25,12 +25,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sirius_tf.ir.affine import Affine, AffineLike, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, loads, rewrite, substitute
+from sirius_tf.ir.expr import Expr, Load, loads, names_in, rewrite, substitute
 from sirius_tf.ir.order import components
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.lower.align import LEAST, Chains, align, equal_constants, renamed
 from sirius_tf.lower.runs import Element, Run, differences, find_runs, shifted
-from sirius_tf.lower.symbolic import names
 
 PEELED = 2
 """So many elements of an array may be defined, or read, by statements that are in no loop."""
@@ -150,7 +149,7 @@ class _Roller:
             renaming.setdefault(str(place), i)
         if len(set(map(str, renaming.values()))) < len(renaming):
             return None
-        if set(names(value)) & {i.name for i in reader.all_iters} - renaming.keys():
+        if names_in(value) & {i.name for i in reader.all_iters} - renaming.keys():
             return None
         index = (k, *own)
         value = substitute(value, renaming)

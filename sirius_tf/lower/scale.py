@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Expr, Load, rewrite, walk
+from sirius_tf.ir.expr import Call, Expr, Load, names_in, rewrite, walk
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program, Statement, Tensor
 
@@ -40,9 +40,9 @@ def _scaled(program: Program, s: Statement, made: dict[tuple[Load, Load], Tensor
         return s
     factor = factors[0]
     extents = {i.name: i.extent for i in s.all_iters}
-    names = _names(weights)
+    names = names_in(weights)
     plain = all(isinstance(i, Affine) for load in (weights, factor) for i in load.index)
-    if not plain or not _names(factor) <= names <= extents.keys():
+    if not plain or not names_in(factor) <= names <= extents.keys():
         return s
     if not all(extents[n].is_const for n in names):
         return s
@@ -68,7 +68,3 @@ def _factor(program: Program, s: Statement, expr: Expr) -> Load | None:
             constant = program.tensor[factor.tensor].role == "constant"
             return factor if x == s.result and constant else None
     return None
-
-
-def _names(load: Load) -> set[str]:
-    return {name for i in load.index if isinstance(i, Affine) for name in i.names()}

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import gcd, prod
 
 from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, walk
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, names_in
 from sirius_tf.ir.program import UNLIMITED, Param
 
 Monomial = tuple[str, ...]  # sorted names, repeated for powers; () is the constant
@@ -185,18 +185,6 @@ def poly(value: PolyLike) -> Poly:
     return _make(sums)
 
 
-def names(expr: Expr) -> Iterator[str]:
-    """Iterators and parameters in an expression; may repeat."""
-    for node in walk(expr):
-        match node:
-            case Index(value, _):
-                yield from value.names()
-            case Load(_, subscripts, _):
-                for subscript in subscripts:
-                    if isinstance(subscript, Affine):
-                        yield from subscript.names()
-
-
 _TRIPS = 16  # of a loop, as long as nothing is known
 UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
@@ -228,7 +216,7 @@ class Params:
 
     def vary(self, expr: Expr) -> bool:
         """Whether an expression depends on the iteration of a loop, or on how many it had."""
-        return any(name in self.loops or name in self.late for name in names(expr))
+        return any(name in self.loops or name in self.late for name in names_in(expr))
 
     def depends(self, value: PolyLike) -> bool:
         """Whether a trip count that data decides occurs."""

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Expr, Index, Load, rewrite, substitute
+from sirius_tf.ir.expr import Call, Expr, Index, Load, names_in, rewrite, substitute
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
 
@@ -88,7 +88,7 @@ def _sliding(program: Program, s: Statement) -> _Sliding | None:
     if len(moves) != 2 or len(set(names)) != 4 or rest & set(names):
         return None
     (h, r), (w, t) = moves.values()
-    if {h, w} & _names(weights) or not {h, w} <= {i.name for i in s.iters}:
+    if {h, w} & names_in(weights) or not {h, w} <= {i.name for i in s.iters}:
         return None
     return _Sliding(s, image, weights, (h, w), (r, t))
 
@@ -103,10 +103,6 @@ def _move(index: Affine, taps: set[str]) -> tuple[str, str] | None:
     return place, found[0]
 
 
-def _names(load: Load) -> set[str]:
-    return {name for i in load.index if isinstance(i, Affine) for name in i.names()}
-
-
 def _pays(program: Program, found: _Sliding) -> bool:
     """Whether there are channels and results enough, and places in pairs along both axes."""
     s = found.statement
@@ -116,9 +112,9 @@ def _pays(program: Program, found: _Sliding) -> bool:
         return False
     sizes = {i.name: i.extent.evaluate(program.hints) for i in s.all_iters}
     summed = prod(sizes[i.name] for i in s.reduce.iters) // 9
-    own = _names(found.weights) - _names(found.image)
+    own = names_in(found.weights) - names_in(found.image)
     made = prod(sizes[name] for name in own & set(extents))
-    rows = prod(sizes[name] for name in set(extents) - _names(found.weights)) // 4
+    rows = prod(sizes[name] for name in set(extents) - names_in(found.weights)) // 4
     return min(summed, made) >= FEWEST_CHANNELS and rows >= FEWEST_ROWS
 
 
@@ -129,8 +125,8 @@ def _rewritten(program: Program, found: _Sliding) -> tuple[list[Tensor], list[St
     inner = tuple(i for i in reduce.iters if i.name not in found.taps)
     halves = tuple(_halved(i) if i.name in found.places else i for i in s.iters)
     square = (Iter(f"{s.name}_a", affine(4)), Iter(f"{s.name}_b", affine(4)))
-    tiles = tuple(i for i in (*halves, *inner) if i.name in _names(found.image))
-    taken = tuple(i for i in (*s.iters, *inner) if i.name in _names(found.weights))
+    tiles = tuple(i for i in (*halves, *inner) if i.name in names_in(found.image))
+    taken = tuple(i for i in (*s.iters, *inner) if i.name in names_in(found.weights))
     v = Tensor(f"{s.target}_{s.name}_v", _shape(*square, *tiles), "float32")
     m = Tensor(f"{s.target}_{s.name}_m", _shape(*square, *halves), "float32")
     u = replace(v, name=f"{s.target}_{s.name}_u", shape=_shape(*square, *taken), role="constant")

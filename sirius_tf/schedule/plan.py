@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sirius_tf.ir.affine import Affine, FloorDiv
-from sirius_tf.ir.expr import Call, Expr, Load, loads, walk
+from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.lower.symbolic import Poly, poly
 
@@ -54,7 +54,7 @@ def stride(index: Sequence[Affine | Expr], shape: Sequence[Affine], name: str) -
                     total = total + size * coefficient
                 elif isinstance(key, FloorDiv) and not _steady(key, name):
                     return None
-        elif name in _subscript_names(i):
+        elif name in names_in(i):
             return None
         size = size * extent
     return total
@@ -65,18 +65,6 @@ def _steady(floor: FloorDiv, name: str) -> bool:
     if name not in floor.numerator.names():
         return True
     return floor.divisor % PANEL == 0 and str(floor.numerator) == name
-
-
-def _subscript_names(expr: Expr) -> set[str]:
-    found = {
-        n for load in loads(expr) for i in load.index if isinstance(i, Affine) for n in i.names()
-    }
-    return found | {
-        n
-        for node in walk(expr)
-        if hasattr(node, "value") and isinstance(node.value, Affine)
-        for n in node.value.names()
-    }
 
 
 def work(s: Statement, hints: Mapping[str, int]) -> int:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
 
@@ -104,7 +104,7 @@ class _Tiler:
         own = {loop[s.name] for loop in self.loops}
         total = 0
         for load in s.loads:
-            names = {n for i in load.index if isinstance(i, Affine) for n in i.names()}
+            names = names_in(load)
             if self.program.tensor[load.tensor].role == "constant" and not names & own:
                 total += math.prod(sizes[n] for n in names & sizes.keys())
         return total
