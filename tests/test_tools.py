@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: flags, reports, exit codes; and one model through all of them."""
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from absl import app, flags
 from rich.console import Console
 
 from sirius_tf.errors import SiriusError
+from sirius_tf.ir.interp import run
 from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
 from tools import benchmark, convert, fetch_model
 
@@ -239,6 +241,23 @@ def test_what_each_part_is_worth(tmp_path):
     )
 
 
+def test_probes_do_what_they_are_counted_for(tmp_path):
+    from tools import roofline
+
+    bounds, size = roofline.probe(tmp_path), roofline.CHAINS * roofline.lanes()
+    out = np.ones(size, np.float32)
+    bounds.peak(ctypes.c_long(7), ctypes.c_void_p(out.ctypes.data))
+    assert (out == 7).all()  # each lane of each chain has added 1 * 1 in every step
+    x = np.arange(5 * size, dtype=np.float32)
+    bounds.total(
+        *(ctypes.c_void_p(x.ctypes.data), ctypes.c_long(x.size)),
+        out.ctypes.data_as(ctypes.c_void_p),
+    )
+    assert out.sum() == x.sum()
+    x, w = np.ones((3, 5), np.float32), roofline.product(3, 5, 7).tensor["w"].value
+    np.testing.assert_allclose(run(roofline.product(3, 5, 7), {"x": x})[0], x @ w, rtol=1e-6)
+
+
 def test_products_beside_the_peak(tmp_path, capsys):
     from tools import roofline
 
@@ -248,4 +267,5 @@ def test_products_beside_the_peak(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2 + 2 + 2
     points = json.loads(file.read_text())["points"]
     assert all(0 < p["of_peak"] < 1.5 and p["gb_s"] > 0 for p in points)
+    assert [p["gb_s"] * p["m"] for p in points] == pytest.approx([4 * p["gmac_s"] for p in points])
     assert chart.stat().st_size > 0
