@@ -41,7 +41,7 @@ from sirius_tf.codegen.nest import (
 )
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, choose, work
 
@@ -323,13 +323,12 @@ class _Printer:
     def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
         """Where element 0 of a tensor would be; a private one starts where the tile does."""
         t, storage = self.program.tensor[tensor], self.kernel.storage
-        places: list[tuple[Affine | Expr, ...]] = [s.index] if s.target == tensor else []
-        places += [load.index for load in s.loads if load.tensor == tensor]
+        index = next(i for name, i in s.accesses if name == tensor)
         shape, text = storage.shape(t), f"T_{tensor}"
         for k, size in enumerate(storage.tile(t)):
             if size is not None:
                 step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])
-                text += f" - ({starts[str(places[0][k])]}) / {size} * {size} * {step}"
+                text += f" - ({starts[str(index[k])]}) / {size} * {size} * {step}"
         return text
 
     def range(self, name: str, loop: Loop) -> Range:

@@ -73,8 +73,7 @@ def _uniform(program: Program, storage: Storage, s: Statement, outer: str, inner
     for node in (node for e in (s.value, s.finish) if e for node in walk(e)):
         if isinstance(node, Index) and names & set(node.value.names()):
             return False
-    accesses = [(s.target, s.index), *((load.tensor, load.index) for load in s.loads)]
-    for tensor, index in accesses:
+    for tensor, index in s.accesses:
         slots = storage.window(program.tensor[tensor])
         if any(w is not None and _moves(i, names) for i, w in zip(index, slots, strict=True)):
             return False

@@ -24,20 +24,8 @@ _WIDE = ("float64", "int64")
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&", "or": "|", "bitand": "&", "bitor": "|", "bitxor": "^"}
-_FUNCTIONS = {
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "sqrt",
-    "rsqrt",
-    "tanh",
-    "sigmoid",
-    "erf",
-    "sin",
-    "cos",
-}
-_FUNCTIONS |= {"erfc", "floor", "ceil", "round", "abs", "pow", "max", "min"}
+_FUNCTIONS = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "erfc"}
+_FUNCTIONS |= {"sin", "cos", "floor", "ceil", "round", "abs", "pow", "max", "min"}
 
 
 class NotVectorizableError(Exception):

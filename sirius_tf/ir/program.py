@@ -161,6 +161,11 @@ class Statement:
         conditions = (g.condition for g in self.guards)
         return tuple(dict.fromkeys((*loads(self.value), *self.finish_loads, *conditions)))
 
+    @property
+    def accesses(self) -> tuple[tuple[str, tuple[Affine | Expr, ...]], ...]:
+        """Tensor and subscripts of what is defined, and of every Load."""
+        return ((self.target, self.index), *((load.tensor, load.index) for load in self.loads))
+
 
 @dataclass(frozen=True)
 class Output:

@@ -65,9 +65,7 @@ def _window(program: Program, name: str, statements: list[Statement], tile: Tile
     """Along a dimension the size of a tile, if every access is at the place of the same loop."""
     sizes: list[set[int | None]] = [set() for _ in program.tensor[name].shape]
     for s in statements:
-        accesses: list[tuple[Affine | Expr, ...]] = [s.index] if s.target == name else []
-        accesses += [load.index for load in s.loads if load.tensor == name]
-        for index in accesses:
+        for index in (index for tensor, index in s.accesses if tensor == name):
             for k, i in enumerate(index):
                 sizes[k].add(_along(i, tile[s.name]))
     return tuple(
