@@ -27,13 +27,23 @@ from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
+from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", "epilogues", "scaling", "winograd", "private", *fusing.PARTS)
+PARTS = (
+    "rerolling",
+    "slices",
+    "epilogues",
+    "scaling",
+    "winograd",
+    "overlap",
+    "private",
+    *fusing.PARTS,
+)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
 NOT_STRICT = frozenset({"scaling", "winograd"})
@@ -72,6 +82,7 @@ def schedule_program(
     verify(program)
     show("program", printer.show(program))
     program = simplified(program, without)
+    program = program if "overlap" in without else overlap(program, threads)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)

@@ -16,7 +16,7 @@ from functools import cache
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import Context, Isa, Range
+from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa, Range
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
@@ -44,7 +44,6 @@ class Function:
 
 Around = Callable[[list[str]], list[str]]  # a loop around lines
 
-UNROLLED = 32  # points of a reduction
 SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
 ISAS = {
@@ -305,8 +304,8 @@ class _Printer:
             name, size = i.name, self.ctx.integer(i.extent)
             head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"
             body = [head, *_indented(body), "}"]
-            points *= i.extent.const if i.extent.is_const else UNROLLED + 1
-            if points <= UNROLLED:
+            points *= i.extent.const if i.extent.is_const else MOST_UNROLLED + 1
+            if points <= MOST_UNROLLED:
                 body.insert(0, "#pragma clang loop unroll(full)")
         return body
 

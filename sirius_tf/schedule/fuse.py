@@ -19,11 +19,11 @@ from math import prod
 import islpy as isl
 
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
 from sirius_tf.schedule.plan import ROWS, choose, work
-from sirius_tf.schedule.tile import Loop, tile_sizes
+from sirius_tf.schedule.tile import Loop, grain, iterator, tile_sizes
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
@@ -89,6 +89,21 @@ def _whole_loops(
     return [pair for group in inside.values() for pair in pairwise([*group, group[0]])]
 
 
+def _tiled(program: Program) -> dict[str, set[str]]:
+    """The iterators of statements along which some user reads by tiles: at floor(h / size)."""
+    found: dict[str, set[str]] = {}
+    writers = [s for s in program.statements if program.tensor[s.target].role == "temp"]
+    for load in (load for s in program.statements for load in s.loads):
+        for axis, i in enumerate(load.index):
+            match i:
+                case Affine(((FloorDiv(), 1),), 0):
+                    for s in (s for s in writers if s.target == load.tensor):
+                        found.setdefault(s.name, set()).update(s.index[axis].names())
+                case _:
+                    pass
+    return found
+
+
 class _Fuser:
     def __init__(
         self, program: Program, flows: Sequence[Flow], threads: int, without: Collection[str]
@@ -99,6 +114,7 @@ class _Fuser:
         self.plans = {s.name: choose(program, s) for s in program.statements}
         self.hints = program.hints
         self.threads = threads
+        self.tiled = _tiled(program)
 
     def distribute(
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
@@ -201,21 +217,31 @@ class _Fuser:
         """
         clusters: list[Cluster] = []
         for name in names:
-            own = Cluster((name,), tuple({name: i.name} for i in self._free(name, entered)))
+            own = Cluster((name,), tuple({name: symbol(i.name)} for i in self._free(name, entered)))
             feeding = [f for f in flows if f.sink == name]
             sources = {f.source for f in feeding}
-            last = max(
-                (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
-            )
+            fed = [k for k, c in enumerate(clusters) if sources & set(c.statements)]
+            fills = sum(self._is_fill(c) for c in clusters)  # all in front
+            last = fed[-1] if fed and fed[-1] >= fills else None
             if last is not None and "fusion" not in self.without:
                 joined = self.join(clusters[last], own, feeding)
                 busy = self._keeps_workers_busy(joined, clusters[last], own)
-                if joined.loops and busy and self._divides_well(joined, own):
+                tiled = self.tiled.get(name, set()) <= {iterator(x[name]) for x in joined.loops}
+                if joined.loops and busy and tiled and self._divides_well(joined, own):
                     clusters[last] = joined
+                    self.adopt(clusters, last)
                     continue
-            light = not self.statements[name].loads or self._points(own) < WORTH_A_BARRIER
-            clusters.insert(0 if not feeding and light else len(clusters), own)
+            if self._is_fill(own):
+                clusters.insert(0, own)
+            elif not feeding and self._points(own) < WORTH_A_BARRIER:
+                clusters.insert(fills, own)
+            else:
+                clusters.append(own)
         return clusters
+
+    def _is_fill(self, cluster: Cluster) -> bool:
+        """Whether it is one statement, which needs nothing at all."""
+        return len(cluster.statements) == 1 and not self.statements[cluster.statements[0]].loads
 
     def join(self, cluster: Cluster, own: Cluster, feeding: Sequence[Flow]) -> Cluster:
         """Both clusters as one, under the loops along which every dependence stays put."""
@@ -224,11 +250,52 @@ class _Fuser:
         loops: list[Loop] = []
         free = [loop[name] for loop in own.loops]
         for loop in cluster.loops:
-            match = next((i for i in free if self._aligned(between, loop, i)), None)
+            joined = (
+                {**{s: v * size for s, v in loop.items()}, name: i}
+                for i in free
+                for size in (1, *self._quotients(name, iterator(i)))
+            )
+            match = next((new for new in joined if self._aligned(between, new)), None)
             if match is not None:
-                free.remove(match)
-                loops.append({**loop, name: match})
+                free.remove(match[name])
+                loops.append(match)
         return Cluster((*cluster.statements, name), tuple(loops))
+
+    def _quotients(self, name: str, i: str) -> list[int]:
+        """The divisors by which a statement divides an iterator in subscripts of temporaries."""
+        loads = self.statements[name].loads
+        places = [p for x in loads if self.program.tensor[x.tensor].role == "temp" for p in x.index]
+        keys = [key for p in places if isinstance(p, Affine) for key, _ in p.terms]
+        floors = [key for key in keys if isinstance(key, FloorDiv)]
+        return sorted({f.divisor for f in floors if f.numerator == symbol(i)})
+
+    def adopt(self, clusters: list[Cluster], last: int) -> None:
+        """Take into a cluster what defines the rest of tensors that nothing else defines or uses.
+
+        Constant borders need nothing, and had clusters of their own. In that of their inside they
+        are of one tile, which then can be its worker's own.
+        """
+        cluster = clusters[last]
+        (*others, user), made = cluster.statements, set[str]()
+        made.update(self.statements[n].target for n in others)
+        for c in filter(self._is_fill, clusters[:]):
+            s = self.statements[c.statements[0]]
+            leaving = [f for f in self.flows if f.source == s.name]
+            if s.target not in made or {f.sink for f in leaving} != {user}:
+                continue
+            found = [self._with(s.name, loop, leaving) for loop in cluster.loops]
+            loops = tuple(loop for loop in found if loop)
+            if len(loops) == len(found):
+                joined = Cluster((s.name, *cluster.statements), loops)
+                clusters[clusters.index(cluster)] = cluster = joined
+                clusters.remove(c)
+
+    def _with(self, name: str, loop: Loop, leaving: Sequence[Flow]) -> Loop | None:
+        """A loop with the iterator of another source for which its dependences stay put, too."""
+        sizes = sorted({1, grain(loop)})
+        own = (symbol(i.name) * size for i in self.statements[name].iters for size in sizes)
+        joined = ({name: value, **loop} for value in own)
+        return next((new for new in joined if self._aligned(leaving, new)), None)
 
     def phase(self, clusters: Sequence[Cluster], entered: frozenset[str]) -> Filter:
         """Clusters that do not depend on each other, between two barriers."""
@@ -259,15 +326,16 @@ class _Fuser:
         sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.threads)
         children = []
         for name in cluster.statements:
-            whole = {loop[name] for loop, size in zip(loops, sizes, strict=True) if size == 1}
-            rest = [i for i in self._free(name, entered) if i.name not in whole]
+            values = [loop[name] for loop in loops]
+            whole = [v for v, size in zip(values, sizes, strict=True) if v // size * size == v]
+            rest = [i for i in self._free(name, entered) if i.name not in map(iterator, whole)]
             point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
             children.append(Filter((name,), point if rest else None))
         body: Node = Mark(f"tile {cluster.statements[0]}", InOrder(tuple(children)))
         if not loops:
             return body
         members = tuple(
-            {s: symbol(i) // size * size for s, i in loop.items()}
+            {s: value // size * size for s, value in loop.items()}
             for loop, size in zip(loops, sizes, strict=True)
         )
         return Band(members, body, (True,) * len(members), permutable=True)
@@ -275,9 +343,23 @@ class _Fuser:
     def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:
         return [i for i in self.statements[name].iters if i.name not in entered]
 
-    def _aligned(self, between: Sequence[Flow], loop: Loop, iterator: str) -> bool:
-        """Every source runs in the iteration of `loop` that equals the sink's `iterator`."""
-        return all(f.relation.is_subset(self._within(f, loop[f.source], iterator)) for f in between)
+    def _aligned(self, between: Sequence[Flow], loop: Loop) -> bool:
+        """Every source runs in the iteration of `loop`, or the tile of its grain, of its sink."""
+        size = grain(loop)
+        if size == 1:
+            pairs = ((f, iterator(loop[f.source]), iterator(loop[f.sink])) for f in between)
+            return all(f.relation.is_subset(self._within(f, i, j)) for f, i, j in pairs)
+        return all(f.relation.is_subset(self._in_tile(f, loop, size)) for f in between)
+
+    def _in_tile(self, f: Flow, loop: Loop, size: int) -> isl.Map:
+        """The pairs of a source and a sink in the same tile of a loop."""
+        source, sink = ([i.name for i in self.statements[s].iters] for s in (f.source, f.sink))
+        renamed = {n: symbol(f"{n}_") for n in sink}
+        pair = (
+            f"{f.source}[{', '.join(source)}] -> {f.sink}[{', '.join(map(str, renamed.values()))}]"
+        )
+        left, right = loop[f.source] // size, loop[f.sink].substitute(renamed) // size
+        return isl.Map(f"{{ {pair} : {left} = {right} }}")
 
     def _within(self, f: Flow, source_iter: str, sink_iter: str) -> isl.Map:
         """The pairs of a dependence whose two iterators are equal."""
@@ -303,7 +385,7 @@ class _Fuser:
         (name,) = own.statements
         s, rows = self.statements[name], self.plans[name].rows
         extents = {i.name: i.extent for i in s.iters}
-        shared = [loop[name] for loop in joined.loops]
+        shared = [iterator(loop[name]) for loop in joined.loops]
         if s.reduce is None or len(shared) == len(own.loops):
             return True
         if not all(extents[i].is_const or extents[i].evaluate(self.hints) == 1 for i in shared):
@@ -331,4 +413,10 @@ class _Fuser:
         """Independent iterations of the shared loops, at the sizes of the sample inputs."""
         name = cluster.statements[0]
         extents = {i.name: i.extent for i in self.statements[name].iters}
-        return prod(extents[loop[name]].evaluate(self.hints) for loop in cluster.loops)
+        counts = (
+            extents[iterator(loop[name])].evaluate(self.hints)
+            * loop[name].coefficient(iterator(loop[name]))
+            // grain(loop)
+            for loop in cluster.loops
+        )
+        return prod(counts)
