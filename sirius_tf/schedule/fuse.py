@@ -12,7 +12,8 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 
@@ -21,9 +22,11 @@ import islpy as isl
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.schedule.cluster import Cluster, Loop, Tiled, Tilings, fits, key
 from sirius_tf.schedule.plan import ROWS, choose, work
-from sirius_tf.schedule.tile import Loop, tile_sizes
+from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
@@ -34,24 +37,43 @@ PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Statements run as one phase under `loops`, the parallel loops that all of them share."""
-
-    statements: tuple[str, ...]
-    loops: tuple[Loop, ...]
-
-
 def fuse(
-    program: Program, flows: Sequence[Flow], threads: int, without: Collection[str] = ()
+    program: Program,
+    flows: Sequence[Flow],
+    threads: int,
+    without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Node:
     """A legal schedule tree of the whole program; `threads` is how many workers want tiles.
 
-    `without` some of PARTS, to see what they are worth.
+    `without` some of PARTS, to see what they are worth. Tile sizes are those of `tilings` for the
+    clusters that it knows.
     """
-    fuser = _Fuser(program, flows, threads, without)
+    fuser = _Fuser(program, flows, threads, without, tilings)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
+
+
+def tiled(program: Program, flows: Sequence[Flow], threads: int) -> tuple[Tiled, ...]:
+    """The clusters of the whole program, with the tiles that the cost model chooses."""
+    fuser = _Fuser(program, flows, threads, (), None)
+    fuser.distribute(tuple(s.name for s in program.statements), flows, frozenset())
+    return tuple(fuser.tiled(cluster, entered) for cluster, entered in fuser.met)
+
+
+def fuse_alone(
+    program: Program, flows: Sequence[Flow], threads: int, given: Tiled, sizes: Sequence[int]
+) -> Node:
+    """The schedule tree of a cluster's program: one phase inside of its loops, behind the zeros
+    that others leave it."""
+    zeros = tuple(s.name for s in program.statements if s.name not in given.cluster.statements)
+    before = _Fuser(program, flows, threads, (), None).distribute(zeros, (), frozenset())
+    fuser = _Fuser(program, flows, threads, (), lambda _: sizes)
+    node = fuser.phase([given.cluster], frozenset(given.entered))
+    for t in reversed(given.entered):
+        band = Band((dict.fromkeys(node.statements, symbol(t)),), InOrder((node,)))
+        node = Filter(node.statements, band)
+    return InOrder((*before, node))
 
 
 def release(program: Program, flows: Sequence[Flow], without: Collection[str] = ()) -> Program:
@@ -91,9 +113,16 @@ def _whole_loops(
 
 class _Fuser:
     def __init__(
-        self, program: Program, flows: Sequence[Flow], threads: int, without: Collection[str]
+        self,
+        program: Program,
+        flows: Sequence[Flow],
+        threads: int,
+        without: Collection[str],
+        tilings: Tilings | None,
     ) -> None:
         self.program, self.flows, self.without = program, flows, without
+        self.tilings = tilings
+        self.met = list[tuple[Cluster, frozenset[str]]]()
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s) for s in program.statements}
@@ -255,8 +284,8 @@ class _Fuser:
         before   parallel b, n:  S[b, n]; R[b, n]
         after    parallel b by 8, n by 32:  S[8 x 32 points]; R[8 x 32 points]
         """
-        loops = cluster.loops
-        sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.threads)
+        self.met.append((cluster, entered))
+        loops, sizes = cluster.loops, self.sizes(cluster, entered)
         children = []
         for name in cluster.statements:
             whole = {loop[name] for loop, size in zip(loops, sizes, strict=True) if size == 1}
@@ -271,6 +300,40 @@ class _Fuser:
             for loop, size in zip(loops, sizes, strict=True)
         )
         return Band(members, body, (True,) * len(members), permutable=True)
+
+    def sizes(self, cluster: Cluster, entered: frozenset[str]) -> Sequence[int]:
+        """The tile sizes that were measured, if they fit the loops; else those of the model."""
+        found = self.tilings and self.tilings(key(self.uses, cluster, entered, self.threads))
+        if found and fits(found, self.units(cluster)):
+            return found
+        loops, names = cluster.loops, cluster.statements
+        return tile_sizes(self.program, self.plans, names, loops, self.threads)
+
+    def units(self, cluster: Cluster) -> tuple[int, ...]:
+        """What the tile sizes of a cluster are multiples of."""
+        return units([self.statements[n] for n in cluster.statements], cluster.loops, self.plans)
+
+    def tiled(self, cluster: Cluster, entered: frozenset[str]) -> Tiled:
+        """A cluster with its tiles."""
+        extents = {
+            (name, i.name): i.extent.evaluate(self.hints)
+            for name in cluster.statements
+            for i in self.statements[name].iters
+        }
+        first = self.statements[cluster.statements[0]]
+        return Tiled(
+            cluster,
+            tuple(i.name for i in first.iters if i.name in entered),
+            key(self.uses, cluster, entered, self.threads),
+            tuple(self.sizes(cluster, entered)),
+            tuple(max(1, *(extents[place] for place in loop.items())) for loop in cluster.loops),
+            self.units(cluster),
+        )
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Who defines and who reads each tensor."""
+        return Uses(self.program)
 
     def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:
         return [i for i in self.statements[name].iters if i.name not in entered]

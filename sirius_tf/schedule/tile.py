@@ -10,9 +10,8 @@ from itertools import pairwise
 
 from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.cluster import Loop
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
-
-Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
@@ -35,6 +34,16 @@ def tile_sizes(
     return tiler.sizes()
 
 
+def units(
+    statements: Sequence[Statement], loops: Sequence[Loop], plans: Mapping[str, Plan]
+) -> tuple[int, ...]:
+    """What a tile size must be a multiple of: packed constants come in panels of lanes."""
+    panels = [s for s in statements if s.reduce]
+    return tuple(
+        PANEL if any(plans[s.name].lanes == loop[s.name] for s in panels) else 1 for loop in loops
+    )
+
+
 class _Tiler:
     def __init__(
         self,
@@ -52,14 +61,9 @@ class _Tiler:
         self.heavy = max(statements, key=lambda s: work(s, hints))
         extents = {i.name: max(i.extent.evaluate(hints), 1) for i in self.heavy.iters}
         self.extents = [extents[loop[self.heavy.name]] for loop in loops]
-        self.units = [self.unit(loop, plans) for loop in loops]
+        self.units = units(statements, loops, plans)
         self.plan = plans[self.heavy.name]
         self.program, self.steps = program, steps
-
-    def unit(self, loop: Loop, plans: Mapping[str, Plan]) -> int:
-        """What a tile size must be a multiple of: packed constants come in panels of lanes."""
-        panels = (s for s in self.statements if s.reduce and plans[s.name].lanes == loop[s.name])
-        return PANEL if any(panels) else 1
 
     def sizes(self) -> tuple[int, ...]:
         """Grow the tile, a loop at a time, while it is too small and enough tiles remain."""
