@@ -190,6 +190,7 @@ def test_candidates_are_near_the_model() -> None:
     assert set(near) >= {(24, 16), (24, 64), (12, 32), (48, 32), (48, 16), (12, 64)}
     assert len(near) == len(set(near)) == tune.MOST
     assert tune.candidates(one, (1, 16))[:2] == [one.sizes, (1, 16)]
+    assert tune.candidates(one, (1, 8)) == tune.candidates(one)  # half a panel
     assert tune.candidates(replace(one, sizes=(), extents=(), units=())) == [()]
 
 
@@ -256,6 +257,13 @@ def test_equal_clusters_are_one_and_the_heaviest_comes_first() -> None:
     one, *rest = tune.clusters([chain(), chain(batch=8), chain("a b c d E f g h")], 2)
     assert one.times == 2 and one.points == 96 * 64 * (99 + 1)
     assert [(r.times, r.points) for r in rest] == [(1, 8 * 64 * (99 + 1))]
+
+
+def test_what_has_no_memory_is_an_error(monkeypatch) -> None:
+    (one,) = tune.clusters([chain()], 2)
+    monkeypatch.setattr(tune, "LARGEST", 4 * 96 * 64 - 1)
+    with pytest.raises(SiriusError, match="too large to be made up"):
+        tune.measure(one, tune.candidates(one.tiled), 2)
 
 
 def test_a_candidate_with_other_results_is_an_error(monkeypatch) -> None:

@@ -45,11 +45,11 @@ from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.uses import Uses
-from sirius_tf.poly.dependence import check_defined, flow
+from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.rewrite.measure import relative_error
 from sirius_tf.runtime import native
-from sirius_tf.schedule.cluster import SIZES, Tiled, alone
+from sirius_tf.schedule.cluster import SIZES, Tiled, alone, fits
 from sirius_tf.schedule.fuse import fuse_alone, tiled
 from sirius_tf.schedule.plan import work
 
@@ -137,7 +137,7 @@ def candidates(given: Tiled, stored: Sizes | None = None) -> list[Sizes]:
             sizes[k] = -(-extents[k] // (count * units[k])) * units[k]
         return tuple(sizes)
 
-    found = [model, *([stored] if stored else [])]
+    found = [model, *([stored] if stored and fits(stored, units) else [])]
     found += [divided({k: factor}) for k in loops for factor in (2, 0.5)]
     found += [divided({j: 2, k: 0.5}) for j in loops for k in loops if j != k]
     found += [divided({k: 1}, more) for k in loops for more in (1, -1)]
@@ -148,7 +148,7 @@ def candidates(given: Tiled, stored: Sizes | None = None) -> list[Sizes]:
 def measure(found: Found, sizes: Sequence[Sizes], threads: int) -> Measured:
     """Time a cluster with each of the tile sizes, of which the first are the model's.
 
-    SiriusError if it cannot run alone, or if results differ.
+    SiriusError if it is too large to run alone, or if results differ.
     """
     program = alone(Uses(found.program), found.tiled.cluster, "alone")
     _check_size(program)
@@ -176,7 +176,6 @@ def measure(found: Found, sizes: Sequence[Sizes], threads: int) -> Measured:
 
 def _check_size(program: Program) -> None:
     """SiriusError for what has no memory, or no place in a bundle's interface."""
-    check_defined(extract(program))
     for t in program.tensors:
         count = int(np.prod([e.evaluate(program.hints) for e in t.shape], dtype=np.float64))
         if t.role != "constant" and count * numpy_dtype(t.dtype).itemsize > LARGEST:
