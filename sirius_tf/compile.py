@@ -21,10 +21,11 @@ from sirius_tf.lower.scale import scale_weights
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
 from sirius_tf.lower.winograd import winograd
-from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
+from sirius_tf.poly.dependence import Flow, check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
+from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.overlap import overlap
@@ -55,10 +56,14 @@ def compile_program(
     threads: int = 2,
     dump: Dump | None = None,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Kernel:
-    """The kernel of a program, made without some of PARTS; `dump` is given every stage's text."""
-    show = dump or (lambda stage, text: None)
-    kernel = print_kernel(schedule_program(program, threads, show, without))
+    """The kernel of a program, made without some of PARTS; `dump` is given every stage's text.
+
+    `tilings` are tile sizes that were measured, by the key of the cluster.
+    """
+    show = dump or _silent
+    kernel = print_kernel(schedule_program(program, threads, show, without, tilings))
     show("c", kernel.plan + kernel.runs["v3"])
     return kernel
 
@@ -72,13 +77,27 @@ def simplified(program: Program, without: Collection[str] = ()) -> Program:
     return program if "winograd" in without else winograd(program)
 
 
+def _silent(stage: str, text: str) -> None:
+    """Show nothing."""
+
+
 def schedule_program(
     program: Program,
     threads: int = 2,
-    show: Dump = lambda stage, text: None,
+    show: Dump = _silent,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Scheduled:
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
+    program, flows = laid_out(program, threads, show, without)
+    root = fuse(program, flows, threads, without, tilings)
+    return realize(program, flows, root, show, without)
+
+
+def laid_out(
+    program: Program, threads: int = 2, show: Dump = _silent, without: Collection[str] = ()
+) -> tuple[Program, tuple[Flow, ...]]:
+    """The program as it will be scheduled, and its dependences."""
     verify(program)
     show("program", printer.show(program))
     program = simplified(program, without)
@@ -89,8 +108,18 @@ def schedule_program(
     flows = flow(scop)
     program = lay_out(release(program, flows, without))
     show("simplified", printer.show(program))
-    scop = extract(program)  # elements lie elsewhere now; which instance needs which is the same
-    root = fuse(program, flows, threads, without)
+    return program, flows  # elements lie elsewhere now; which instance needs which is the same
+
+
+def realize(
+    program: Program,
+    flows: Sequence[Flow],
+    root: tree.Node,
+    show: Dump = _silent,
+    without: Collection[str] = (),
+) -> Scheduled:
+    """The loops and the storage of a program whose schedule is `root`."""
+    scop = extract(program)
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
@@ -110,9 +139,10 @@ def compile_graph(
     threads: int = 2,
     dump: Dump | None = None,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Kernel:
     """Compile a whole graph, whose name becomes the region's and is an identifier.
 
     `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
     """
-    return compile_program(lower(graph, hints), threads, dump, without)
+    return compile_program(lower(graph, hints), threads, dump, without, tilings)

@@ -8,12 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.cluster import Loop, grain, iterator
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
-
-Loop = Mapping[str, Affine]  # one loop of a cluster: for each statement an iterator, or a multiple
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
@@ -37,15 +35,13 @@ def tile_sizes(
     return tiler.sizes()
 
 
-def iterator(value: Affine) -> str:
-    """The iterator of a statement's value of a loop."""
-    ((name, _),) = value.terms
-    return str(name)
-
-
-def grain(loop: Loop) -> int:
-    """How many iterations of a loop belong together."""
-    return max(value.coefficient(iterator(value)) for value in loop.values())
+def units(
+    statements: Sequence[Statement], loops: Sequence[Loop], plans: Mapping[str, Plan]
+) -> tuple[int, ...]:
+    """What a tile size must be a multiple of: packed constants come in panels of lanes."""
+    lanes = {s.name: plans[s.name].lanes for s in statements if s.reduce}
+    panels = ({s for s in lanes if lanes[s] == iterator(loop[s])} for loop in loops)
+    return tuple(PANEL if some else grain(loop) for some, loop in zip(panels, loops, strict=True))
 
 
 class _Tiler:
@@ -67,15 +63,9 @@ class _Tiler:
         values = [loop[self.heavy.name] for loop in loops]
         self.extents = [extents[n] * v.coefficient(n) for v in values for n in [iterator(v)]]
         self.grains = [grain(loop) for loop in loops]
-        self.units = [self.unit(loop, plans) for loop in loops]
+        self.units = units(statements, loops, plans)
         self.plan = plans[self.heavy.name]
         self.program, self.steps = program, steps
-
-    def unit(self, loop: Loop, plans: Mapping[str, Plan]) -> int:
-        """What a tile size must be a multiple of: packed constants come in panels of lanes."""
-        lanes = {s.name: plans[s.name].lanes for s in self.statements if s.reduce}
-        panels = (lanes[s] == iterator(value) for s, value in loop.items() if s in lanes)
-        return PANEL if any(panels) else 1
 
     def sizes(self) -> tuple[int, ...]:
         """Grow the tile, a loop at a time, while it is too small and enough tiles remain."""
