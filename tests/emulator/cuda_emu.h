@@ -73,7 +73,7 @@ template <class T, class F> static inline T update(T *p, F f) {
   do x = f(old);
   while (!__atomic_compare_exchange(p, &old, &x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   if (same(old, x)) yield();
-  else machine.progress++;
+  else made_progress();
   return old;
 }
 template <class T> static inline T load_acquire(const T *p) {
@@ -81,11 +81,11 @@ template <class T> static inline T load_acquire(const T *p) {
   return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 template <class T> static inline void store_release(T *p, T x) {
-  machine.progress++;
+  made_progress();
   __atomic_store_n(p, x, __ATOMIC_RELEASE);
 }
 static inline uint32_t add_acq_rel(uint32_t *p, uint32_t x) {
-  machine.progress++;
+  made_progress();
   return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
 }
 
@@ -179,6 +179,11 @@ static inline void cp_async(void *to, const void *from, int bytes) {
   check_aligned("cp.async", to, bytes);
   check_aligned("cp.async", from, bytes);
   Thread *self = machine.thread;
+  for (int k = 0; k < self->n_copies; k++) {
+    const char *other = (const char *)self->copies[k].to;
+    if ((char *)to < other + self->copies[k].bytes && other < (char *)to + bytes)
+      fail("cp.async: to where an earlier one copies, for which it has not waited yet");
+  }
   if (self->n_copies == self->copies_room) {
     self->copies_room = self->copies_room * 2 + 16;
     self->copies = (Copy *)realloc(self->copies, self->copies_room * sizeof(Copy));

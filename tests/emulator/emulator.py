@@ -10,6 +10,7 @@ is compiled with cuda_emu.h to a program. Each launch is a process, which a kern
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import shutil
@@ -59,7 +60,6 @@ class Module:
     """A program that runs the kernels of one source."""
 
     program: Path
-    folder: tempfile.TemporaryDirectory[str]
 
     def launch(
         self,
@@ -166,8 +166,9 @@ def build(source: str, sanitizer: str | None = None) -> Module:
     if "__shared__" in text:
         raise EmulationError("a __shared__ declaration is none of `T name[n]...;`")
     exported = " ".join(f"EMU_KERNEL({name})" for name in kernels)
-    folder = tempfile.TemporaryDirectory(prefix="emulator-")
-    code, program = Path(folder.name, "kernel.cpp"), Path(folder.name, "kernel")
+    folder = tempfile.mkdtemp(prefix="emulator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    code, program = Path(folder, "kernel.cpp"), Path(folder, "kernel")
     code.write_text(
         f'#include "cuda_emu.h"\n#line 1 "kernel.cu"\n{text}\n'
         f'#define EMU_KERNELS {exported}\n#include "main.h"\n'
@@ -177,4 +178,4 @@ def build(source: str, sanitizer: str | None = None) -> Module:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EmulationError(f"{' '.join(command)}\n{done.stderr[:8000]}")
-    return Module(program, folder)
+    return Module(program)

@@ -62,7 +62,7 @@ static struct {
   Thread *thread; /* that runs */
   Block *block;
   long progress;
-  int *grid_lines, n_grid_lines;
+  int grid_barriers, grid_lines[2]; /* entered by any thread; the lines of the last two, others are past */
   char start_tag, end_tag;
 } machine;
 
@@ -124,6 +124,8 @@ EMU_UNCHECKED static void yield() {
   switch_fiber(from, &machine.fiber);
 }
 
+EMU_UNCHECKED static void made_progress() { machine.progress++; }
+
 /* ---- barriers of a block */
 
 EMU_UNCHECKED static void barrier(int line) {
@@ -152,12 +154,13 @@ EMU_UNCHECKED static void barrier(int line) {
 EMU_UNCHECKED static void enter_grid_barrier(int line) {
   if (!machine.cooperative) fail("grid barrier at line %d in a launch that is not cooperative", line);
   const int n = machine.thread->grid_barriers++;
-  if (n == machine.n_grid_lines) {
-    machine.grid_lines = (int *)realloc(machine.grid_lines, ++machine.n_grid_lines * sizeof(int));
-    machine.grid_lines[n] = line;
+  int *first = &machine.grid_lines[n % 2];
+  if (n == machine.grid_barriers) {
+    machine.grid_barriers++;
+    *first = line;
   }
-  if (machine.grid_lines[n] != line)
-    fail("divergent grid barrier: number %d is at line %d here, at line %d elsewhere", n, line, machine.grid_lines[n]);
+  if (*first != line)
+    fail("divergent grid barrier: number %d is at line %d here, at line %d elsewhere", n, line, *first);
 }
 
 /* ---- collective operations of a warp */
@@ -184,7 +187,11 @@ EMU_UNCHECKED static void collective(unsigned mask, int kind, int line, void *op
            g.mask, g.line);
   }
   if (!group) fail("warp operation at line %d: the warp waits in more than 4 groups", line);
-  if (!group->arrived) *group = {mask, 0, kind, line, {}};
+  if (!group->arrived) { /* not by an initializer: that is a memset, of which TSan learns */
+    group->mask = mask;
+    group->kind = kind;
+    group->line = line;
+  }
   if (group->kind != kind || group->line != line)
     fail("divergent warp operation: lane %d is at line %d, others at line %d", lane, line, group->line);
   group->arrived |= 1u << lane;
@@ -296,6 +303,11 @@ EMU_UNCHECKED static void start_block(Block *block, int index) {
   for (int k = 0; k < n; k++) {
     Thread *thread = &block->threads[ordered(k, n)];
     thread->grid_barriers = thread->n_copies = thread->committed = 0;
+#if EMU_TSAN
+    char name[32];
+    snprintf(name, sizeof name, "block %d, thread %d", index, thread->id);
+    __tsan_set_fiber_name(thread->tsan, name);
+#endif
     block->warps[thread->id / 32].exist |= 1u << thread->id % 32;
     make_ready(thread);
   }
