@@ -362,3 +362,14 @@ def test_too_much_shared_memory():
     launch("f", 1, 1, [], shared_bytes=232448)
     reports(launch, "of at most 232448", "f", 1, 1, [], shared_bytes=232449)
     reports(launch, "none was asked for", "f", 1, 1, [])
+
+
+def test_stack_overflow():
+    source = """extern "C" __global__ void f(int who) {
+      volatile float local[17000];
+      if (threadIdx.x == who) for (int i = 0; i < 17000; i++) local[i] = i;
+    }"""
+    launch = build(source).launch
+    launch("f", 1, 2, [np.int32(2)])
+    for who in (0, 1):
+        reports(launch, "stack", "f", 1, 2, [np.int32(who)])
