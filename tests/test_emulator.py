@@ -119,6 +119,15 @@ def pipeline(sanitizer=None, order="forward", source=PIPELINE, wait=1, steps=5):
     return np.array_equal(y[::-1], x.sum((0, 2)))
 
 
+def test_kernels_are_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    barrier, wait = "sirius_grid_barrier(sync);", "1"
+    source = TRANSPOSE + RECURRENCE.replace("BARRIER", barrier) + PIPELINE.replace("WAIT", wait)
+    kernels = nvrtc.compile_cubin(HEADER + source, "sm_80").kernels
+    assert set(kernels) == {"transpose", "recur", "pipeline"}
+    assert kernels["transpose"].static_shared == 16 * 17 * 4
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kernel", [transpose, recur, pipeline])
 def test_right_kernels(kernel, order):
