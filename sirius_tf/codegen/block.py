@@ -15,13 +15,14 @@ from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.context import Context
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, names_in, walk
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
 from sirius_tf.ir.program import Statement
 from sirius_tf.lower.symbolic import poly
-from sirius_tf.schedule.plan import stride
+from sirius_tf.schedule.plan import PANEL, stride
 from sirius_tf.schedule.storage import Window
 
-LINE = 16  # float32 in a cache line
+WORTH_ASKING = 1 << 10  # elements of a panel, of which fewer are near before anybody can ask
+LINE_BYTES = 64  # of a cache, and of a row of a panel of float32
 
 
 class Block:
@@ -136,8 +137,8 @@ class Block:
         if packed and not (self.plan.across or self.ctx.box[str(self.plan.lanes)].aligned):
             raise NotVectorizableError("lanes that cross panels")
         at = f"{pointer} + {offset}"
-        if packed and self.rows > 1 and j % max(LINE // self.isa.lanes, 1) == 0:
-            self.inside.append(self.prefetch(load, at))
+        if packed and j % self.isa.per_panel == 0:
+            self.prefetch(load, pointer, j // self.isa.per_panel)
         if step != "1":
             count = "left" if self.tail else "SIRIUS_LANES"
             text = f"sr_strided_{kind}({at}, {step}, {count})"
@@ -147,11 +148,33 @@ class Block:
             text = f"sr_load_{kind}({at})"
         return f"sr_mask_u8({text})" if load.dtype == "bool" else text
 
-    def prefetch(self, load: Load, at: str) -> str:
-        """Ask for the same line of the next panel while rows still use this one."""
-        panel = next(k for k, i in enumerate(load.index) if self.ctx.in_panels(i))
-        extents = self.program.tensor[load.tensor].shape[panel + 1 :]
-        return f"__builtin_prefetch({at} + {math.prod(e.const for e in extents)}, 0, 2);"
+    @property
+    def slides(self) -> bool:
+        """Whether rows read elements of neighbouring rows."""
+        indices = [i for load in loads(self.s.value) for i in load.index if isinstance(i, Affine)]
+        names = [set(i.names()) for i in indices]
+        return any(self.plan.rows in some and not some.isdisjoint(self.inner) for some in names)
+
+    def prefetch(self, load: Load, pointer: str, panel: int) -> None:
+        """Ask for a part of the next panels while rows still use these, evenly for all rows."""
+        axis = next(k for k, i in enumerate(load.index) if self.ctx.in_panels(i))
+        extents = [e.const for e in self.program.tensor[load.tensor].shape[axis + 1 :]]
+        size, line = math.prod(extents), affine(0)
+        if size < WORTH_ASKING or not self.ctx.panels_outside:
+            if self.ctx.unrolled and self.slides:  # lest what rows share is kept, and spills
+                self.inside.append('__asm__ volatile("" ::: "memory");')
+            return
+        for i, extent in zip(load.index[axis + 1 : -1], extents[:-1], strict=True):
+            assert isinstance(i, Affine)
+            line = line * extent + i
+        ahead = (max(self.vectors // self.isa.per_panel, 1) + panel) * size
+        start, step = "0", str(LINE_BYTES)
+        rows = self.ctx.box.get(str(self.plan.rows))
+        if rows is not None:
+            start = f"{rows.name}_b * {size * LINE_BYTES // PANEL} / {rows.n}"
+            step = f"(({LINE_BYTES * self.rows} + {rows.n} - 1) / {rows.n})"
+        place = f"(const char *)({pointer} + {ahead}) + {start} + {self.ctx.integer(line)} * {step}"
+        self.inside.append(f"__builtin_prefetch({place}, 0, 2);")
 
     def store(self, r: int, j: int, value: tuple[str, bool]) -> None:
         """Store an element, or a vector of them."""

@@ -77,6 +77,7 @@ class Context:
     box: Mapping[str, Range]
     tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
     integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
+    panels_outside: bool = False  # whether all rows use one panel before the next
     written: int = 0  # variables so far
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
@@ -42,7 +42,10 @@ class Function:
     integers: tuple[str, ...]
 
 
-Around = Callable[[list[str]], list[str]]  # a loop around lines
+Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
+Span = tuple[int, str, str]  # rows of a block, and C of where such blocks begin and end
+
+SMALL_BLOCK = 4  # rows that still keep the units busy
 
 SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
@@ -80,6 +83,7 @@ class _Printer:
         self.dtype = program.tensor[self.s.target].dtype
         self.at = affine(0)  # first lane of the block
         self.shared = self.panels() if plan.rows in box else None
+        self.ctx.panels_outside = self.shared is not None
         others = [n for n in box if n not in (plan.lanes, plan.rows)]
         self.inside = [n for n in others if self.shared is not None and n not in self.shared]
 
@@ -118,51 +122,61 @@ class _Printer:
         """Blocks of rows, around the lanes' loops or inside of them."""
         rows = self.box.get(self.plan.rows or "")
         if rows is None:
-            return self.lanes(1, list)
-        lines, done = list[str](), 0
+            return self.lanes(self.beside(1), lambda v, tail: self.one_block(1, v, tail))
         if rows.size is not None:
-            for count, end in _row_blocks(rows.size, self.isa):
-                block = self.in_rows(rows, count, (str(done), str(end)))
-                lines += ["{", *_indented(block), "}"]
-                done = end
-            return lines
-        for count in self.row_counts(rows):
-            test = f"if ({rows.n} >= {count}) " if count > 1 else ""
-            head = f"}} else {test}{{" if lines else f"{test}{{"
-            lines += [head, *_indented(self.in_rows(rows, count, ("0", rows.n)))]
+            return self.spans(rows, _spans(rows.size, self.isa))
+        big, few = self.isa.rows, f"({rows.n} < {SMALL_BLOCK})"
+        lines = [
+            f"if (!{few}) {{  /* {big} at a time, and {SMALL_BLOCK}, with the fewest repeated */",
+            f"  const int64_t left = ({big} - {rows.n} % {big}) % {big};",
+            f"  const int64_t blocks = ({rows.n} + left) / {big} - left / {big - SMALL_BLOCK};",
+            f"  const int64_t full = {rows.n} < {big} ? 0 : blocks * {big};",
+            *_indented(self.spans(rows, [(big, "0", "full"), (SMALL_BLOCK, "full", rows.n)])),
+        ]
+        for count in self.few_rows(rows):
+            lines += [
+                f"}} else if ({rows.n} >= {count}) {{",
+                *_indented(self.spans(rows, [(count, "0", rows.n)])),
+            ]
         return [*lines, "}"]
 
-    def row_counts(self, rows: Range) -> list[int]:
-        """Rows of the blocks to print where their number is not known, down to single rows."""
+    def few_rows(self, rows: Range) -> list[int]:
+        """Rows of blocks where their number is not known, and less than a small block has."""
         extent = next(i.extent for i in self.s.iters if i.name == rows.name)
         hint = extent.evaluate(self.program.hints)
-        few = [c for c in sorted(self.isa.vectors, reverse=True) if 1 < c <= hint < self.isa.rows]
-        return [self.isa.rows, *few[:1], 1]
+        return [hint, 1] if 1 < hint < SMALL_BLOCK else [1]
 
-    def in_rows(self, rows: Range, count: int, span: tuple[str, str]) -> list[str]:
-        """Blocks of `count` rows; a last one that is too small moves back and repeats some."""
-        step, (first, end) = f"{rows.name}_b", span
-        at = step if rows.size is not None else f"sirius_min_i64({step}, {rows.n} - {count})"
+    def spans(self, rows: Range, spans: Sequence[Span]) -> list[str]:
+        """Blocks of all spans for one vector before the next, or all vectors of one block."""
 
-        def loop(lines: list[str]) -> list[str]:
-            head = f"for (int64_t {step} = {first}; {step} < {end}; {step} += {count}) {{"
-            return [
-                head,
-                f"  const int64_t {rows.name} = {rows.lo} + {at};",
-                *_indented(lines),
-                "}",
+        def body(vectors: int, tail: bool) -> list[str]:
+            lines = [
+                line
+                for span in spans
+                for line in self.span(rows, span, self.one_block(span[0], vectors, tail))
             ]
-
-        if self.shared is None:
-            return loop(self.lanes(count, list))
-
-        def around(lines: list[str]) -> list[str]:
-            lines = loop(lines)
             for name in self.inside:
                 lines = _over(self.box[name], lines)
             return lines
 
-        return self.lanes(count, around)
+        if self.shared is not None:
+            return self.lanes(self.beside(max(count for count, *_ in spans)), body)
+        lines = list[str]()
+        for span in spans:
+            block = partial(self.one_block, span[0])
+            lines += self.span(rows, span, self.lanes(self.beside(span[0]), block))
+        return lines
+
+    def span(self, rows: Range, span: Span, lines: list[str]) -> list[str]:
+        """Blocks of some rows; a last one that is too small moves back and repeats some."""
+        step, (count, first, end) = f"{rows.name}_b", span
+        at = step if rows.size is not None else f"sirius_min_i64({step}, {rows.n} - {count})"
+        return [
+            f"for (int64_t {step} = {first}; {step} < {end}; {step} += {count}) {{",
+            f"  const int64_t {rows.name} = {rows.lo} + {at};",
+            *_indented(lines),
+            "}",
+        ]
 
     def panels(self) -> frozenset[str] | None:
         """The iterators of what all rows of a block share, if it is more than stays in L1.
@@ -179,12 +193,15 @@ class _Printer:
                 shared |= names
         return frozenset(shared) if size > SHARED_IN_L1 else None
 
-    def lanes(self, count: int, around: Around) -> list[str]:
+    def beside(self, count: int) -> int:
+        """Vectors side by side for a number of rows."""
+        return self.isa.beside(count, self.ctx.has_panels) if self.s.reduce else 2
+
+    def lanes(self, wide: int, body: Body) -> list[str]:
         """Blocks along the lanes' iterator: full ones, then vectors, the last one partial."""
         lanes = self.box.get(self.plan.lanes or "")
         if self.plan.lanes is None or self.plan.across or lanes is None:
-            return around(self.one_block(count, 1, False))
-        wide = self.isa.beside(count, self.ctx.has_panels) if self.s.reduce else 2
+            return body(1, False)
         width = wide * self.isa.lanes
         offset, lines = f"{lanes.name}_b", list[str]()
         if lanes.low is None and lanes.aligned:
@@ -193,10 +210,10 @@ class _Printer:
             end = f"{lanes.n} / {width}" if lanes.size is None else str(lanes.size // width)
             head = f"for (int64_t {offset} = 0; {offset} < {end}; ++{offset}) {{"
             self.at = self.lanes_base(lanes) + symbol(offset) * width
-            lines += [head, *_indented(around(self.one_block(count, wide, False))), "}"]
-        return lines + self.lanes_left(count, around, lanes, width)
+            lines += [head, *_indented(body(wide, False)), "}"]
+        return lines + self.lanes_left(body, lanes, width)
 
-    def lanes_left(self, count: int, around: Around, lanes: Range, width: int) -> list[str]:
+    def lanes_left(self, body: Body, lanes: Range, width: int) -> list[str]:
         """What full blocks leave: single vectors, of which the last moves back to end in time.
 
         Where that is not possible, for want of lanes or since a packed constant holds them in
@@ -211,14 +228,12 @@ class _Printer:
         self.at = self.lanes_base(lanes) + symbol(offset)
         if self.ctx.has_panels or (size is not None and size < vector_size):
             left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {vector_size});"
-            body = around(self.one_block(count, 1, True))
-            return [head.format(""), f"  {left}", *_indented(body), "}"]
+            return [head.format(""), f"  {left}", *_indented(body(1, True)), "}"]
         back = f"const int64_t {offset} = sirius_min_i64({offset}_, {lanes.n} - {vector_size});"
-        body = around(self.one_block(count, 1, False))
-        lines = [head.format("_"), f"  {back}", *_indented(body), "}"]
+        lines = [head.format("_"), f"  {back}", *_indented(body(1, False)), "}"]
         if size is None:
             few = [f"const int64_t {offset} = 0;", f"const int left = (int){lanes.n};"]
-            few += around(self.one_block(count, 1, True))
+            few += body(1, True)
             lines = [
                 f"if ({lanes.n} >= {vector_size}) {{",
                 *_indented(lines),
@@ -310,22 +325,27 @@ class _Printer:
         return body
 
 
-def _row_blocks(size: int, isa: Isa) -> list[tuple[int, int]]:
-    """Blocks that make up a number of rows: how many rows one has, and where that kind ends."""
+def _spans(size: int, isa: Isa) -> list[Span]:
+    """Blocks that make up a number of rows, from the largest on.
+
+    Small ones leave multiply-adds without another that they could overlap with.
+    """
     choices = sorted(isa.vectors, reverse=True)
 
     @cache
     def best(left: int) -> tuple[float, tuple[int, ...]]:
-        """The cost of `left` rows, a smaller block costs more for each, and the blocks."""
+        """The cost of `left` rows, and the blocks."""
         if not left:
             return 0.0, ()
         options = [(c, best(left - c)) for c in choices if c <= left]
-        return min((cost + c + 1 + 1 / c, (c, *blocks)) for c, (cost, blocks) in options)
+        return min((cost + max(c, SMALL_BLOCK) + 1, (c, *blocks)) for c, (cost, blocks) in options)
 
     full = max(size // isa.rows - 2, 0)  # blocks of the most rows, that no choice is about
     blocks = (isa.rows,) * full + tuple(sorted(best(size - full * isa.rows)[1], reverse=True))
     ends = {count: sum(b for b in blocks if b >= count) for count in dict.fromkeys(blocks)}
-    return list(ends.items())
+    return [
+        (count, str(end - count * blocks.count(count)), str(end)) for count, end in ends.items()
+    ]
 
 
 def _over(r: Range, lines: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
+FEWEST_ROWS = 32  # that are as fast as more
 FEW_TILES = 8  # for each worker: how they are divided matters
 CACHE = 1 << 19  # bytes that a tile may use to stay in the second level: half of it
 WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
@@ -132,9 +133,14 @@ class _Tiler:
         size = size if -(-extent // size) >= least else max(size - unit, before)
         if balance and others * -(-extent // size) < FEW_TILES * self.threads:
             nearby = range(max(size // 2 // unit, 1) * unit, max(2 * size, unit) + 1, unit)
-            size = min(reversed(nearby), key=lambda s: self.longest_share(extent, s, others))
+            size = min(reversed(nearby), key=lambda s: self.unevenness(extent, s, others))
         self.tile[k] = size
         return self.tile[k] > before
+
+    def unevenness(self, extent: int, size: int, others: int) -> tuple[int, bool]:
+        """The longest share, and whether workers who are ahead have no tile to take from others."""
+        alone = size < FEWEST_ROWS or others * -(-extent // size) < 2 * self.threads
+        return self.longest_share(extent, size, others), alone
 
     def longest_share(self, extent: int, size: int, times: int) -> int:
         """Of the extent, what the worker with most to do has, if others share it so often."""
