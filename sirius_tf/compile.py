@@ -27,6 +27,7 @@ from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
+from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
@@ -48,7 +49,7 @@ def compile_program(
 ) -> Kernel:
     """The kernel of a program, made without some of PARTS; `dump` is given every stage's text."""
     show = dump or (lambda stage, text: None)
-    kernel = print_kernel(schedule_program(program, threads, show, without))
+    kernel = print_kernel(schedule_program(program, Machine(threads), show, without))
     show("c", kernel.plan + kernel.runs["v3"])
     return kernel
 
@@ -64,7 +65,7 @@ def simplified(program: Program, without: Collection[str] = ()) -> Program:
 
 def schedule_program(
     program: Program,
-    threads: int = 2,
+    machine: Machine = CPU,
     show: Dump = lambda stage, text: None,
     without: Collection[str] = (),
 ) -> Scheduled:
@@ -76,10 +77,10 @@ def schedule_program(
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
-    program = lay_out(release(program, flows, without))
+    program = lay_out(release(program, flows, without), machine)
     show("simplified", printer.show(program))
     scop = extract(program)  # elements lie elsewhere now; which instance needs which is the same
-    root = fuse(program, flows, threads, without)
+    root = fuse(program, flows, machine, without)
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
@@ -88,7 +89,8 @@ def schedule_program(
     own = {} if "private" in without else private(program, root)
     check_reflow(scop, schedule, storage_maps(scop, folded, own))
     loops = decide(program, build_loops(scop, schedule))
-    scheduled = Scheduled(program, loops, Storage(folded, own, slots(program, root, own)))
+    storage = Storage(folded, own, slots(program, root, own))
+    scheduled = Scheduled(program, loops, storage, machine)
     show("loops", nest.show(scheduled.nest))
     return scheduled
 

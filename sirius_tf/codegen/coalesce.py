@@ -16,7 +16,7 @@ from itertools import permutations
 from math import prod
 
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.leaf import Leaf
+from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, loads, names_in, substitute, walk
 from sirius_tf.ir.program import Program, Statement

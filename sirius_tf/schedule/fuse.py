@@ -22,13 +22,12 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import ROWS, choose, work
 from sirius_tf.schedule.tile import Loop, tile_sizes
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
-# A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
-WORTH_A_BARRIER = 4096
 FAR = 8  # points that are worth an element that is written to, and read from, a far cache
 PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
@@ -43,13 +42,13 @@ class Cluster:
 
 
 def fuse(
-    program: Program, flows: Sequence[Flow], threads: int, without: Collection[str] = ()
+    program: Program, flows: Sequence[Flow], machine: Machine, without: Collection[str] = ()
 ) -> Node:
-    """A legal schedule tree of the whole program; `threads` is how many workers want tiles.
+    """A legal schedule tree of the whole program, for a machine whose workers want tiles.
 
     `without` some of PARTS, to see what they are worth.
     """
-    fuser = _Fuser(program, flows, threads, without)
+    fuser = _Fuser(program, flows, machine, without)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
@@ -91,14 +90,14 @@ def _whole_loops(
 
 class _Fuser:
     def __init__(
-        self, program: Program, flows: Sequence[Flow], threads: int, without: Collection[str]
+        self, program: Program, flows: Sequence[Flow], machine: Machine, without: Collection[str]
     ) -> None:
         self.program, self.flows, self.without = program, flows, without
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
-        self.plans = {s.name: choose(program, s) for s in program.statements}
+        self.plans = {s.name: choose(program, s, machine) for s in program.statements}
         self.hints = program.hints
-        self.threads = threads
+        self.machine, self.threads = machine, machine.workers
 
     def distribute(
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
@@ -213,7 +212,8 @@ class _Fuser:
                 if joined.loops and busy and self._divides_well(joined, own):
                     clusters[last] = joined
                     continue
-            light = not self.statements[name].loads or self._points(own) < WORTH_A_BARRIER
+            few = self._points(own) < self.machine.worth_a_barrier
+            light = few or not self.statements[name].loads
             clusters.insert(0 if not feeding and light else len(clusters), own)
         return clusters
 
@@ -256,7 +256,7 @@ class _Fuser:
         after    parallel b by 8, n by 32:  S[8 x 32 points]; R[8 x 32 points]
         """
         loops = cluster.loops
-        sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.threads)
+        sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.machine)
         children = []
         for name in cluster.statements:
             whole = {loop[name] for loop, size in zip(loops, sizes, strict=True) if size == 1}
@@ -291,7 +291,7 @@ class _Fuser:
 
     def _keeps_workers_busy(self, joined: Cluster, *parts: Cluster) -> bool:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
-        worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
+        worth = [self._tiles(p) for p in parts if self._points(p) >= self.machine.worth_a_barrier]
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
 
     def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
@@ -317,7 +317,7 @@ class _Fuser:
             for load in s.loads
             if load.tensor in made
         )
-        cost = WORTH_A_BARRIER + FAR * passed
+        cost = self.machine.worth_a_barrier + FAR * passed
         return self._points(own) * idle / self.threads <= cost
 
     def _points(self, cluster: Cluster) -> int:
