@@ -54,6 +54,7 @@ def coalesce(
             None if outer.low is None else outer.low * size,
             None if outer.size is None else outer.size * size,
             outer.low == 0,
+            None if outer.most is None else outer.most * size,
         )
         box = tuple(joined if r is inner else r for r in leaf.box if r is not outer)
         statement = _joined(leaf.statement, outer.name, inner.name, size, places)

@@ -207,26 +207,26 @@ class Language:
             case "floordiv" | "floormod" | "truncdiv" if not floating:
                 return f"({c_type})sirius_{fn}({a}, sirius_divisor({self.report}, {b}))"
             case "floordiv" if floating:
-                return self.builtin("floor", f"({c_type})({a} / {b})")
+                return self.builtin("floor", dtype, f"({c_type})({a} / {b})")
             case "max" | "min" if floating:
                 order = ">" if fn == "max" else "<"
                 return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
             case "max" | "min" if dtype == "int64":
                 return f"({c_type})sirius_{fn}_i64({a}, {b})"
             case "max" | "min":  # in its own width, else the compiler makes no vectors of a loop
-                return self.builtin(fn, f"({c_type})({a})", f"({c_type})({b})")
+                return self.builtin(fn, dtype, f"({c_type})({a})", f"({c_type})({b})")
             case "rsqrt" if floating:
-                return f"(1 / {self.builtin('sqrt', f'({c_type})({a})')})"
+                return f"(1 / {self.builtin('sqrt', dtype, f'({c_type})({a})')})"
             case "abs" if dtype.startswith("u"):
                 return a
             case _ if fn in _BUILTIN and (floating or fn == "abs"):
-                return f"({c_type}){self.builtin(fn, f'({c_type})({a})')}"
+                return f"({c_type}){self.builtin(fn, dtype, f'({c_type})({a})')}"
             case _ if fn in _VECTOR and floating:
                 return self.elementary(fn, args, dtype)
         raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
 
-    def builtin(self, fn: str, *args: str) -> str:
-        """C of a function that takes an instruction or two, for any type of argument."""
+    def builtin(self, fn: str, dtype: str, *args: str) -> str:
+        """C of a function that takes an instruction or two, of arguments of `dtype`."""
         return f"__builtin_elementwise_{_BUILTIN.get(fn, fn)}({', '.join(args)})"
 
     def elementary(self, fn: str, args: Sequence[str], dtype: str) -> str:

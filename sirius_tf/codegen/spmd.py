@@ -131,7 +131,7 @@ class SpmdPrinter(ABC):
                 return self.when(nest, pad, self.node)
         raise VerifyError(f"a statement outside of every phase: {nest}")
 
-    def when(self, when: When, pad: str, print_body: _Print) -> list[str]:
+    def when(self, when: When, pad: str, print_body: Print) -> list[str]:
         """Guards of which every worker finds the same."""
         tests = [f"{'' if g.holds else '!'}{self.element(g.condition)}" for g in when.guards]
         return [
@@ -147,7 +147,17 @@ class SpmdPrinter(ABC):
         kept = [i if w is None else i % w for i, w in zip(affines, storage.window(t), strict=True)]
         return f"T_{t.name}[{scalar.flat(kept, storage.shape(t))}]"
 
-    def loop(self, loop: Loop, pad: str, print_body: _Print) -> list[str]:
+    def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
+        """What one worker runs several times, or perhaps not at all."""
+        match nest:
+            case Loop():
+                return self.loop(nest, pad, print_body)
+            case Guard():
+                return self.guard(nest, pad, print_body)
+            case When():
+                return self.when(nest, pad, print_body)
+
+    def loop(self, loop: Loop, pad: str, print_body: Print) -> list[str]:
         """One that every worker runs as it is."""
         if loop.go:
             head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
@@ -167,7 +177,7 @@ class SpmdPrinter(ABC):
         head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
         return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
 
-    def guard(self, guard: Guard, pad: str, print_body: _Print) -> list[str]:
+    def guard(self, guard: Guard, pad: str, print_body: Print) -> list[str]:
         """Conditions on iterators and parameters."""
         test = " && ".join(f"{scalar.index(c)} >= 0" for c in guard.conditions)
         lines = [f"{pad}if ({test}) {{", *print_body(guard.body, pad + "  "), f"{pad}}}"]
@@ -189,7 +199,7 @@ class SpmdPrinter(ABC):
                 return self.when(nest, pad, self.spread)
             case Tile(body, cluster):
                 test = f"if ({self.worker_of(cluster)} == 0) {{"
-                return [pad + test, *self.tile(body, pad + "  "), f"{pad}}}"]
+                return [pad + test, *self.whole_tile(body, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
         raise VerifyError(f"a phase without a tile: {nest}")
@@ -246,35 +256,33 @@ class SpmdPrinter(ABC):
         """Loops of a phase that are not numbered, down to the tile."""
         match nest:
             case Tile(body, _):
-                return self.tile(body, pad)
-            case Loop():
-                return self.loop(nest, pad, self.inside)
-            case Guard():
-                return self.guard(nest, pad, self.inside)
-            case When():
-                return self.when(nest, pad, self.inside)
+                return self.whole_tile(body, pad)
+            case Loop() | Guard() | When():
+                return self.control(nest, pad, self.inside)
             case Block(parts):
                 return [line for part in parts for line in self.inside(part, pad)]
         raise VerifyError(f"a phase without a tile: {nest}")
 
     # Leaves
 
+    def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
+        """What a worker runs at one point of the parallel loops."""
+        return self.tile(body, pad)
+
     def tile(self, nest: LoopNest, pad: str) -> list[str]:
         """One statement after the other."""
         match nest:
             case Block(parts):
                 return [line for part in parts for line in self.tile(part, pad)]
-            case Guard():
-                return self.guard(nest, pad, self.tile)
-            case When():
-                return self.when(nest, pad, self.tile)
+            case Guard() | When():
+                return self.control(nest, pad, self.tile)
             case Run():
                 return [pad + line for line in self.call(nest, [])]
             case Loop():
                 chain, inner = chain_of(nest)
                 if isinstance(inner, Run) and is_box(chain, inner):
                     return [pad + line for line in self.call(inner, chain)]
-                return self.loop(nest, pad, self.tile)
+                return self.control(nest, pad, self.tile)
         raise VerifyError(f"not part of a tile: {nest}")
 
     def call(self, run: Run, chain: list[Loop]) -> list[str]:
@@ -331,7 +339,7 @@ class SpmdPrinter(ABC):
         )
 
 
-_Print = Callable[[LoopNest, str], list[str]]
+Print = Callable[[LoopNest, str], list[str]]
 
 
 def _multiple(loop: Loop) -> int:

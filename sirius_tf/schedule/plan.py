@@ -127,7 +127,9 @@ class _Coster:
 
     def cost(self, plan: Plan) -> float:
         """Cost of a point, more by as much as threads have none."""
-        busy = self.points * (self.machine.warp if plan.across else 1)
+        busy = self.points
+        if plan.across:
+            busy *= min(self.machine.warp, self.extents[str(plan.lanes)])
         return self.of_point(plan) * max(self.machine.busy_threads / busy, 1.0)
 
     def of_point(self, plan: Plan) -> float:

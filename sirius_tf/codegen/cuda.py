@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoopNest -> one persistent cooperative CUDA kernel (native/sirius_cuda.cuh).
+
+A worker is a block: all blocks run the phases of the region together, and wait for each other
+between them. In a tile the threads of a block run one statement after the other, together; they
+wait for each other where one touches what another has touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sirius_tf.codegen import cuda_leaf
+from sirius_tf.codegen.cuda_scalar import CUDA
+from sirius_tf.codegen.entry import Scheduled, print_plan
+from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
+from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.ir.program import Program, Tensor
+from sirius_tf.schedule.machine import BLOCKS_PER_SM
+from sirius_tf.schedule.plan import Plan
+
+HEADER = '#include "sirius_cuda.cuh"\n\n'
+_BARRIER = "sirius_grid_barrier(sync);"
+_MOST_NAMED = 3  # tensors that a comment names
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """The CUDA of a program, `source`, in which the kernel is `name`, and how it is launched.
+
+    As many blocks as `blocks` keep the machine busy; it takes any number that can run at the same
+    time. Its arguments: a pointer for each input and each output; the parameters as plan computed
+    them, int64; the workspace; the constants; an array of int64, of which element k receives
+    parameter k if data decides it; a SiriusSync and a SiriusFailure, all zero at first.
+    """
+
+    program: Program
+    plan: str
+    source: str
+    name: str
+    threads_per_block: int
+    shared_bytes: int
+    blocks: int
+
+
+def print_kernel(scheduled: Scheduled) -> CudaKernel:
+    """The kernel `<name>_cuda` of a scheduled program, and its plan."""
+    name = f"{scheduled.program.name}_cuda"
+    source = HEADER + _Printer(scheduled).kernel_function(name)
+    plan = print_plan(replace(scheduled, program=replace(scheduled.program, name=name)))
+    machine = scheduled.machine
+    return CudaKernel(scheduled.program, plan, source, name, machine.threads, 0, machine.workers)
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """Tensors that threads of a block have touched since they last waited for each other."""
+
+    read: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+
+    def __or__(self, other: _Touched) -> _Touched:
+        return _Touched(self.read | other.read, self.written | other.written)
+
+
+class _Printer(SpmdPrinter):
+    language = CUDA
+    worker = "block"
+    workers = "blocks"
+    weights = "weights"
+
+    def __init__(self, kernel: Scheduled) -> None:
+        super().__init__(kernel, "cuda")
+        self.touched = _Touched()
+        self.phases = 0
+        own, folded = kernel.storage.private, kernel.storage.windows
+        self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
+
+    def kernel_function(self, name: str) -> str:
+        """The kernel, and the functions it calls."""
+        machine, tensors = self.kernel.machine, self.program.tensors
+        pointers = [self.parameter(t) for t in tensors if t.role == "input"]
+        pointers += [self.parameter(self.program.tensor[o.tensor]) for o in self.program.outputs]
+        sizes = [f"int64_t {p.name}" for p in self.program.params]
+        others = ["char *workspace", "const char *__restrict__ weights", "int64_t *decided"]
+        others += ["SiriusSync *sync", "SiriusFailure *failure"]
+        parameters = ", ".join([*pointers, *sizes, *others])
+        bounds = f"__launch_bounds__({machine.threads}, {BLOCKS_PER_SM})"
+        lines = [f'extern "C" __global__ void {bounds} {name}({parameters}) {{']
+        lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
+        lines += [f"  {line}" for line in self.arrays()]
+        lines += self.node(self.kernel.nest, "  ")
+        if lines[-1] == f"  {_BARRIER}":
+            del lines[-2:]  # the launch ends when all blocks have
+        lines.append("  (void)block; (void)blocks; (void)decided; (void)sync; (void)failure;")
+        leaves = [
+            f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
+        ]
+        return "".join(leaves) + "\n".join([*lines, "}", ""])
+
+    def parameter(self, t: Tensor) -> str:
+        """The kernel's parameter for an input, which nobody writes, or an output."""
+        c_type = CUDA.types[t.dtype]
+        if t.role == "input":
+            return f"const {c_type} *__restrict__ T_{t.name}"
+        return f"{c_type} *T_{t.name}"
+
+    def argument(self, t: Tensor) -> list[str]:
+        return []  # it is a parameter of the kernel
+
+    # Phases
+
+    def before_phase(self, phase: Phase) -> list[str]:
+        """What is computed."""
+        self.phases += 1
+        names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
+        return [f"// Phase {self.phases}: {', '.join(names)}"]
+
+    def barrier(self, phase: Phase) -> list[str]:
+        inside = {n.statement for n in walk(phase) if isinstance(n, Run)}
+        made = {self.statements[n].target for n in inside} - self.kernel.storage.private.keys()
+        readers = dict[str, list[str]]()
+        for s in self.program.statements:
+            for name in {load.tensor for load in self.program.needs(s)} & made:
+                if s.name not in inside or self.loops:
+                    readers.setdefault(name, []).append(s.name)
+        reasons = [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
+        more = len(reasons) - _MOST_NAMED
+        text = "; ".join(reasons[:_MOST_NAMED]) + (f"; {more} more" if more > 0 else "")
+        why = f"blocks make {text}" if text else "memory that is read here may be written next"
+        return [f"// {why}", _BARRIER]
+
+    def report_trips(self, loop: Loop, number: int) -> str:
+        return f"if (block == 0 && threadIdx.x == 0) decided[{number}] = {loop.var};"
+
+    # Tiles
+
+    def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
+        """The tile before it may still be using what a block has for one tile at a time."""
+        used = self.tensors_of(body)
+        own = frozenset(self.kernel.storage.private.keys())
+        self.touched = _Touched(used.read & own, used.written & own)
+        return self.tile(body, pad)
+
+    def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
+        """The body may follow itself, or what was before; nothing is known to be over after it."""
+        conditions = {g.condition.tensor for g in nest.guards} if isinstance(nest, When) else set()
+        wait = [pad + line for line in self.wait_for(frozenset(conditions), frozenset())]
+        around = self.touched | self.tensors_of(nest)
+
+        def body(part: LoopNest, pad: str) -> list[str]:
+            self.touched = around
+            return print_body(part, pad)
+
+        lines = super().control(nest, pad, body)
+        self.touched = around
+        return [*wait, *lines]
+
+    def call(self, run: Run, chain: list[Loop]) -> list[str]:
+        tensors = self.tensors_of(run)
+        return [*self.wait_for(tensors.read, tensors.written), *super().call(run, chain)]
+
+    def tensors_of(self, nest: LoopNest) -> _Touched:
+        """What the statements inside read and write."""
+        found = [self.statements[n.statement] for n in walk(nest) if isinstance(n, Run)]
+        read = frozenset(load.tensor for s in found for load in s.loads)
+        return _Touched(read, frozenset(s.target for s in found))
+
+    def wait_for(self, read: frozenset[str], written: frozenset[str]) -> list[str]:
+        """A barrier of the block, if what is read or written now was touched by its threads."""
+        made = read & self.touched.written
+        again = written & self.reused & (self.touched.read | self.touched.written)
+        now = _Touched(read, written)
+        if not made and not again:
+            self.touched |= now
+            return []
+        self.touched = now
+        reasons = [f"{', '.join(sorted(made))} is made by other threads"] if made else []
+        reasons += [f"{', '.join(sorted(again))} may still be in use"] if again else []
+        return [f"__syncthreads(); // {'; '.join(reasons)}"]
+
+    def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
+        storage, machine = self.kernel.storage, self.kernel.machine
+        return cuda_leaf.print_leaf(self.program, leaf, plan, storage, machine)
