@@ -44,7 +44,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["sirius_tf", "sirius_tf.*"]), "sirius_tf.tools"],
     package_dir={"sirius_tf.tools": "tools"},
-    package_data={"sirius_tf": ["py.typed", "native/*.c", "native/*.h"]},
+    package_data={"sirius_tf": ["py.typed", "native/*.c", "native/*.cuh", "native/*.h"]},
     ext_modules=[
         Extension(
             "sirius_tf.native.libsirius_tf",

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What generated CUDA is built from. It stands in front of the source of a kernel, since NVRTC gets no
+ * include path, and includes nothing, which keeps a compilation below 0.2 s. What is inline PTX here is
+ * plain C++ in tests/emulator/cuda_emu.h, which defines SIRIUS_EMULATED and runs kernels on the CPU.
+ *
+ * Compile with --fmad=true -prec-div=true -prec-sqrt=true -ftz=false: division and sqrt are IEEE's, and
+ * subnormals are kept. Data that other blocks write in the same launch must not be read through
+ * `const T *__restrict__`: ld.global.nc is not coherent.
+ *
+ * PTX is cited by the instruction's name in "Parallel Thread Execution ISA" (NVIDIA), chapter 9.7.
+ */
+#ifndef SIRIUS_CUDA_CUH
+#define SIRIUS_CUDA_CUH
+
+#define SIRIUS_DEVICE __device__ __forceinline__
+
+#ifdef SIRIUS_EMULATED
+/* Where a collective operation is called, on which all who take part must agree. */
+#define SIRIUS_SITE , int line = __builtin_LINE()
+#define SIRIUS_AT , line
+#else
+#define SIRIUS_SITE
+#define SIRIUS_AT
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#endif
+
+/* ---- failures. In device memory, zero before a run; the host reads it after the run. */
+
+struct SiriusFailure {
+  int32_t failed; /* 1 once some thread failed; the first one fills in the rest */
+  int32_t format; /* index of the host's table of messages: SiriusFormat, or above */
+  int64_t args[2];
+};
+enum SiriusFormat {
+  SIRIUS_INDEX_OUT_OF_RANGE = 0, /* "index %lld is not in [0, %lld)" */
+  SIRIUS_DIVISION_BY_ZERO = 1,   /* "integer division by zero" */
+  SIRIUS_FORMATS                 /* the number of formats above; further ones are the host's */
+};
+
+SIRIUS_DEVICE void sirius_fail(SiriusFailure *failure, int32_t format, int64_t a, int64_t b) {
+  if (atomicCAS(&failure->failed, 0, 1) != 0) return;
+  failure->format = format;
+  failure->args[0] = a;
+  failure->args[1] = b;
+}
+
+/* ---- integers */
+
+SIRIUS_DEVICE int64_t sirius_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+SIRIUS_DEVICE int64_t sirius_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+SIRIUS_DEVICE int64_t sirius_floordiv(int64_t a, int64_t b) {
+  if (b == -1) return (int64_t)(0 - (uint64_t)a); /* a / b overflows for the least a */
+  return a / b - (a % b && (a < 0) != (b < 0));
+}
+SIRIUS_DEVICE int64_t sirius_floormod(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a - (uint64_t)sirius_floordiv(a, b) * (uint64_t)b);
+}
+SIRIUS_DEVICE int64_t sirius_truncdiv(int64_t a, int64_t b) {
+  return b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
+}
+/* A data-dependent index: out of range, it fails the run, and reads element 0 if there is one. */
+SIRIUS_DEVICE int64_t sirius_bounded(SiriusFailure *failure, int64_t i, int64_t extent) {
+  if ((uint64_t)i < (uint64_t)extent) return i;
+  sirius_fail(failure, SIRIUS_INDEX_OUT_OF_RANGE, i, extent);
+  return 0;
+}
+/* A divisor: zero fails the run. */
+SIRIUS_DEVICE int64_t sirius_divisor(SiriusFailure *failure, int64_t b) {
+  if (b) return b;
+  sirius_fail(failure, SIRIUS_DIVISION_BY_ZERO, 0, 0);
+  return 1;
+}
+
+/* ---- what CUDA C++ has no word for */
+
+#ifdef SIRIUS_EMULATED
+
+SIRIUS_DEVICE void sirius_block_barrier(int line = __builtin_LINE()) { __syncthreads(line); }
+SIRIUS_DEVICE float sirius_shuffle_xor(float x, int mask SIRIUS_SITE) {
+  return __shfl_xor_sync(0xffffffffu, x, mask, 32, line);
+}
+SIRIUS_DEVICE float sirius_max(float a, float b) { return (a > b) | (a != a) ? a : b; }
+SIRIUS_DEVICE float sirius_min(float a, float b) { return (a < b) | (a != a) ? a : b; }
+
+SIRIUS_DEVICE uint32_t sirius_load_acquire(const uint32_t *p) { return emu::load_acquire(p); }
+SIRIUS_DEVICE uint64_t sirius_load_acquire(const uint64_t *p) { return emu::load_acquire(p); }
+SIRIUS_DEVICE void sirius_store_release(uint32_t *p, uint32_t x) { emu::store_release(p, x); }
+SIRIUS_DEVICE void sirius_store_release(uint64_t *p, uint64_t x) { emu::store_release(p, x); }
+SIRIUS_DEVICE uint32_t sirius_add_acq_rel(uint32_t *p, uint32_t x) { return emu::add_acq_rel(p, x); }
+
+template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void *global) {
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+  emu::cp_async(shared, global, bytes);
+}
+SIRIUS_DEVICE void sirius_cp_async_commit() { emu::cp_async_commit(); }
+template <int groups> SIRIUS_DEVICE void sirius_cp_async_wait() { emu::cp_async_wait(groups); }
+
+SIRIUS_DEVICE void sirius_ldmatrix(uint32_t (&r)[2], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, 2, row, false, line);
+}
+SIRIUS_DEVICE void sirius_ldmatrix(uint32_t (&r)[4], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, 4, row, false, line);
+}
+SIRIUS_DEVICE void sirius_ldmatrix_trans(uint32_t (&r)[2], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, 2, row, true, line);
+}
+SIRIUS_DEVICE void sirius_ldmatrix_trans(uint32_t (&r)[4], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, 4, row, true, line);
+}
+SIRIUS_DEVICE float sirius_from_f16(uint16_t x) { return emu::from_f16(x); }
+SIRIUS_DEVICE uint16_t sirius_to_f16(float x) { return emu::to_f16(x); }
+SIRIUS_DEVICE uint16_t sirius_to_bf16(float x) { return emu::to_bf16(x); }
+SIRIUS_DEVICE uint32_t sirius_to_tf32(float x) { return emu::to_tf32(x); }
+SIRIUS_DEVICE void sirius_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
+  emu::mma(d, a, b, emu::F16, line);
+}
+SIRIUS_DEVICE void sirius_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
+  emu::mma(d, a, b, emu::BF16, line);
+}
+SIRIUS_DEVICE void sirius_mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
+  emu::mma(d, a, b, emu::TF32, line);
+}
+
+#else
+
+SIRIUS_DEVICE void sirius_block_barrier() { __syncthreads(); }
+SIRIUS_DEVICE float sirius_shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+/* NaN if either is (max.NaN, min.NaN), as TensorFlow has it; fmaxf would drop it. */
+SIRIUS_DEVICE float sirius_max(float a, float b) {
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+SIRIUS_DEVICE float sirius_min(float a, float b) {
+  float r;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+
+/* Words by which blocks of a cooperative launch tell each other that data is there. */
+SIRIUS_DEVICE uint32_t sirius_load_acquire(const uint32_t *p) {
+  uint32_t x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+  return x;
+}
+SIRIUS_DEVICE uint64_t sirius_load_acquire(const uint64_t *p) {
+  uint64_t x;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(x) : "l"(p) : "memory");
+  return x;
+}
+SIRIUS_DEVICE void sirius_store_release(uint32_t *p, uint32_t x) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+SIRIUS_DEVICE void sirius_store_release(uint64_t *p, uint64_t x) {
+  asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(p), "l"(x) : "memory");
+}
+SIRIUS_DEVICE uint32_t sirius_add_acq_rel(uint32_t *p, uint32_t x) {
+  uint32_t old;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(x) : "memory");
+  return old;
+}
+
+SIRIUS_DEVICE uint32_t sirius_shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* Copies `bytes` from global to shared memory, both aligned to as many. Nobody may touch the destination
+ * until the thread has waited for the group, and others not before a barrier after that. */
+template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void *global) {
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+  const uint32_t to = sirius_shared_address(shared);
+  if constexpr (bytes == 16) /* past the first level, which .ca would fill, too */
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global), "n"(bytes) : "memory");
+}
+SIRIUS_DEVICE void sirius_cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/* Waits until at most `groups` of the last committed groups are under way. */
+template <int groups> SIRIUS_DEVICE void sirius_cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+}
+
+/* ldmatrix: 8 x 8 matrices of 16 bits; lane 8 i + j passes the address of row j of matrix i, aligned to
+ * 16 bytes. Lane 4 r + c receives in word i the elements (r, 2 c) and (r, 2 c + 1), or those of the transpose. */
+#define SIRIUS_LDMATRIX(name, modifier)                                                                     \
+  SIRIUS_DEVICE void name(uint32_t (&r)[2], const void *row) {                                              \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2" modifier ".shared.b16 {%0, %1}, [%2];"                     \
+                 : "=r"(r[0]), "=r"(r[1])                                                                   \
+                 : "r"(sirius_shared_address(row))                                                          \
+                 : "memory");                                                                               \
+  }                                                                                                         \
+  SIRIUS_DEVICE void name(uint32_t (&r)[4], const void *row) {                                              \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" modifier ".shared.b16 {%0, %1, %2, %3}, [%4];"             \
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                                           \
+                 : "r"(sirius_shared_address(row))                                                          \
+                 : "memory");                                                                               \
+  }
+SIRIUS_LDMATRIX(sirius_ldmatrix, "")
+SIRIUS_LDMATRIX(sirius_ldmatrix_trans, ".trans")
+#undef SIRIUS_LDMATRIX
+
+/* Half precision is its bits; rounding is to nearest, ties to even (cvt). */
+SIRIUS_DEVICE float sirius_from_f16(uint16_t x) {
+  float r;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x));
+  return r;
+}
+SIRIUS_DEVICE uint16_t sirius_to_f16(float x) {
+  uint16_t r;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
+}
+SIRIUS_DEVICE uint16_t sirius_to_bf16(float x) {
+  uint16_t r;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
+}
+/* A float with 10 bits of mantissa, rounded to nearest, ties away from zero. */
+SIRIUS_DEVICE uint32_t sirius_to_tf32(float x) {
+  uint32_t r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+  return r;
+}
+
+/* mma.sync: d += a b, with a of 16 rows, b of 8 columns, and a depth of 16 (f16, bf16) or 8 (tf32). With lane
+ * 4 g + t: d holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1); the words of a pairs of columns, of b pairs of rows:
+ * a (g, 2t..), (g+8, 2t..), (g, 2t+8..), (g+8, 2t+8..), b (2t.., g), (2t+8.., g). In tf32 words are elements:
+ * a (g, t), (g+8, t), (g, t+4), (g+8, t+4), b (t, g), (t+4, g). */
+#define SIRIUS_MMA(name, shape, type)                                                                       \
+  SIRIUS_DEVICE void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                  \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 "                            \
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                          \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                           \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
+  }
+SIRIUS_MMA(sirius_mma_f16, "m16n8k16", "f16")
+SIRIUS_MMA(sirius_mma_bf16, "m16n8k16", "bf16")
+SIRIUS_MMA(sirius_mma_tf32, "m16n8k8", "tf32")
+#undef SIRIUS_MMA
+
+#endif
+
+SIRIUS_DEVICE float sirius_from_bf16(uint16_t x) { return __uint_as_float((uint32_t)x << 16); }
+
+/* ---- barriers and reductions */
+
+/* Two words in device memory, zero at first, for all launches that run one after the other. */
+struct SiriusSync {
+  uint32_t arrived;
+  uint32_t generation;
+};
+
+/* All threads of all blocks of a cooperative launch; what one wrote before, every other sees after.
+ * The block's barrier orders its threads, thread 0's acquire and release are cumulative (PTX, chapter 8).
+ * Blocks are one-dimensional. */
+SIRIUS_DEVICE void sirius_grid_barrier(SiriusSync *sync SIRIUS_SITE) {
+#ifdef SIRIUS_EMULATED
+  emu::enter_grid_barrier(line);
+#endif
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const uint32_t generation = sirius_load_acquire(&sync->generation);
+    if (sirius_add_acq_rel(&sync->arrived, 1) == gridDim.x - 1) {
+      sirius_store_release(&sync->arrived, 0);
+      sirius_store_release(&sync->generation, generation + 1);
+    } else {
+      while (sirius_load_acquire(&sync->generation) == generation) continue;
+    }
+  }
+  __syncthreads();
+}
+
+/* Over the 32 lanes of a warp, all of which take part; each receives the result, and all the same. */
+SIRIUS_DEVICE float sirius_warp_reduce_add(float x SIRIUS_SITE) {
+  for (int mask = 16; mask; mask /= 2) x += sirius_shuffle_xor(x, mask SIRIUS_AT);
+  return x;
+}
+SIRIUS_DEVICE float sirius_warp_reduce_max(float x SIRIUS_SITE) {
+  for (int mask = 16; mask; mask /= 2) x = sirius_max(x, sirius_shuffle_xor(x, mask SIRIUS_AT));
+  return x;
+}
+SIRIUS_DEVICE float sirius_warp_reduce_min(float x SIRIUS_SITE) {
+  for (int mask = 16; mask; mask /= 2) x = sirius_min(x, sirius_shuffle_xor(x, mask SIRIUS_AT));
+  return x;
+}
+
+#endif
