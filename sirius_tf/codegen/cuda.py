@@ -113,7 +113,7 @@ class _Printer(SpmdPrinter):
 
     def before_phase(self, phase: Phase) -> list[str]:
         """What is computed."""
-        self.phases += 1
+        self.phases, self.touched = self.phases + 1, _Touched()
         names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
         return [f"// Phase {self.phases}: {', '.join(names)}"]
 
@@ -137,11 +137,14 @@ class _Printer(SpmdPrinter):
     # Tiles
 
     def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
-        """The tile before it may still be using what a block has for one tile at a time."""
-        used = self.tensors_of(body)
+        """The tile before it may still be using what a block has for one tile at a time, and
+        another piece of its cluster may have come before."""
+        before, used = self.touched, self.tensors_of(body)
         own = frozenset(self.kernel.storage.private.keys())
-        self.touched = _Touched(used.read & own, used.written & own)
-        return self.tile(body, pad)
+        self.touched |= _Touched(used.read & own, used.written & own)
+        lines = self.tile(body, pad)
+        self.touched = before | used  # a block may have no tile
+        return lines
 
     def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
         """The body may follow itself, or what was before; nothing is known to be over after it."""
