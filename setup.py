@@ -34,6 +34,9 @@ class AnyPython(bdist_wheel):
         return ("py3", "none", super().get_tag()[2])
 
 
+#: Compiles CUDA without a GPU: 330 MB installed. The oldest CUDA 13 serves all drivers since.
+NVRTC = ["cuda-bindings==13.0.*", "cuda-toolkit[nvrtc]==13.0.*"]
+
 native = library.native_directory().relative_to(Path(__file__).resolve().parent)
 
 setup(
@@ -62,7 +65,8 @@ setup(
     extras_require={
         "tf": ["tensorflow>=2.19,<2.22"],
         "tf-cpu": ["tensorflow-cpu>=2.19,<2.22"],
-        "cuda": ["cupy-cuda13x>=13.6"],
+        # on a machine with a GPU; CuPy compiles kernels of its own, from headers of cudart and cccl
+        "cuda": ["cupy-cuda13x>=13.6", "cuda-toolkit[cccl,cudart]==13.0.*", *NVRTC],
         "bench": [
             "matplotlib>=3.8",
             "onnx>=1.17",
@@ -71,6 +75,7 @@ setup(
             "tf2onnx>=1.16",
         ],
         "test": [
+            *NVRTC,
             "hypothesis>=6",
             "import-linter>=2",
             "matplotlib>=3.8",

@@ -71,10 +71,19 @@ def compiled(text: str, flags: Sequence[str], include: Path, command: str | None
     return target
 
 
+def _entry(kind: str, key: object) -> Path:
+    digest = hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
+    return directory() / kind / f"{digest}.pickle"
+
+
+def is_remembered(kind: str, key: object) -> bool:
+    """Whether `remembered` has the value already."""
+    return _entry(kind, key).exists()
+
+
 def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
     """The value of `make()`, kept on disk under a key that says all it depends on."""
-    digest = hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
-    target = directory() / kind / f"{digest}.pickle"
+    target = _entry(kind, key)
     try:
         value: T = pickle.loads(target.read_bytes())
         return value

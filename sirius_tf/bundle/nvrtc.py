@@ -6,13 +6,15 @@ The API is that of "NVRTC: CUDA Runtime Compilation" (NVIDIA, CUDA Toolkit 13.0)
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import importlib
-import itertools
-import multiprocessing
 import os
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,24 +64,32 @@ def compile_cubin(source: str, arch: str) -> Cubin:
 
     SiriusError if NVRTC is not installed, or has errors to report.
     """
-    key = (source, arch, OPTIONS, version())
-    return cache.remembered("cubins", key, lambda: _compile(source, arch))
+    return cache.remembered("cubins", _key(source, arch), lambda: _compile(source, arch))
 
 
 def compile_cubins(sources: Sequence[str], archs: Sequence[str]) -> dict[tuple[int, str], Cubin]:
     """`compile_cubin` of all sources for all archs, by number of the source and arch, in parallel.
 
-    By processes: NVRTC's threads wait for each other.
+    By processes, which leave what they compile in the cache: NVRTC's threads wait for each other.
     """
     version()  # before processes are started that would all fail
-    pairs = list(itertools.product(range(len(sources)), archs))
-    workers = min(len(pairs), os.cpu_count() or 1)
-    if workers < 2:
-        return {(i, arch): compile_cubin(sources[i], arch) for i, arch in pairs}
-    context = multiprocessing.get_context("spawn")  # this process has threads
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        texts, names = ([sources[i] for i, _ in pairs], [arch for _, arch in pairs])
-        return dict(zip(pairs, pool.map(compile_cubin, texts, names), strict=True))
+    pairs = [(source, arch) for source in dict.fromkeys(sources) for arch in archs]
+    missing = [p for p in pairs if not cache.is_remembered("cubins", _key(*p))]
+    workers = min(len(missing), os.cpu_count() or 1)
+    if workers > 1:
+        command = [sys.executable, "-c", f"from {__name__} import work; work()"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            for share in (pickle.dumps(missing[k::workers]) for k in range(workers)):
+                pool.submit(subprocess.run, command, input=share, env=environment, check=False)
+    return {(i, arch): compile_cubin(s, arch) for i, s in enumerate(sources) for arch in archs}
+
+
+def work() -> None:
+    """What each process of `compile_cubins` does: errors are left for the parent to meet again."""
+    for source, arch in pickle.load(sys.stdin.buffer):
+        with contextlib.suppress(SiriusError):
+            compile_cubin(source, arch)
 
 
 def version() -> tuple[int, int]:
@@ -90,6 +100,10 @@ def version() -> tuple[int, int]:
         return (int(major), int(minor))
     major, minor = binding.getVersion()
     return (int(major), int(minor))
+
+
+def _key(source: str, arch: str) -> object:
+    return (source, arch, OPTIONS, version())
 
 
 def _binding() -> Any:

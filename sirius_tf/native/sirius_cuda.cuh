@@ -103,31 +103,24 @@ template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void
 SIRIUS_DEVICE void sirius_cp_async_commit() { emu::cp_async_commit(); }
 template <int groups> SIRIUS_DEVICE void sirius_cp_async_wait() { emu::cp_async_wait(groups); }
 
-SIRIUS_DEVICE void sirius_ldmatrix(uint32_t (&r)[2], const void *row SIRIUS_SITE) {
-  emu::ldmatrix(r, 2, row, false, line);
+template <int n> SIRIUS_DEVICE void sirius_ldmatrix(uint32_t (&r)[n], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, n, row, false, line);
 }
-SIRIUS_DEVICE void sirius_ldmatrix(uint32_t (&r)[4], const void *row SIRIUS_SITE) {
-  emu::ldmatrix(r, 4, row, false, line);
-}
-SIRIUS_DEVICE void sirius_ldmatrix_trans(uint32_t (&r)[2], const void *row SIRIUS_SITE) {
-  emu::ldmatrix(r, 2, row, true, line);
-}
-SIRIUS_DEVICE void sirius_ldmatrix_trans(uint32_t (&r)[4], const void *row SIRIUS_SITE) {
-  emu::ldmatrix(r, 4, row, true, line);
+template <int n> SIRIUS_DEVICE void sirius_ldmatrix_trans(uint32_t (&r)[n], const void *row SIRIUS_SITE) {
+  emu::ldmatrix(r, n, row, true, line);
 }
 SIRIUS_DEVICE float sirius_from_f16(uint16_t x) { return emu::from_f16(x); }
 SIRIUS_DEVICE uint16_t sirius_to_f16(float x) { return emu::to_f16(x); }
 SIRIUS_DEVICE uint16_t sirius_to_bf16(float x) { return emu::to_bf16(x); }
 SIRIUS_DEVICE uint32_t sirius_to_tf32(float x) { return emu::to_tf32(x); }
-SIRIUS_DEVICE void sirius_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
-  emu::mma(d, a, b, emu::F16, line);
-}
-SIRIUS_DEVICE void sirius_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
-  emu::mma(d, a, b, emu::BF16, line);
-}
-SIRIUS_DEVICE void sirius_mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {
-  emu::mma(d, a, b, emu::TF32, line);
-}
+#define SIRIUS_MMA(name, type)                                                                              \
+  SIRIUS_DEVICE void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIRIUS_SITE) {      \
+    emu::mma(d, a, b, type, line);                                                                          \
+  }
+SIRIUS_MMA(sirius_mma_f16, emu::F16)
+SIRIUS_MMA(sirius_mma_bf16, emu::BF16)
+SIRIUS_MMA(sirius_mma_tf32, emu::TF32)
+#undef SIRIUS_MMA
 
 #else
 
@@ -289,5 +282,70 @@ SIRIUS_DEVICE float sirius_warp_reduce_min(float x SIRIUS_SITE) {
   for (int mask = 16; mask; mask /= 2) x = sirius_min(x, sirius_shuffle_xor(x, mask SIRIUS_AT));
   return x;
 }
+
+/* ---- elementary functions, within 2 ulp of the true value but where another bound is given.
+ *
+ * libdevice is documented to be within 2 ulp ("CUDA C++ Programming Guide", mathematical functions, maximum
+ * errors without fast-math) except for powf and erfcf (4) and the erfc of double (5). So float's pow and erfc
+ * are computed in double, and sigmoid from an exponential of its own; sirius_math.h describes how. */
+
+#define SIRIUS_UNARY(name, f32, f64)                                                                        \
+  SIRIUS_DEVICE float sirius_##name(float x) { return f32(x); }                                             \
+  SIRIUS_DEVICE double sirius_##name(double x) { return f64(x); }
+SIRIUS_UNARY(exp, expf, exp)
+SIRIUS_UNARY(expm1, expm1f, expm1)
+SIRIUS_UNARY(log, logf, log)
+SIRIUS_UNARY(log1p, log1pf, log1p)
+SIRIUS_UNARY(tanh, tanhf, tanh)
+SIRIUS_UNARY(erf, erff, erf)
+SIRIUS_UNARY(sin, sinf, sin)
+SIRIUS_UNARY(cos, cosf, cos)
+SIRIUS_UNARY(rsqrt, rsqrtf, rsqrt)
+#undef SIRIUS_UNARY
+
+SIRIUS_DEVICE float sirius_pow(float x, float y) { return (float)pow((double)x, (double)y); }
+SIRIUS_DEVICE double sirius_pow(double x, double y) { return pow(x, y); }
+
+/* e^x for -104 <= x <= 0, or NaN */
+SIRIUS_DEVICE float sirius_exp_negative(float x) {
+  const float magic = 12582912.0f, t = fmaf(x, 1.44269504f, magic), n = t - magic;
+  const float r = fmaf(n, 1.9046542121259336e-09f, fmaf(n, -0.6931471824645996f, x));
+  float q = fmaf(r, 0.0013864266220480204f, 0.008366551250219345f);
+  q = fmaf(q, r, 0.04166750609874725f);
+  q = fmaf(q, r, 0.1666654348373413f);
+  q = fmaf(q, r, 0.4999999701976776f);
+  const float y = fmaf(q, r * r, r) + 1.0f;
+  /* 2^(n + 64) is a normal float, so that the product with 2^-64 is rounded once */
+  const uint32_t exponent = __float_as_uint(t) - __float_as_uint(magic) + 127 + 64;
+  return y * __uint_as_float(exponent << 23) * 0x1p-64f;
+}
+SIRIUS_DEVICE float sirius_sigmoid(float x) {
+  const float a = -fabsf(x), e = sirius_exp_negative(a < -104.0f ? -104.0f : a);
+  const float d = 1.0f + e, lost = e - (d - 1.0f), y = (x < 0.0f ? e : 1.0f) / d;
+  return fmaf(-y, lost, y); /* without what the sum lost, the error reaches 2.2 ulp */
+}
+/* within 3 ulp: one of exp, and half of one each for the sum and the quotient */
+SIRIUS_DEVICE double sirius_sigmoid(double x) {
+  const double e = exp(-fabs(x));
+  return (x < 0.0 ? e : 1.0) / (1.0 + e);
+}
+
+/* t exp(p(t) - x x) with t = 2 / (2 + |x|) */
+SIRIUS_DEVICE float sirius_erfc(float x) {
+  const double a = fabsf(x) > 10.5f ? 10.5 : (double)fabsf(x), t = 2.0 / (2.0 + a);
+  double p = fma(t, -0.14881162489379834, 1.0119477082316453);
+  p = fma(p, t, -2.8891730194808463);
+  p = fma(p, t, 4.386361931493367);
+  p = fma(p, t, -3.6910113087541245);
+  p = fma(p, t, 1.7539963290830298);
+  p = fma(p, t, -0.7479752247089942);
+  p = fma(p, t, 0.23553370931453374);
+  p = fma(p, t, 0.35287214480531737);
+  p = fma(p, t, 1.0018376453436886);
+  p = fma(p, t, -1.2655782900148866);
+  const double y = t * exp(fma(-a, a, p));
+  return (float)(x < 0.0f ? 2.0 - y : y);
+}
+SIRIUS_DEVICE double sirius_erfc(double x) { return erfc(x); } /* within 5 ulp */
 
 #endif

@@ -2,7 +2,7 @@
  *
  * CUDA C++ on the CPU: what generated kernels use of the language, on the machine of machine.h. Grids and
  * blocks are one-dimensional. There is no model of weak memory, of bank conflicts, or of time; volatile
- * accesses do not let others run, so words that are waited for are read by sirius_load_acquire.
+ * accesses do not let others run, so words are polled by sirius_load_acquire or atomicCAS.
  *
  * Atomics are relaxed, as CUDA's are: under TSan no order comes of them.
  */
@@ -61,19 +61,17 @@ template <class T> static inline T __ldg(const T *p) { return *p; }
 template <class T> static inline T __ldcg(const T *p) { return *p; }
 template <class T> static inline void __stcg(T *p, T x) { *p = x; }
 
-/* ---- atomics; a word that changes is progress, and a thread that polls one lets others run */
+/* ---- atomics. A word that changes is progress; a thread that polls one lets others run */
 
 namespace emu {
 
-template <class T> static inline bool same(T a, T b) { return memcmp(&a, &b, sizeof a) == 0; }
 /* *p = f(*p), at once; returns what was there. */
 template <class T, class F> static inline T update(T *p, F f) {
   T old, x;
   __atomic_load(p, &old, __ATOMIC_RELAXED);
   do x = f(old);
   while (!__atomic_compare_exchange(p, &old, &x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-  if (same(old, x)) yield();
-  else machine.progress++;
+  if (memcmp(&old, &x, sizeof x)) made_progress();
   return old;
 }
 template <class T> static inline T load_acquire(const T *p) {
@@ -81,11 +79,11 @@ template <class T> static inline T load_acquire(const T *p) {
   return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 template <class T> static inline void store_release(T *p, T x) {
-  machine.progress++;
+  made_progress();
   __atomic_store_n(p, x, __ATOMIC_RELEASE);
 }
 static inline uint32_t add_acq_rel(uint32_t *p, uint32_t x) {
-  machine.progress++;
+  made_progress();
   return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
 }
 
@@ -104,7 +102,9 @@ EMU_ATOMIC(atomicOr, old | x)
 EMU_ATOMIC(atomicExch, x)
 #undef EMU_ATOMIC
 template <class T, class U, class V> static inline T atomicCAS(T *p, U expected, V x) {
-  return emu::update(p, [=](T old) -> T { return old == (T)expected ? (T)x : old; });
+  const T old = emu::update(p, [=](T old) -> T { return old == (T)expected ? (T)x : old; });
+  if (old != (T)expected) emu::yield();
+  return old;
 }
 
 /* ---- barriers and warps */
@@ -179,6 +179,11 @@ static inline void cp_async(void *to, const void *from, int bytes) {
   check_aligned("cp.async", to, bytes);
   check_aligned("cp.async", from, bytes);
   Thread *self = machine.thread;
+  for (int k = 0; k < self->n_copies; k++) {
+    const char *other = (const char *)self->copies[k].to;
+    if ((char *)to < other + self->copies[k].bytes && other < (char *)to + bytes)
+      fail("cp.async: to where an earlier one copies, for which it has not waited yet");
+  }
   if (self->n_copies == self->copies_room) {
     self->copies_room = self->copies_room * 2 + 16;
     self->copies = (Copy *)realloc(self->copies, self->copies_room * sizeof(Copy));

@@ -10,6 +10,7 @@ is compiled with cuda_emu.h to a program. Each launch is a process, which a kern
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import shutil
@@ -32,6 +33,8 @@ DYNAMIC = re.compile(rf"extern\s+__shared__\s+{_ALIGNED}([\w ]+?)\s+(\w+)\s*\[\s
 SHARED = re.compile(rf"__shared__\s+{_ALIGNED}([\w ]+?)\s+(\w+)\s*((?:\[[^\]]+\]\s*)*);")
 #: Seconds after which a launch counts as hanging: a loop that waits on a plain load, say.
 TIMEOUT = 120
+#: Contraction to FMA is left out, since there it is the compiler's choice.
+FLAGS = ["-std=c++17", "-march=native", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w"]
 SANITIZERS = {
     None: ["-O2"],
     "address": [
@@ -59,7 +62,6 @@ class Module:
     """A program that runs the kernels of one source."""
 
     program: Path
-    folder: tempfile.TemporaryDirectory[str]
 
     def launch(
         self,
@@ -144,13 +146,13 @@ def _run(command: list[str], late: str) -> None:
 
 
 def compiler(sanitizer: str | None) -> list[str]:
-    """The C++ compiler: g++ or clang++, or else that of ziglang, which lacks AddressSanitizer."""
+    """The C++ compiler: g++ or clang++; without a sanitizer that of ziglang will do."""
     for command in ("g++", "clang++"):
         if found := shutil.which(command):
-            return [found, "-march=native"]
-    if sanitizer == "address":
-        raise EmulationError("AddressSanitizer needs g++ or clang++: install one of them")
-    return [sys.executable, "-m", "ziglang", "c++", "-fno-sanitize=undefined", "-march=native"]
+            return [found]
+    if sanitizer:
+        raise EmulationError(f"the {sanitizer} sanitizer needs g++ or clang++: install one of them")
+    return [sys.executable, "-m", "ziglang", "cc", "-xc++", "-fno-sanitize=undefined"]
 
 
 @functools.cache
@@ -166,15 +168,16 @@ def build(source: str, sanitizer: str | None = None) -> Module:
     if "__shared__" in text:
         raise EmulationError("a __shared__ declaration is none of `T name[n]...;`")
     exported = " ".join(f"EMU_KERNEL({name})" for name in kernels)
-    folder = tempfile.TemporaryDirectory(prefix="emulator-")
-    code, program = Path(folder.name, "kernel.cpp"), Path(folder.name, "kernel")
+    folder = tempfile.mkdtemp(prefix="emulator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    code, program = Path(folder, "kernel.cpp"), Path(folder, "kernel")
     code.write_text(
         f'#include "cuda_emu.h"\n#line 1 "kernel.cu"\n{text}\n'
         f'#define EMU_KERNELS {exported}\n#include "main.h"\n'
     )
-    flags = ["-std=c++17", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w", f"-I{HERE}"]
-    command = [*compiler(sanitizer), *flags, *SANITIZERS[sanitizer], str(code), "-o", str(program)]
+    flags = [*FLAGS, *SANITIZERS[sanitizer], f"-I{HERE}", str(code), "-o", str(program)]
+    command = [*compiler(sanitizer), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EmulationError(f"{' '.join(command)}\n{done.stderr[:8000]}")
-    return Module(program, folder)
+    return Module(program)

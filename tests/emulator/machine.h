@@ -18,8 +18,8 @@ static dim3 blockDim, gridDim;
 
 namespace emu {
 
-constexpr int kSharedBytes = 232448, kStaticSharedBytes = 49152, kMaxArrays = 64, kMaxThreads = 1024;
-constexpr int kIdleRounds = 10000; /* rounds without progress after which blocks spin for ever */
+constexpr int kSharedBytes = 232448, kMaxArrays = 64, kMaxThreads = 1024;
+constexpr int kIdleRounds = 20000; /* rounds without progress after which blocks spin for ever */
 
 enum State { READY, AT_BARRIER, IN_WARP, EXITED };
 enum Order { FORWARD, REVERSE, RANDOM };
@@ -62,11 +62,11 @@ static struct {
   Thread *thread; /* that runs */
   Block *block;
   long progress;
-  int *grid_lines, n_grid_lines;
+  int grid_barriers, grid_lines[2]; /* entered by any thread; the lines of the last two, others are past */
   char start_tag, end_tag;
 } machine;
 
-EMU_UNCHECKED [[noreturn]] static void fail(const char *format, ...) {
+[[noreturn]] EMU_UNCHECKED static void fail(const char *format, ...) {
   va_list args;
   va_start(args, format);
   fprintf(stderr, "%s: ", machine.kernel);
@@ -81,7 +81,7 @@ EMU_UNCHECKED static unsigned draw(unsigned n) {
   machine.random = machine.random * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX */
   return (unsigned)(machine.random >> 33) % n;
 }
-/* The k-th of n in the order of this launch, which draws anew in each place. */
+/* The k-th of n in the order of this launch; random is what take_ready makes of it. */
 EMU_UNCHECKED static int ordered(int k, int n) { return machine.order == REVERSE ? n - 1 - k : k; }
 
 EMU_UNCHECKED static void make_ready(Thread *thread) {
@@ -124,6 +124,8 @@ EMU_UNCHECKED static void yield() {
   switch_fiber(from, &machine.fiber);
 }
 
+EMU_UNCHECKED static void made_progress() { machine.progress++; }
+
 /* ---- barriers of a block */
 
 EMU_UNCHECKED static void barrier(int line) {
@@ -152,12 +154,13 @@ EMU_UNCHECKED static void barrier(int line) {
 EMU_UNCHECKED static void enter_grid_barrier(int line) {
   if (!machine.cooperative) fail("grid barrier at line %d in a launch that is not cooperative", line);
   const int n = machine.thread->grid_barriers++;
-  if (n == machine.n_grid_lines) {
-    machine.grid_lines = (int *)realloc(machine.grid_lines, ++machine.n_grid_lines * sizeof(int));
-    machine.grid_lines[n] = line;
+  int *first = &machine.grid_lines[n % 2];
+  if (n == machine.grid_barriers) {
+    machine.grid_barriers++;
+    *first = line;
   }
-  if (machine.grid_lines[n] != line)
-    fail("divergent grid barrier: number %d is at line %d here, at line %d elsewhere", n, line, machine.grid_lines[n]);
+  if (*first != line)
+    fail("divergent grid barrier: number %d is at line %d here, at line %d elsewhere", n, line, *first);
 }
 
 /* ---- collective operations of a warp */
@@ -184,7 +187,11 @@ EMU_UNCHECKED static void collective(unsigned mask, int kind, int line, void *op
            g.mask, g.line);
   }
   if (!group) fail("warp operation at line %d: the warp waits in more than 4 groups", line);
-  if (!group->arrived) *group = {mask, 0, kind, line, {}};
+  if (!group->arrived) { /* not by an initializer: that is a memset, of which TSan learns */
+    group->mask = mask;
+    group->kind = kind;
+    group->line = line;
+  }
   if (group->kind != kind || group->line != line)
     fail("divergent warp operation: lane %d is at line %d, others at line %d", lane, line, group->line);
   group->arrived |= 1u << lane;
@@ -296,6 +303,11 @@ EMU_UNCHECKED static void start_block(Block *block, int index) {
   for (int k = 0; k < n; k++) {
     Thread *thread = &block->threads[ordered(k, n)];
     thread->grid_barriers = thread->n_copies = thread->committed = 0;
+#if EMU_TSAN
+    char name[32];
+    snprintf(name, sizeof name, "block %d, thread %d", index, thread->id);
+    __tsan_set_fiber_name(thread->tsan, name);
+#endif
     block->warps[thread->id / 32].exist |= 1u << thread->id % 32;
     make_ready(thread);
   }
@@ -328,10 +340,10 @@ EMU_UNCHECKED static void run_block(Block *block) {
 }
 
 EMU_UNCHECKED static void finish_block(Block *block) {
-#if EMU_ASAN
-  return; /* poisoned */
-#endif
+#if !EMU_ASAN /* which has seen it already */
   for (int i = 0; i < block->n_arrays; i++) check_array(&block->arrays[i]);
+#endif
+  (void)block;
 }
 
 /* Runs resident blocks in turns until all have exited. */
