@@ -2,6 +2,7 @@
 """CUDA kernels of programs on the CPU: planned by the host code of a bundle, emulated, compared."""
 
 import ctypes
+import math
 import tempfile
 from pathlib import Path
 
@@ -118,7 +119,7 @@ class Emulated:
         shapes = np.zeros((len(results), MAX_RANK), np.int64)
         self.plan[1](ctypes.c_void_p(params.ctypes.data), ctypes.c_void_p(shapes.ctypes.data))
         sizes = self.cut(shapes)
-        return [r.reshape(-1)[: np.prod(s)].reshape(s) for r, s in zip(results, sizes)]
+        return [r.reshape(-1)[: math.prod(s)].reshape(s) for r, s in zip(results, sizes)]
 
 
 def _stored(array):

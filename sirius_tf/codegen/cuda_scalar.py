@@ -16,8 +16,7 @@ _NAMES = {"round": "rint", "abs": "fabs"}
 
 
 class CudaLanguage(Language):
-    """Half precision is its bits; functions are those of the CUDA Math API, within 2 ulp but for
-    erfcf and powf (4) (CUDA C++ Programming Guide, "Mathematical Functions")."""
+    """Half precision is its bits; elementary functions are the header's."""
 
     report = "failure"
     failed = "atomicCAS(&failure->failed, 0, 0)"
@@ -54,10 +53,7 @@ class CudaLanguage(Language):
 
     def elementary(self, fn: str, args: Sequence[str], dtype: str) -> str:
         """C of an elementary function of floating-point numbers."""
-        suffix = "f" if dtype == "float32" else ""
-        if fn == "sigmoid":
-            return f"(1 / (1 + exp{suffix}(-{args[0]})))"
-        return f"{fn}{suffix}({', '.join(args)})"
+        return f"sirius_{fn}({', '.join(args)})"
 
     def fused(self, x: str, y: str, z: str) -> str:
         """C of x * y + z in float32, rounded once."""
