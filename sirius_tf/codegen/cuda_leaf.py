@@ -24,7 +24,6 @@ from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
 
-SUMS = 16  # of a thread, in registers
 _THREAD = Isa(1, 1, {1: 1})
 _WARP = 32
 
@@ -130,7 +129,7 @@ class _Printer(LeafPrinter):
             filled = math.prod(sizes) / math.prod(s * c for s, c in zip(slots, counts, strict=True))
             return filled * math.prod(counts) / sum(counts)
 
-        choices = [(r, j) for r in (1, 2, 4, 8) for j in (1, 2, 4) if r * j <= SUMS]
+        choices = [(r, j) for r in (1, 2, 4) for j in (1, 2, 4)]
         best = max(choices, key=worth)
         named = ((rows, best[0]), (lanes, best[1]))
         return {name: c for name, c in named if name in self.box and c > 1}
