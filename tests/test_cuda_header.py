@@ -101,12 +101,19 @@ extern "C" __global__ void mma_TYPE(const uint32_t *a, const uint32_t *b, float 
 }
 """
 TYPES = {"f16": "float16", "bf16": "bfloat16", "tf32": "float32"}
+PRODUCTS = "".join(PRODUCT.replace("TYPE", name) for name in TYPES)
+SOURCE = nvrtc.HEADER.read_text() + KERNELS + PRODUCTS
 
 
 @pytest.fixture(scope="module")
 def launch():
-    products = [PRODUCT.replace("TYPE", name) for name in TYPES]
-    return emulator.build(nvrtc.HEADER.read_text() + KERNELS + "".join(products)).launch
+    return emulator.build(SOURCE).launch
+
+
+def test_kernels_are_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels = nvrtc.compile_cubin(SOURCE, "sm_90").kernels
+    assert set(kernels) == set(emulator.KERNEL.findall(SOURCE))
 
 
 def test_integers(launch):

@@ -119,6 +119,15 @@ def pipeline(sanitizer=None, order="forward", source=PIPELINE, wait=1, steps=5):
     return np.array_equal(y[::-1], x.sum((0, 2)))
 
 
+def test_kernels_are_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    barrier, wait = "sirius_grid_barrier(sync);", "1"
+    source = TRANSPOSE + RECURRENCE.replace("BARRIER", barrier) + PIPELINE.replace("WAIT", wait)
+    kernels = nvrtc.compile_cubin(HEADER + source, "sm_80").kernels
+    assert set(kernels) == {"transpose", "recur", "pipeline"}
+    assert kernels["transpose"].static_shared == 16 * 17 * 4
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kernel", [transpose, recur, pipeline])
 def test_right_kernels(kernel, order):
@@ -362,3 +371,14 @@ def test_too_much_shared_memory():
     launch("f", 1, 1, [], shared_bytes=232448)
     reports(launch, "of at most 232448", "f", 1, 1, [], shared_bytes=232449)
     reports(launch, "none was asked for", "f", 1, 1, [])
+
+
+def test_stack_overflow():
+    source = """extern "C" __global__ void f(int who) {
+      volatile float local[17000];
+      if (threadIdx.x == who) for (int i = 0; i < 17000; i++) local[i] = i;
+    }"""
+    launch = build(source).launch
+    launch("f", 1, 2, [np.int32(2)])
+    for who in (0, 1):
+        reports(launch, "stack", "f", 1, 2, [np.int32(who)])

@@ -48,7 +48,7 @@ def test_content(wheel):
         names = set(archive.namelist())
         built = archive.read(f"sirius_tf/native/{library.NAME}")
         entries = next(archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
-    sources = {f"sirius_tf/native/{p.name}" for p in library.native_directory().glob("*.[ch]")}
+    sources = {f"sirius_tf/native/{p.name}" for p in library.native_directory().glob("*.[ch]*")}
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "sirius_tf").rglob("*.py")}
     tools = {f"sirius_tf/tools/{p.name}" for p in (ROOT / "tools").glob("*.py")}
     assert names >= sources | modules | tools | {"sirius_tf/py.typed"}

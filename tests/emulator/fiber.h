@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
@@ -134,18 +135,30 @@ EMU_UNCHECKED static void enter_fiber(Fiber *main) {
   (void)main;
 }
 
-/* Stacks of `count` fibers that call `entry`, which never returns; below each a page that must not be touched.
- * Their tops differ by some cache lines, lest all of them lie in the same sets of the cache. */
-EMU_UNCHECKED static void create_fiber(Fiber *fiber, int number, void (*entry)()) {
-  const size_t page = 4096, bytes = EMU_ASAN || EMU_TSAN ? 256 << 10 : 64 << 10;
-  char *memory = (char *)mmap(nullptr, page + bytes, PROT_READ | PROT_WRITE,
+constexpr size_t kStackBytes = EMU_ASAN || EMU_TSAN ? 256 << 10 : 64 << 10;
+constexpr uint64_t kCanary = 0x5ca1ab1edeadbeef;
+
+/* Stacks for `count` fibers, below all of which is a page that must not be touched. There is none between
+ * them: a process has some 65000 mappings, which a large grid would use up. */
+EMU_UNCHECKED static char *create_stacks(int count) {
+  const size_t page = 4096, bytes = page + count * kStackBytes;
+  char *memory = (char *)mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE)) {
-    perror("emulator: no memory for the stack of a thread");
+    perror("emulator: no memory for the stacks of threads");
     _exit(1);
   }
+  return memory + page;
+}
+EMU_UNCHECKED static bool has_overflowed(const Fiber *fiber) { return *(uint64_t *)fiber->stack != kCanary; }
+
+/* A fiber on a stack of kStackBytes that calls `entry`, which never returns. Tops of stacks differ by some cache
+ * lines, lest all of them lie in the same sets of the cache. */
+EMU_UNCHECKED static void create_fiber(Fiber *fiber, char *stack, int number, void (*entry)()) {
+  const size_t bytes = kStackBytes;
   *fiber = {};
-  fiber->stack = memory + page;
+  fiber->stack = stack;
+  *(uint64_t *)stack = kCanary;
   fiber->stack_bytes = bytes;
 #if EMU_TSAN
   fiber->tsan = __tsan_create_fiber(0);

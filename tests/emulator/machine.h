@@ -7,7 +7,6 @@
 #pragma once
 #include <stdarg.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "fiber.h"
 
@@ -278,6 +277,7 @@ EMU_UNCHECKED static void thread_main() {
     machine.call(machine.args);
     Thread *self = machine.thread;
     Block *block = self->block;
+    if (has_overflowed(self)) fail("its stack of %zu bytes overflows", kStackBytes);
     if (self->n_copies) fail("exits with %d copies (cp.async) for which it never waited", self->n_copies);
     if (block->arrived)
       fail("divergent barrier: a thread exits while %d threads wait at line %d", block->arrived, block->line);
@@ -319,8 +319,9 @@ EMU_UNCHECKED static void create_block(Block *block, int number) {
   block->ready = (Thread **)calloc(n, sizeof(Thread *));
   block->warps = (Warp *)calloc((n + 31) / 32, sizeof(Warp));
   block->threads = (Thread *)calloc(n, sizeof(Thread));
+  char *stacks = create_stacks(n);
   for (int i = 0; i < n; i++) {
-    create_fiber(&block->threads[i], number * n + i, thread_main);
+    create_fiber(&block->threads[i], stacks + i * kStackBytes, number * n + i, thread_main);
     block->threads[i].block = block;
     block->threads[i].id = i;
   }

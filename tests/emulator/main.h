@@ -54,8 +54,8 @@ template <class... A> static void check(void (*)(A...), const Argument *args, in
 
 struct Kernel { const char *name; void (*call)(void **); void (*check)(const Argument *, int); };
 #define EMU_KERNEL(name) \
-  {#name, [](void **args) { emu::call(name, args); }, \
-   [](const emu::Argument *args, int n) { emu::check(name, args, n); }},
+  {#name, [](void **args) { emu::call(::name, args); }, \
+   [](const emu::Argument *args, int n) { emu::check(::name, args, n); }},
 static const Kernel kernels[] = {EMU_KERNELS};
 
 /* ---- device memory: pages that nobody may touch around each buffer, and 0xff up to them */
@@ -83,8 +83,10 @@ EMU_UNCHECKED static Buffer allocate(size_t bytes) {
   if (region == MAP_FAILED) fail("no memory for a buffer of %zu bytes", bytes);
   char *pages = region + kFence;
   mprotect(pages, length, PROT_READ | PROT_WRITE);
-  memset(pages, 0xff, length);
-  return {pages + length - used, pages, bytes, length};
+  char *memory = pages + length - used;
+  memset(pages, 0xff, memory - pages);
+  memset(memory + bytes, 0xff, used - bytes);
+  return {memory, pages, bytes, length};
 }
 /* The number of the buffer whose surroundings hold `p`, or -1. */
 EMU_UNCHECKED static int nearby(const char *p) {
@@ -101,9 +103,10 @@ EMU_UNCHECKED static void on_fault(int, siginfo_t *info, void *) {
 EMU_UNCHECKED static void check_surroundings() {
   for (int i = 0; i < n_buffers; i++) {
     const Buffer *b = &buffers[i];
-    for (const char *p = b->pages; p < b->pages + b->length; p++)
-      if ((p < b->memory || p >= b->memory + b->bytes) && *p != (char)0xff)
-        fail("out of bounds: byte %ld of buffer %d, which has %zu, was written", (long)(p - b->memory), i, b->bytes);
+    const long before = b->memory - b->pages, bytes = b->bytes, after = b->length - before;
+    for (long at = -before; at < after; at = at == -1 ? bytes : at + 1)
+      if (b->memory[at] != (char)0xff)
+        fail("out of bounds: byte %ld of buffer %d, which has %ld, was written", at, i, bytes);
   }
 }
 
