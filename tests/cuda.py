@@ -8,21 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sirius_tf.bundle import cache, cc, nvrtc
+from sirius_tf.bundle import cache, cc
+from sirius_tf.bundle.cuda import complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
-from sirius_tf.codegen.cuda import HEADER, CudaKernel, print_kernel
+from sirius_tf.codegen.cuda import CudaKernel, machine, print_kernel
 from sirius_tf.codegen.entry import late_outputs
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir.functions import numpy_dtype
-from sirius_tf.schedule.machine import H100
 from tests.emulator import emulator
 
 MAX_RANK = 8
 FORMATS = ("index %d is not in [0, %d)", "integer division by zero")
-ARCHITECTURES = ("sm_80", "sm_90")
 SYNC = np.dtype([("arrived", np.uint32), ("generation", np.uint32)])
 FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int64, 2)])
 
@@ -43,11 +42,10 @@ class _Error(ctypes.Structure):
 class Emulated:
     """The kernel of a program, emulated: a function of arrays."""
 
-    def __init__(self, program, machine=H100, sanitizer=None):
-        self.kernel = print_kernel(schedule_program(program, machine))
+    def __init__(self, program, sanitizer=None, edit=lambda source: source):
+        self.kernel = print_kernel(schedule_program(program, machine("sm_90")))
         self.program = self.kernel.program
-        self.source = self.kernel.source.replace(HEADER, nvrtc.HEADER.read_text() + "\n")
-        self.module = emulator.build(self.source, sanitizer)
+        self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)
 
     def __call__(self, feeds, blocks=3, threads=64, order="forward"):
@@ -88,10 +86,11 @@ class Emulated:
 
     def planned(self, feeds, blocks):
         """Parameters, shapes of outputs and bytes of workspace, by the plan of the kernel."""
-        dims = [np.array(f.shape, np.int64) for f in feeds]
-        tensors = (_Tensor * max(len(feeds), 1))(
-            *(_Tensor(f.ctypes.data, d.ctypes.data, f.ndim, 0) for f, d in zip(feeds, dims))
-        )
+        tensors, dims = (_Tensor * max(len(feeds), 1))(), []
+        for tensor, feed in zip(tensors, feeds, strict=False):
+            dims.append(np.array(feed.shape, np.int64))
+            tensor.data, tensor.dims = feed.ctypes.data, dims[-1].ctypes.data
+            tensor.rank = feed.ndim
         params = np.zeros(len(self.program.params), np.int64)
         shapes = np.zeros((len(self.program.outputs), MAX_RANK), np.int64)
         size, work, error = ctypes.c_int64(), ctypes.c_int64(), _Error()
@@ -118,14 +117,18 @@ class Emulated:
         params = np.where(exits, decided[: len(params)], params)
         shapes = np.zeros((len(results), MAX_RANK), np.int64)
         self.plan[1](ctypes.c_void_p(params.ctypes.data), ctypes.c_void_p(shapes.ctypes.data))
-        sizes = self.cut(shapes)
-        return [r.reshape(-1)[: math.prod(s)].reshape(s) for r, s in zip(results, sizes)]
+        pairs = zip(results, self.cut(shapes), strict=True)
+        return [r.reshape(-1)[: math.prod(s)].reshape(s) for r, s in pairs]
 
 
 def _stored(array):
     """Half precision as its bits, bool as bytes, and at least an element: what kernels take."""
     array = array if array.size else np.zeros(1, array.dtype)
-    return array.view(f"u{array.itemsize}") if array.dtype.kind in "fVb" and array.itemsize < 4 else array
+    return (
+        array.view(f"u{array.itemsize}")
+        if array.dtype.kind in "fVb" and array.itemsize < 4
+        else array
+    )
 
 
 def _plan(kernel: CudaKernel):
@@ -139,9 +142,3 @@ def _plan(kernel: CudaKernel):
     return getattr(library, f"{kernel.name}_plan"), (
         getattr(library, f"{kernel.name}_shapes") if late else None
     )
-
-
-def resources(kernel: CudaKernel):
-    """What the kernel takes of each architecture."""
-    source = kernel.source.replace(HEADER, nvrtc.HEADER.read_text() + "\n")
-    return [nvrtc.compile_cubin(source, a).kernels[kernel.name] for a in ARCHITECTURES]

@@ -60,7 +60,9 @@ class _Printer(SpmdPrinter):
             kind = "int64_t" if p.exit else "const int64_t"
             lines.append(f"  {kind} {p.name} = call->params[{k}];")
         lines.append("  char *workspace = call->workspace;")
-        lines += [f"  {line}" for line in self.arrays()]
+        lines += [f"  {line}" for line in self.slots()]
+        lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
+        lines.append("  (void)workspace;")
         lines.append("  int32_t turn = 0;")
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1].strip() == _BARRIER:
@@ -74,13 +76,17 @@ class _Printer(SpmdPrinter):
         ]
         return "".join(leaves) + "\n".join([*lines, "}", ""])
 
-    def argument(self, t: Tensor) -> list[str]:
-        c_type = scalar.C.types[t.dtype]
-        if t.role == "input":
-            number = self.program.inputs.index(t.name)
-            return [f"const {c_type} *T_{t.name} = call->in[{number}].data;"]
-        number = [o.tensor for o in self.program.outputs].index(t.name)
-        return [f"{c_type} *T_{t.name} = call->out[{number}];"]
+    def pointer(self, t: Tensor) -> str:
+        """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
+        const = "const " if t.role in ("input", "constant") else ""
+        head = f"{const}{scalar.C.types[t.dtype]} *T_{t.name}"
+        match t.role:
+            case "input":
+                return f"{head} = call->in[{self.program.inputs.index(t.name)}].data;"
+            case "output":
+                number = [o.tensor for o in self.program.outputs].index(t.name)
+                return f"{head} = call->out[{number}];"
+        return f"{head} = {self.place(t)};"
 
     # Phases
 

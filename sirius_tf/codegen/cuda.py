@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from sirius_tf.codegen import cuda_leaf
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
-from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
+from sirius_tf.codegen.occupancy import ARCHITECTURES
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.ir.program import Program, Tensor
-from sirius_tf.schedule.machine import BLOCKS_PER_SM
+from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
 from sirius_tf.schedule.plan import Plan
 
 HEADER = '#include "sirius_cuda.cuh"\n\n'
@@ -29,10 +30,10 @@ _MOST_NAMED = 3  # tensors that a comment names
 class CudaKernel:
     """The CUDA of a program, `source`, in which the kernel is `name`, and how it is launched.
 
-    As many blocks as `blocks` keep the machine busy; it takes any number that can run at the same
-    time. Its arguments: a pointer for each input and each output; the parameters as plan computed
-    them, int64; the workspace; the constants; an array of int64, of which element k receives
-    parameter k if data decides it; a SiriusSync and a SiriusFailure, all zero at first.
+    `blocks` keep the machine busy; it takes any number that run at the same time (a cooperative
+    launch). Its arguments: a pointer for each input and each output; the parameters as plan
+    computed them, int64; the workspace; the constants; an array of int64, of which element k
+    receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all zero at first.
     """
 
     program: Program
@@ -44,13 +45,29 @@ class CudaKernel:
     blocks: int
 
 
+def machine(arch: str) -> Machine:
+    """The usual GPU of an architecture ("sm_90")."""
+    return gpu(ARCHITECTURES[arch].sms)
+
+
 def print_kernel(scheduled: Scheduled) -> CudaKernel:
     """The kernel `<name>_cuda` of a scheduled program, and its plan."""
     name = f"{scheduled.program.name}_cuda"
     source = HEADER + _Printer(scheduled).kernel_function(name)
     plan = print_plan(replace(scheduled, program=replace(scheduled.program, name=name)))
-    machine = scheduled.machine
-    return CudaKernel(scheduled.program, plan, source, name, machine.threads, 0, machine.workers)
+    threads, workers = scheduled.machine.threads, scheduled.machine.workers
+    return CudaKernel(scheduled.program, plan, source, name, threads, 0, workers)
+
+
+def alone(kernel: CudaKernel) -> CudaKernel:
+    """The kernel for threads that need more registers: one block on each multiprocessor."""
+    threads = kernel.threads_per_block
+    source = kernel.source.replace(_bounds(threads, BLOCKS_PER_SM), _bounds(threads, 1))
+    return replace(kernel, source=source, blocks=kernel.blocks // BLOCKS_PER_SM)
+
+
+def _bounds(threads: int, blocks: int) -> str:
+    return f"__launch_bounds__({threads}, {blocks})"
 
 
 @dataclass(frozen=True)
@@ -86,14 +103,14 @@ class _Printer(SpmdPrinter):
         others = ["char *workspace", "const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
-        bounds = f"__launch_bounds__({machine.threads}, {BLOCKS_PER_SM})"
+        bounds = _bounds(machine.threads, BLOCKS_PER_SM)
         lines = [f'extern "C" __global__ void {bounds} {name}({parameters}) {{']
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
-        lines += [f"  {line}" for line in self.arrays()]
+        lines += [f"  {line}" for line in self.pointers()]
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
-        lines.append("  (void)block; (void)blocks; (void)decided; (void)sync; (void)failure;")
+        lines.append("  (void)workspace; (void)decided; (void)sync; (void)failure;")
         leaves = [
             f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
         ]
@@ -106,8 +123,18 @@ class _Printer(SpmdPrinter):
             return f"const {c_type} *__restrict__ T_{t.name}"
         return f"{c_type} *T_{t.name}"
 
-    def argument(self, t: Tensor) -> list[str]:
-        return []  # it is a parameter of the kernel
+    def pointers(self) -> list[str]:
+        """Those of temporaries are in shared memory, where they take no registers from sums."""
+        tensors = self.program.tensors
+        constants = [t for t in tensors if t.role == "constant"]
+        lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
+        temps = [t for t in tensors if t.role == "temp"]
+        if not temps:
+            return lines
+        lines += [f"__shared__ {CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
+        first = [*self.slots(), *(f"T_{t.name} = {self.place(t)};" for t in temps)]
+        lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
+        return [*lines, "__syncthreads(); // pointers are made by thread 0"]
 
     # Phases
 
@@ -179,8 +206,8 @@ class _Printer(SpmdPrinter):
             self.touched |= now
             return []
         self.touched = now
-        reasons = [f"{', '.join(sorted(made))} is made by other threads"] if made else []
-        reasons += [f"{', '.join(sorted(again))} may still be in use"] if again else []
+        reasons = [f"other threads may have made {', '.join(sorted(made))}"] if made else []
+        reasons += [f"others may still be using {', '.join(sorted(again))}"] if again else []
         return [f"__syncthreads(); // {'; '.join(reasons)}"]
 
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:

@@ -65,10 +65,6 @@ class SpmdPrinter(ABC):
         self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     @abstractmethod
-    def argument(self, t: Tensor) -> list[str]:
-        """The pointer to an input or an output."""
-
-    @abstractmethod
     def before_phase(self, phase: Phase) -> list[str]:
         """What every worker does before it looks for tiles."""
 
@@ -84,29 +80,23 @@ class SpmdPrinter(ABC):
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         """The function of a leaf."""
 
-    def arrays(self) -> list[str]:
-        """A pointer for every tensor; the slots lie one after the other in the workspace.
-
-        The names of tensors are the user's: a prefix keeps them from meeting the language's and
-        ours.
-        """
-        offsets, lines = weight_offsets(self.program), list[str]()
+    def slots(self) -> list[str]:
+        """The slots lie one after the other in the workspace."""
+        lines = []
         for k, size in enumerate(slot_bytes(self.kernel, self.workers, self.language)):
             lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
-        for t in self.program.tensors:
-            c_type = self.language.types[t.dtype]
-            if t.role in ("input", "output"):
-                lines += self.argument(t)
-            elif t.role == "constant":
-                where = f"({self.weights} + {offsets[t.name]})"
-                lines.append(f"const {c_type} *T_{t.name} = (const {c_type} *){where};")
-            else:
-                place = f"slot{self.kernel.storage.slots[t.name]}"
-                if t.name in self.kernel.storage.private:
-                    size = tensor_bytes(self.kernel, t, self.language)
-                    place = f"({place} + {self.worker} * {size})"
-                lines.append(f"{c_type} *T_{t.name} = ({c_type} *){place};")
-        return [*lines, "(void)workspace;"]
+        return lines
+
+    def place(self, t: Tensor) -> str:
+        """The address of a constant, or of a temporary in its slot."""
+        c_type = self.language.types[t.dtype]
+        if t.role == "constant":
+            return f"(const {c_type} *)({self.weights} + {weight_offsets(self.program)[t.name]})"
+        slot = f"slot{self.kernel.storage.slots[t.name]}"
+        if t.name in self.kernel.storage.private:
+            size = tensor_bytes(self.kernel, t, self.language)
+            slot = f"({slot} + {self.worker} * {size})"
+        return f"({c_type} *){slot}"
 
     # Loops
 

@@ -39,20 +39,16 @@ THREADS = 256
 BLOCKS_PER_SM = 2
 
 
-def gpu(multiprocessors: int, shared_bytes: int) -> Machine:
-    """A GPU, whose workers are blocks: a tile is worth the launch of no kernel, but a barrier of
-    all blocks takes about 1.5 us (docs/design.md)."""
+def gpu(multiprocessors: int) -> Machine:
+    """A GPU, whose workers are blocks: tiles may be small, but to wait for all blocks takes longer
+    than for a few threads (about 1.5 us)."""
     return Machine(
         workers=multiprocessors * BLOCKS_PER_SM,
         threads=THREADS,
         warp=32,
         panels=False,
-        cache=shared_bytes // BLOCKS_PER_SM,
+        cache=1 << 17,  # of the first level, which blocks share
         worth_a_tile=1 << 12,
         worth_a_worker=1 << 11,
         worth_a_barrier=1 << 15,
     )
-
-
-A100 = gpu(108, 166912)
-H100 = gpu(132, 232448)
