@@ -156,8 +156,8 @@ def test_by_cupy(monkeypatch):
     )
 
     def only_cupy(name):
-        if name == "cupy.cuda.nvrtc":
-            return cupy
+        if name == "cupy.cuda":
+            return types.SimpleNamespace(nvrtc=cupy)
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", only_cupy)

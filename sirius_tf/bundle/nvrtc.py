@@ -108,17 +108,20 @@ def _key(source: str, arch: str) -> object:
 
 def _binding() -> Any:
     """cuda.bindings.nvrtc, or else what CuPy has."""
-    for module, probe in (
-        ("cuda.bindings.nvrtc", "nvrtcVersion"),
-        ("cupy.cuda.nvrtc", "getVersion"),
-    ):
-        try:
-            binding = importlib.import_module(module)
+    for find, probe in ((_cuda_bindings, "nvrtcVersion"), (_cupy, "getVersion")):
+        with contextlib.suppress(ImportError, OSError, RuntimeError):  # or without the library
+            binding = find()
             getattr(binding, probe)()
-        except (ImportError, OSError, RuntimeError):  # not there, or without the library itself
-            continue
-        return binding
+            return binding
     raise SiriusError("CUDA code needs NVRTC 13: pip install 'sirius_tf[cuda]'")
+
+
+def _cuda_bindings() -> Any:
+    return importlib.import_module("cuda.bindings.nvrtc")
+
+
+def _cupy() -> Any:
+    return importlib.import_module("cupy.cuda").nvrtc
 
 
 def _compile(source: str, arch: str) -> Cubin:
