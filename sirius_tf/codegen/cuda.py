@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sirius_tf.codegen import cuda_leaf
+from sirius_tf.codegen import cuda_leaf, cuda_staged
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
@@ -91,6 +91,7 @@ class _Printer(SpmdPrinter):
         super().__init__(kernel, "cuda")
         self.touched = _Touched()
         self.phases = 0
+        self.staged = 0  # float32 elements of shared memory
         own, folded = kernel.storage.private, kernel.storage.windows
         self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
 
@@ -107,7 +108,9 @@ class _Printer(SpmdPrinter):
         lines = [f'extern "C" __global__ void {bounds} {name}({parameters}) {{']
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
         lines += [f"  {line}" for line in self.pointers()]
-        lines += self.node(self.kernel.nest, "  ")
+        body = self.node(self.kernel.nest, "  ")
+        lines += [f"  __shared__ float staged[{self.staged}];"] if self.staged else []
+        lines += body
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
         lines.append("  (void)workspace; (void)decided; (void)sync; (void)failure;")
@@ -212,4 +215,7 @@ class _Printer(SpmdPrinter):
 
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         storage, machine = self.kernel.storage, self.kernel.machine
-        return cuda_leaf.print_leaf(self.program, leaf, plan, storage, machine)
+        arguments = (self.program, leaf, plan, storage, machine)
+        function = cuda_staged.print_leaf(*arguments) or cuda_leaf.print_leaf(*arguments)
+        self.staged = max(self.staged, function.shared)
+        return function

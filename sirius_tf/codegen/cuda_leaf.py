@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sirius_tf.codegen.block import Block
 from sirius_tf.codegen.context import Context, Isa, Range
@@ -36,10 +36,10 @@ def print_leaf(
     summed = reduce and reduce.op in ("add", "max", "min") and dtype == "float32"
     if plan.across and not summed:
         plan = Plan(None)
-    return _Printer(program, leaf, plan, storage, machine).function()
+    return ThreadPrinter(program, leaf, plan, storage, machine).function()
 
 
-class _Points(Block):
+class Points(Block):
     """The points of one thread: `rows` neighbours, and `lanes` of them `steps` apart.
 
     Of an iterator in `ragged`, the last points may lie outside of the box: they are computed where
@@ -79,7 +79,22 @@ class _Points(Block):
         self.before.append(f"{test}{pointer}[{offset}] = {value[0]}{self.going};")
 
 
-class _Printer(LeafPrinter):
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of points, below `total`, and the iterators' values that follow from `point`.
+
+    `type`: that of C; int64_t takes long to divide. `before`: what is declared before.
+    """
+
+    type: str
+    before: tuple[str, ...]
+    total: str
+    places: tuple[str, ...]
+
+
+class ThreadPrinter(LeafPrinter):
+    """Points of the box are divided among the threads."""
+
     reports = "SiriusFailure *failure"
     target = "{c_type} *{alias}"
     unrolled = "#pragma unroll"
@@ -146,18 +161,23 @@ class _Printer(LeafPrinter):
         return [n for n, count in per.items() if (self.box[n].size or 1) % count]
 
     def over(self, per: Mapping[str, int], first: str, step: str, lines: list[str]) -> list[str]:
-        """A loop over the numbers of points, from which iterators follow: lanes are the fastest."""
+        """A loop over the numbers of points."""
         order = sorted(self.box, key=lambda n: (n == self.plan.lanes, n == self.plan.rows))
+        n = self.numbers(per, order)
+        head = f"for ({n.type} point = {first}; point < {n.total}; point += {step}) {{"
+        return [*n.before, head, *indented([*n.places, *self.ends(per), *lines]), "}"]
+
+    def numbers(self, per: Mapping[str, int], order: Sequence[str]) -> Numbers:
+        """Numbers of the points of some iterators; those of the last one are neighbours."""
         ranges = [self.box[n] for n in order]
-        head = [
+        before = [
             f"const int64_t {r.name}_slots = ({r.n} + {per[r.name] - 1}) / {per[r.name]};"
             for r in ranges
             if r.size is None and r.name in per
         ]
         slots = [self.slots(r, per) for r in ranges]
         known = all(r.size is not None for r in ranges)
-        small = known and math.prod(self.most.values()) < 1 << 31
-        number = "int" if small else "int64_t"  # which takes long to divide
+        small = known and math.prod(self.most[n] for n in order) < 1 << 31
         places = []
         for k, r in enumerate(ranges):
             inner = " * ".join(slots[k + 1 :])
@@ -165,10 +185,8 @@ class _Printer(LeafPrinter):
             place = f"{place} % {slots[k]}" if k else place
             factor = f" * {per[r.name]}" if r.name == self.plan.rows and r.name in per else ""
             places.append(f"const int64_t {r.name} = {r.lo} + {place}{factor};")
-        head.append(
-            f"for ({number} point = {first}; point < {' * '.join(slots) or 1}; point += {step}) {{"
-        )
-        return [*head, *indented([*places, *self.ends(per), *lines]), "}"]
+        total = " * ".join(slots) or "1"
+        return Numbers("int" if small else "int64_t", tuple(before), total, tuple(places))
 
     def ends(self, per: Mapping[str, int]) -> list[str]:
         """Of ragged iterators: whether further values lie in the box, and values that do."""
@@ -192,11 +210,11 @@ class _Printer(LeafPrinter):
 
     # What a thread does
 
-    def points(self, per: Mapping[str, int]) -> _Points:
+    def points(self, per: Mapping[str, int]) -> Points:
         """The points of one thread."""
         rows = per.get(str(self.plan.rows), 1)
         lanes = per.get(str(self.plan.lanes), 1)
-        return _Points(self.ctx, rows, lanes, self.steps(per), self.ragged(per))
+        return Points(self.ctx, rows, lanes, self.steps(per), self.ragged(per))
 
     def one_thread(self, per: Mapping[str, int]) -> list[str]:
         """All of the points of one thread, one at a time or as sums in registers."""
@@ -227,13 +245,13 @@ class _Printer(LeafPrinter):
             end.store(r, j, end.finished((acc, False), r, j))
         return [*lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
 
-    def terms(self, block: _Points) -> list[str]:
+    def terms(self, block: Points) -> list[str]:
         """What is added in the reduction loops."""
         for r, j in block.places:
             block.inside.append(block.accumulate(f"acc_{r}_{j}", self.s.value, r, j, False))
         return block.inside
 
-    def summed(self, block: _Points, loops: list[str]) -> list[str]:
+    def summed(self, block: Points, loops: list[str]) -> list[str]:
         """Sums from their start to their end."""
         assert self.s.reduce is not None
         c_type, starts = CUDA.types[self.dtype], []

@@ -27,11 +27,15 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Function:
-    """C of a leaf: `text` without the name; what to pass: tensors, then integers by name."""
+    """C of a leaf: `text` without the name; what to pass: tensors, then integers by name.
+
+    `shared`: float32 elements of the memory that threads of a worker share, passed as `staged`.
+    """
 
     text: str
     tensors: tuple[str, ...]
     integers: tuple[str, ...]
+    shared: int = 0
 
 
 class LeafPrinter(ABC):
@@ -58,6 +62,7 @@ class LeafPrinter(ABC):
         self.program, self.s, self.plan, self.isa = program, leaf.statement, plan, isa
         self.reduced = tuple(self.s.reduce.iters) if self.s.reduce else ()
         self.dtype = program.tensor[self.s.target].dtype
+        self.staged = 0  # float32 elements of the memory that threads of a worker share
 
     @abstractmethod
     def body(self) -> list[str]:
@@ -73,10 +78,11 @@ class LeafPrinter(ABC):
         fixed = [i.name for i in self.s.iters if i.name not in self.box]
         integers += [name for name in fixed if name not in integers]
         names = [self.ctx.integers.get(name, name) for name in integers]
-        parameters = [self.reports, *arguments, *(f"int64_t {n}" for n in names)]
+        staged = ["float *staged"] if self.staged else []
+        parameters = [self.reports, *staged, *arguments, *(f"int64_t {n}" for n in names)]
         unused = " ".join(f"(void){n};" for n in [self.ctx.language.report, *names])
         lines = [f"({', '.join(parameters)}) {{", *indented([unused, *body]), "}"]
-        return Function("\n".join(lines), tuple(self.ctx.tensors), tuple(integers))
+        return Function("\n".join(lines), tuple(self.ctx.tensors), tuple(integers), self.staged)
 
     def declare(self, tensor: str, alias: str) -> str:
         """The parameter of a tensor."""

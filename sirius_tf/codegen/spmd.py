@@ -299,7 +299,8 @@ class SpmdPrinter(ABC):
         )
         integers = [passed.get(n, n) for n in function.integers]
         tensors = [self.base(s, t, starts) for t in function.tensors]
-        arguments = [self.language.report, *tensors, *integers]
+        staged = ["staged"] if function.shared else []
+        arguments = [self.language.report, *staged, *tensors, *integers]
         return [f"{name}({', '.join(arguments)}); /* {s.name} */"]
 
     def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:

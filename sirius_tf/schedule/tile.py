@@ -12,6 +12,7 @@ from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
+from sirius_tf.schedule.tile_blocks import block_tile_sizes
 
 Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
 
@@ -29,8 +30,10 @@ def tile_sizes(
 ) -> tuple[int, ...]:
     """A size per loop; 1 leaves the loop as it is."""
     by_name = {s.name: s for s in program.statements}
-    tiler = _Tiler(program, [by_name[n] for n in statements], loops, plans, machine)
-    return tiler.sizes()
+    found = [by_name[n] for n in statements]
+    if machine.threads > 1:
+        return block_tile_sizes(program, plans, found, loops, machine)
+    return _Tiler(program, found, loops, plans, machine).sizes()
 
 
 class _Tiler:
