@@ -77,9 +77,9 @@ class _Printer(SpmdPrinter):
         return "".join(leaves) + "\n".join([*lines, "}", ""])
 
     def pointer(self, t: Tensor) -> str:
-        """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
+        """The declaration of a pointer."""
         const = "const " if t.role in ("input", "constant") else ""
-        head = f"{const}{scalar.C.types[t.dtype]} *T_{t.name}"
+        head = f"{const}{scalar.C.types[t.dtype]} *{self.name_of(t)}"
         match t.role:
             case "input":
                 return f"{head} = call->in[{self.program.inputs.index(t.name)}].data;"

@@ -126,6 +126,9 @@ class _Printer(SpmdPrinter):
             return f"const {c_type} *__restrict__ T_{t.name}"
         return f"{c_type} *T_{t.name}"
 
+    def name_of(self, t: Tensor) -> str:
+        return f"at.T_{t.name}" if t.role == "temp" else f"T_{t.name}"
+
     def pointers(self) -> list[str]:
         """Those of temporaries are in shared memory, where they take no registers from sums."""
         tensors = self.program.tensors
@@ -134,8 +137,9 @@ class _Printer(SpmdPrinter):
         temps = [t for t in tensors if t.role == "temp"]
         if not temps:
             return lines
-        lines += [f"__shared__ {CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
-        first = [*self.slots(), *(f"T_{t.name} = {self.place(t)};" for t in temps)]
+        fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
+        first = [*self.slots(), *(f"{self.name_of(t)} = {self.place(t)};" for t in temps)]
+        lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]
 

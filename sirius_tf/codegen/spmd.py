@@ -87,6 +87,10 @@ class SpmdPrinter(ABC):
             lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
         return lines
 
+    def name_of(self, t: Tensor) -> str:
+        """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
+        return f"T_{t.name}"
+
     def place(self, t: Tensor) -> str:
         """The address of a constant, or of a temporary in its slot."""
         c_type = self.language.types[t.dtype]
@@ -135,7 +139,7 @@ class SpmdPrinter(ABC):
         t, storage = self.program.tensor[load.tensor], self.kernel.storage
         affines = [affine(i) for i in load.index if isinstance(i, Affine)]
         kept = [i if w is None else i % w for i, w in zip(affines, storage.window(t), strict=True)]
-        return f"T_{t.name}[{scalar.flat(kept, storage.shape(t))}]"
+        return f"{self.name_of(t)}[{scalar.flat(kept, storage.shape(t))}]"
 
     def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
         """What one worker runs several times, or perhaps not at all."""
@@ -307,7 +311,7 @@ class SpmdPrinter(ABC):
         """Where element 0 of a tensor would be; a private one starts where the tile does."""
         t, storage = self.program.tensor[tensor], self.kernel.storage
         index = next(i for name, i in s.accesses if name == tensor)
-        shape, text = storage.shape(t), f"T_{tensor}"
+        shape, text = storage.shape(t), self.name_of(t)
         for k, size in enumerate(storage.tile(t)):
             if size is not None:
                 step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])

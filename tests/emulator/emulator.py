@@ -30,7 +30,7 @@ KERNEL = re.compile(
 )
 _ALIGNED = r"(?:__align__\(\d+\)\s*)?"
 DYNAMIC = re.compile(rf"extern\s+__shared__\s+{_ALIGNED}([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
-SHARED = re.compile(rf"__shared__\s+{_ALIGNED}([\w ]+?[ *])\s*(\w+)\s*((?:\[[^\]]+\]\s*)*);")
+SHARED = re.compile(rf"__shared__\s+{_ALIGNED}([\w ]+?)\s+(\w+)\s*((?:\[[^\]]+\]\s*)*);")
 #: Seconds after which a launch counts as hanging: a loop that waits on a plain load, say.
 TIMEOUT = 120
 #: Contraction to FMA is left out, since there it is the compiler's choice.
