@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sirius_tf.codegen import nest
 from sirius_tf.codegen.c import Kernel, print_kernel
 from sirius_tf.codegen.control import decide
+from sirius_tf.codegen.cuda import CudaKernel, machine_of
+from sirius_tf.codegen.cuda import print_kernel as print_cuda
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
@@ -51,6 +53,19 @@ def compile_program(
     show = dump or (lambda stage, text: None)
     kernel = print_kernel(schedule_program(program, Machine(threads), show, without))
     show("c", kernel.plan + kernel.runs["v3"])
+    return kernel
+
+
+def compile_cuda(
+    program: Program,
+    arch: str = "sm_90",
+    dump: Dump | None = None,
+    without: Collection[str] = (),
+) -> CudaKernel:
+    """The CUDA kernel of a program, for GPUs like those of an architecture."""
+    show = dump or (lambda stage, text: None)
+    kernel = print_cuda(schedule_program(program, machine_of(arch), show, without))
+    show("source", kernel.source)
     return kernel
 
 

@@ -12,7 +12,7 @@ from sirius_tf.bundle import cache, cc
 from sirius_tf.bundle.cuda import complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
-from sirius_tf.codegen.cuda import CudaKernel, machine, print_kernel
+from sirius_tf.codegen.cuda import CudaKernel, machine_of, print_kernel
 from sirius_tf.codegen.entry import late_outputs
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
@@ -43,7 +43,7 @@ class Emulated:
     """The kernel of a program, emulated: a function of arrays."""
 
     def __init__(self, program, sanitizer=None, edit=lambda source: source):
-        self.kernel = print_kernel(schedule_program(program, machine("sm_90")))
+        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")))
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)

@@ -14,19 +14,24 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+import sirius_tf  # noqa: E402
 from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
-from sirius_tf.codegen.cuda import alone, machine, print_kernel  # noqa: E402
-from sirius_tf.compile import schedule_program  # noqa: E402
-from sirius_tf.errors import InvalidArgument  # noqa: E402
+from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
+from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
+from sirius_tf.config import Options  # noqa: E402
+from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
 from sirius_tf.frontend import savedmodel  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir import interp  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.runtime import native  # noqa: E402
 from tests import programs  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.models import export_lstm, export_mmoe  # noqa: E402
 from tests.test_c import random_inputs  # noqa: E402
+from tests.test_link import scaled  # noqa: E402
 from tools import zoo_dense, zoo_loops  # noqa: E402
 
 pytestmark = pytest.mark.cuda_emu
@@ -90,7 +95,7 @@ def product():
 
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm, product])
 def test_text(golden, make) -> None:
-    kernel = print_kernel(schedule_program(make(), machine("sm_90")))
+    kernel = print_kernel(schedule_program(make(), machine_of("sm_90")))
     golden(f"{make.__name__}.cuda", kernel.source)
     golden(f"{make.__name__}.plan", kernel.plan)
 
@@ -316,7 +321,7 @@ def test_no_access_out_of_bounds() -> None:
 
 def barriers(make):
     """The source of a program's kernel, cut at its barriers between blocks or threads."""
-    kernel = print_kernel(schedule_program(make(), machine("sm_90")))
+    kernel = print_kernel(schedule_program(make(), machine_of("sm_90")))
     return re.split(r"(sirius_grid_barrier\(sync\);|__syncthreads\(\); // .*)", kernel.source)
 
 
@@ -344,7 +349,7 @@ def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
     terms = 150
     names = [f"v{k}" for k in range(terms)]
     loads = "".join(f"volatile float &{n} = p[{k}]; float s{n} = {n};" for k, n in enumerate(names))
-    kernel = print_kernel(schedule_program(programs.dense(), machine("sm_90")))
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
     body = f'extern "C" __global__ void __launch_bounds__(256, 2) {kernel.name}(float *p) {{'
     stores = "".join(f"p[{k}] = s{n} * s{n};" for k, n in enumerate(names))
     body += loads + "__syncthreads();" + stores
@@ -353,3 +358,53 @@ def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
     assert compiled.kernel == alone(greedy)
     assert "(256, 1)" in complete_source(compiled.kernel)
     assert compiled.kernel.blocks == compiled.blocks("sm_90") == kernel.blocks // 2
+
+
+def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:
+    programs_ = [programs.dense(), programs.softmax()]
+    compiled = [compile_kernel(compile_cuda(p), ARCHITECTURES) for p in programs_]
+    names = [c.kernel.program.name for c in compiled]
+    kernels = [compile_program(p) for p in (*programs_, programs.lstm())]
+    link(kernels, tmp_path / "bundle.so", {}, cuda=compiled)
+    bundle = native.Bundle(tmp_path / "bundle.so")
+    assert bundle.regions["lstm"].cuda is None
+    for name, program, made in zip(names, programs_, compiled, strict=True):
+        inputs = list(random_inputs(program, {"B": 5}).values())
+        wanted = interp.run(program, dict(zip(program.inputs, inputs, strict=True)))
+        for result, want in zip(bundle.call(name, inputs), wanted, strict=True):
+            np.testing.assert_allclose(result, want, rtol=2e-5, atol=2e-5)
+        code = bundle.regions[name].cuda
+        assert code.kernel == f"{name}_cuda"
+        assert code.source == complete_source(made.kernel)
+        assert code.weights == weights(made.kernel.program)
+        assert (code.threads_per_block, code.shared_bytes) == (256, 0)
+        for arch in ARCHITECTURES:
+            assert code.cubins[arch] == (made.cubins[arch].data, made.blocks(arch))
+
+
+def test_new_weights_for_gpus(tmp_path) -> None:
+    old, new = programs.dense(), scaled(programs.dense(), 2.0)
+    kernels = [(compile_program(p), compile_kernel(compile_cuda(p), ["sm_90"])) for p in (old, new)]
+    link([kernels[0][0]], tmp_path / "old.so", {}, cuda=[kernels[0][1]])
+    repack(tmp_path / "old.so", tmp_path / "new.so", [kernels[1][0]], {}, "", [kernels[1][1]])
+    code = native.Bundle(tmp_path / "new.so").regions["dense"].cuda
+    assert code.weights == weights(kernels[1][1].kernel.program) != weights(old)
+
+
+def test_a_model_is_converted_for_gpus(tmp_path) -> None:
+    export_mmoe(tmp_path / "model")
+    options = Options(target="cuda", arch=("sm_90",), keep_slow=True, dump=tmp_path / "dump")
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    bundle = native.Bundle(result.bundle)
+    assert bundle.manifest["cuda"] == {"state": "emulated, untimed", "arch": ["sm_90"]}
+    (region,) = bundle.regions.values()
+    (dumped,) = (tmp_path / "dump").glob("*.cuda.txt")
+    assert dumped.read_text().partition("\n\n")[2].strip() in region.cuda.source
+    assert len(list((tmp_path / "dump").glob("*.cuda_schedule.txt"))) == 1
+    refreshed = sirius_tf.refresh(tmp_path / "out", tmp_path / "model")
+    assert native.Bundle(refreshed.bundle).manifest["cuda"]["arch"] == ["sm_90"]
+
+
+def test_an_architecture_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(SiriusError, match="architecture sm_1 is none of sm_80"):
+        compile_cuda(programs.dense(), "sm_1")

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA kernels -> cubins, and how many of their blocks a GPU can run at the same time."""
+"""CUDA kernels -> cubins, how many of their blocks a GPU can run at the same time, and the tables
+that a bundle has of them (native/sirius_abi.h)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sirius_tf.bundle import nvrtc
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
+from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.occupancy import cooperative_limit
 from sirius_tf.errors import SiriusError
 
@@ -26,6 +29,41 @@ class Compiled:
         shared = used.static_shared + self.kernel.shared_bytes
         threads = self.kernel.threads_per_block
         return min(cooperative_limit(arch, threads, used.registers, shared), self.kernel.blocks)
+
+
+def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
+    """C of the SiriusCuda `<kernel>_info`; the code it includes is written to a folder.
+
+    The constants are at `weights_offset` of the bundle's.
+    """
+    kernel, name = compiled.kernel, compiled.kernel.name
+    source = complete_source(kernel).encode()
+    text = _included(f"{name}_source", source, folder)
+    rows = []
+    for arch, cubin in compiled.cubins.items():
+        text += _included(f"{name}_{arch}", cubin.data, folder)
+        size = len(cubin.data)
+        rows.append(f'{{"{arch}", {name}_{arch}, {size}, {compiled.blocks(arch)}}}')
+    late = any(late_outputs(kernel.program))
+    text += f"{PLAN.format(name=name)};\n" + (f"{SHAPES.format(name=name)};\n" if late else "")
+    numbers = [kernel.threads_per_block, kernel.shared_bytes, len(rows)]
+    fields = [f'"{name}"', f"{name}_source", len(source), f"{name}_plan"]
+    fields += [f"{name}_shapes" if late else "0", *numbers, f"{name}_cubins"]
+    fields += [weights_offset, weight_offsets(kernel.program)[""]]
+    return f"""{text}static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};
+static const SiriusCuda {name}_info = {{{", ".join(map(str, fields))}}};
+"""
+
+
+def _included(symbol: str, data: bytes, folder: Path) -> str:
+    """The declaration of a symbol at which the assembler includes the data."""
+    file = folder / symbol
+    file.write_bytes(data)
+    return (
+        f'__asm__(".section .rodata\\n.balign 64\\n.hidden {symbol}\\n.globl {symbol}\\n"\n'
+        f'        "{symbol}: .incbin \\"{file}\\"\\n.text\\n");\n'
+        f"extern const char {symbol}[];\n"
+    )
 
 
 def complete_source(kernel: CudaKernel) -> str:

@@ -17,6 +17,7 @@ from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
 from sirius_tf.codegen.occupancy import ARCHITECTURES
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
 from sirius_tf.schedule.plan import Plan
@@ -45,8 +46,10 @@ class CudaKernel:
     blocks: int
 
 
-def machine(arch: str) -> Machine:
-    """The usual GPU of an architecture ("sm_90")."""
+def machine_of(arch: str) -> Machine:
+    """The usual GPU of an architecture ("sm_90"); SiriusError if it is not known."""
+    if arch not in ARCHITECTURES:
+        raise SiriusError(f"architecture {arch} is none of {', '.join(ARCHITECTURES)}")
     return gpu(ARCHITECTURES[arch].sms)
 
 
