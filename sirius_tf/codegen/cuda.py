@@ -35,6 +35,7 @@ class CudaKernel:
     launch). Its arguments: a pointer for each input and each output; the parameters as plan
     computed them, int64; the workspace; the constants; an array of int64, of which element k
     receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all zero at first.
+    No pointer is null, be an array empty or not.
     """
 
     program: Program
@@ -100,10 +101,10 @@ class _Printer(SpmdPrinter):
 
     def kernel_function(self, name: str) -> str:
         """The kernel, and the functions it calls."""
-        machine, tensors = self.kernel.machine, self.program.tensors
-        pointers = [self.parameter(t) for t in tensors if t.role == "input"]
-        pointers += [self.parameter(self.program.tensor[o.tensor]) for o in self.program.outputs]
-        sizes = [f"int64_t {p.name}" for p in self.program.params]
+        machine, program = self.kernel.machine, self.program
+        arrays = [*program.inputs, *(o.tensor for o in program.outputs)]
+        pointers = [self.parameter(program.tensor[n]) for n in arrays]
+        sizes = [f"int64_t {p.name}" for p in program.params]
         others = ["char *workspace", "const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])

@@ -177,7 +177,7 @@ class ThreadPrinter(LeafPrinter):
         ]
         slots = [self.slots(r, per) for r in ranges]
         known = all(r.size is not None for r in ranges)
-        small = known and math.prod(self.most[n] for n in order) < 1 << 31
+        small = known and math.prod(self.most[n] for n in order) < 1 << 30
         places = []
         for k, r in enumerate(ranges):
             inner = " * ".join(slots[k + 1 :])
