@@ -23,20 +23,31 @@ from sirius_tf.lower.scale import scale_weights
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
 from sirius_tf.lower.winograd import winograd
-from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
+from sirius_tf.poly.dependence import Flow, check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
+from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.machine import CPU, Machine
+from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
-PARTS = ("rerolling", "slices", "epilogues", "scaling", "winograd", "private", *fusing.PARTS)
+PARTS = (
+    "rerolling",
+    "slices",
+    "epilogues",
+    "scaling",
+    "winograd",
+    "overlap",
+    "private",
+    *fusing.PARTS,
+)
 """Whole-program optimizations that can be left out, to see what each is worth."""
 
 NOT_STRICT = frozenset({"scaling", "winograd"})
@@ -48,10 +59,14 @@ def compile_program(
     threads: int = 2,
     dump: Dump | None = None,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Kernel:
-    """The kernel of a program, made without some of PARTS; `dump` is given every stage's text."""
-    show = dump or (lambda stage, text: None)
-    kernel = print_kernel(schedule_program(program, Machine(threads), show, without))
+    """The kernel of a program, made without some of PARTS; `dump` is given every stage's text.
+
+    `tilings` are tile sizes that were measured, by the key of the cluster.
+    """
+    show = dump or _silent
+    kernel = print_kernel(schedule_program(program, Machine(threads), show, without, tilings))
     show("c", kernel.plan + kernel.runs["v3"])
     return kernel
 
@@ -63,7 +78,7 @@ def compile_cuda(
     without: Collection[str] = (),
 ) -> CudaKernel:
     """The CUDA kernel of a program, for GPUs like those of an architecture."""
-    show = dump or (lambda stage, text: None)
+    show = dump or _silent
     kernel = print_cuda(schedule_program(program, machine_of(arch), show, without))
     show("source", kernel.source)
     return kernel
@@ -78,24 +93,54 @@ def simplified(program: Program, without: Collection[str] = ()) -> Program:
     return program if "winograd" in without else winograd(program)
 
 
+def _silent(stage: str, text: str) -> None:
+    """Show nothing."""
+
+
 def schedule_program(
     program: Program,
     machine: Machine = CPU,
-    show: Dump = lambda stage, text: None,
+    show: Dump = _silent,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Scheduled:
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
+    program, flows = laid_out(program, machine, show, without)
+    root = fuse(program, flows, machine, without, tilings)
+    return realize(program, flows, root, machine, show, without)
+
+
+def laid_out(
+    program: Program,
+    machine: Machine = CPU,
+    show: Dump = _silent,
+    without: Collection[str] = (),
+) -> tuple[Program, tuple[Flow, ...]]:
+    """The program as it will be scheduled, and its dependences."""
     verify(program)
     show("program", printer.show(program))
     program = simplified(program, without)
+    if "overlap" not in without and machine.threads == 1:  # what it costs blocks is not known
+        program = overlap(program, machine.workers)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
     program = lay_out(release(program, flows, without), machine)
     show("simplified", printer.show(program))
-    scop = extract(program)  # elements lie elsewhere now; which instance needs which is the same
-    root = fuse(program, flows, machine, without)
+    return program, flows  # elements lie elsewhere now; which instance needs which is the same
+
+
+def realize(
+    program: Program,
+    flows: Sequence[Flow],
+    root: tree.Node,
+    machine: Machine = CPU,
+    show: Dump = _silent,
+    without: Collection[str] = (),
+) -> Scheduled:
+    """The loops and the storage of a program whose schedule is `root`."""
+    scop = extract(program)
     show("schedule", tree.show(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
@@ -116,9 +161,10 @@ def compile_graph(
     threads: int = 2,
     dump: Dump | None = None,
     without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Kernel:
     """Compile a whole graph, whose name becomes the region's and is an identifier.
 
     `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
     """
-    return compile_program(lower(graph, hints), threads, dump, without)
+    return compile_program(lower(graph, hints), threads, dump, without, tilings)

@@ -13,17 +13,21 @@ from typing import Any, TypeVar
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from sirius_tf.bundle import tilings
 from sirius_tf.config import Options
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend import savedmodel
+from sirius_tf.ir.program import Program
+from sirius_tf.lower.registry import lower
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
+from sirius_tf.rewrite.canonical import digest
 from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
-from sirius_tf.rewrite.stages import Part
+from sirius_tf.rewrite.stages import Compiled, Part
 from sirius_tf.rewrite.substitute import OP
 from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
@@ -82,19 +86,39 @@ def _optimize(
     stage("regions")
     parts = _cut(source, meta_graph, model, given)
     stage("compile")
-    parts, kernels = stages.compile_parts(parts, _threads(options), options)
+    parts, kernels = stages.compile_parts(parts, _threads(options), options, tilings.read())
     with output.workplace(source, target) as work:
         bundle = work / "assets" / f"{source.name}.sirius.so"
         stage("link")
         stages.link(work, meta_graph, parts, kernels, bundle)
         stage("time")
-        timed = _time(work, meta_graph, parts, bundle, options)
+        timed = _time(work, meta_graph, parts, kernels, bundle, options)
         if [part.uses for part in timed] != [part.uses for part in parts]:
             stages.link(work, meta_graph, timed, kernels, bundle)
         stage("rewrite")
         measured = _finish(source, work, saved_model, timed, bundle, given, options)
         output.publish(work, target)
     return _result(target, bundle.name, timed, measured, start)
+
+
+def programs(
+    saved_model_dir: str | os.PathLike[str],
+    *,
+    signatures: Sequence[str] | None = None,
+    samples: Mapping[str, Any] | None = None,
+) -> list[Program]:
+    """The programs of a SavedModel's regions as `optimize` compiles them, one for equal regions."""
+    source = Path(saved_model_dir)
+    register_with_tensorflow()
+    model = savedmodel.read(source, signatures)
+    meta_graph = metagraph.select(loader_impl.parse_saved_model(str(source)))
+    given = sampling.of_signatures(model.signatures, samples)
+    found = {
+        digest(use.region.graph): (part, use.region)
+        for part in _cut(source, meta_graph, model, given)
+        for use in part.uses
+    }
+    return [lower(region.graph, stages.hints(part, region)) for part, region in found.values()]
 
 
 def refresh(
@@ -134,6 +158,7 @@ def refresh(
             notes["kernels"][name]["hints"],
             notes["kernels"][name]["threads"],
             replace(options, strict_math=notes["kernels"][name]["strict_math"]),
+            notes["kernels"][name].get("tilings", {}),
         )
         for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()
     }
@@ -144,7 +169,7 @@ def refresh(
         stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
         stage("time")
         as_before = replace(options, keep_slow=True, strict_math=True)
-        timed = _time(work, meta_graph, parts, bundle, as_before)
+        timed = _time(work, meta_graph, parts, kernels, bundle, as_before)
         for region in (region for part in timed for region in part.timed if not region.kept):
             raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
         stage("rewrite")
@@ -189,10 +214,10 @@ def _optimize_graph_def(
     part = stages.cut(
         None, meta_graph, signature, signature.name, arrays, graphdef.named_parts(signature)
     )
-    parts, kernels = stages.compile_parts([part], _threads(options), options)
+    parts, kernels = stages.compile_parts([part], _threads(options), options, tilings.read())
     with output.written(bundle) as work:
         stages.link(None, meta_graph, parts, kernels, work)
-        timed = stages.compare_and_time(None, meta_graph, parts[0], work, {}, options)
+        timed = stages.compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)
         if timed.uses != parts[0].uses:
             stages.link(None, meta_graph, [timed], kernels, work)
     if not timed.uses:
@@ -269,9 +294,15 @@ def _old_bundle(optimized: Path) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _time(
-    work: Path, meta_graph: Any, parts: Sequence[Part], bundle: Path, options: Options
+    work: Path,
+    meta_graph: Any,
+    parts: Sequence[Part],
+    kernels: Mapping[str, Compiled],
+    bundle: Path,
+    options: Options,
 ) -> list[Part]:
     times: dict[str, tuple[float, float]] = {}
     return [
-        stages.compare_and_time(work, meta_graph, part, bundle, times, options) for part in parts
+        stages.compare_and_time(work, meta_graph, part, kernels, bundle, times, options)
+        for part in parts
     ]

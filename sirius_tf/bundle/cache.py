@@ -90,9 +90,20 @@ def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
     except (OSError, EOFError, pickle.UnpicklingError):
         value = make()
     with contextlib.suppress(OSError):  # a full disk costs time later, no more
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder, "made")
-            made.write_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
-            made.replace(target)
+        write(target, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
     return value
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write a file at once: who reads it meets all of the old content, or of the new."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder, "made")
+        made.write_bytes(data)
+        made.replace(target)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith("model name")), "")

@@ -271,6 +271,8 @@ class Block:
             own = tensor == self.s.target
             c_type = self.language.types[self.program.tensor[tensor].dtype]
             self.before.append(f"{'' if own else 'const '}{c_type} *{name} = {alias} + ({place});")
+            if self.ctx.unrolled and offset:  # lest all the loads leave a loop around, and spill
+                self.before += self.language.opaque(name)
             self.known[key] = (name, False)
         return self.known[key][0], text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.scalar import Language
@@ -13,6 +14,8 @@ from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
+
+MOST_UNROLLED = 32  # points of a reduction
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ class Context:
     tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
     integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
     written: int = 0  # variables so far
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether all loops of the reduction are."""
+        extents = [i.extent for i in self.s.reduce.iters] if self.s.reduce else []
+        return all(e.is_const for e in extents) and prod(e.const for e in extents) <= MOST_UNROLLED
 
     @property
     def has_panels(self) -> bool:

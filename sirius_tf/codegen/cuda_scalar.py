@@ -55,6 +55,10 @@ class CudaLanguage(Language):
         """C of an elementary function of floating-point numbers."""
         return f"sirius_{fn}({', '.join(args)})"
 
+    def opaque(self, pointer: str) -> list[str]:
+        """None: ptxas knows how many registers there are when it moves loads."""
+        return []
+
     def fused(self, x: str, y: str, z: str) -> str:
         """C of x * y + z in float32, rounded once."""
         return f"fmaf({x}, {y}, {z})"

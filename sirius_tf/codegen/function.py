@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sirius_tf.codegen.context import Context, Isa, Range
+from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa, Range
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
-
-UNROLLED = 32  # points of a reduction
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ class LeafPrinter(ABC):
             name, size = i.name, self.ctx.integer(i.extent)
             head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"
             body = [head, *indented(body), "}"]
-            points *= i.extent.const if i.extent.is_const else UNROLLED + 1
-            if points <= UNROLLED:
+            points *= i.extent.const if i.extent.is_const else MOST_UNROLLED + 1
+            if points <= MOST_UNROLLED:
                 body.insert(0, self.unrolled)
         return body
 

@@ -235,6 +235,10 @@ class Language:
         spread = ", ".join(f"({vector})({x})" for x in args)
         return f"sr_{fn}{suffix}({spread})[0]"
 
+    def opaque(self, pointer: str) -> list[str]:
+        """Statements after which the compiler knows nothing of a pointer's value."""
+        return [f'__asm__("" : "+r"({pointer}));']
+
     def fused(self, x: str, y: str, z: str) -> str:
         """C of x * y + z in float32, rounded once."""
         return f"__builtin_fmaf({x}, {y}, {z})"

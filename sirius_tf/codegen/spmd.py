@@ -35,7 +35,7 @@ from sirius_tf.codegen.nest import (
 )
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Statement, Tensor
 from sirius_tf.schedule.plan import PANEL, Plan, choose
@@ -315,7 +315,10 @@ class SpmdPrinter(ABC):
         for k, size in enumerate(storage.tile(t)):
             if size is not None:
                 step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])
-                text += f" - ({starts[str(index[k])]}) / {size} * {size} * {step}"
+                at = index[k]
+                assert isinstance(at, Affine)
+                first = at.substitute({n: symbol(text) for n, text in starts.items()})
+                text += f" - {scalar.index(first)} / {size} * {size} * {step}"
         return text
 
     def range(self, name: str, loop: Loop) -> Range:

@@ -37,7 +37,8 @@ from sirius_tf.rewrite.substitute import Use
 class Compiled:
     """A kernel, what it was made for, and a hash of its code, in which the weights are not.
 
-    `cuda` is the region's kernel for GPUs, if it has one.
+    `cuda` is the region's kernel for GPUs, if it has one; `tilings` are the measured ones among its
+    tile sizes, by the key of the cluster.
     """
 
     kernel: Kernel
@@ -46,13 +47,14 @@ class Compiled:
     hints: Mapping[str, Sequence[int]]
     code: str
     strict_math: bool
+    tilings: Mapping[str, Sequence[int]]
 
     @property
     def note(self) -> dict[str, object]:
         """What the manifest says of it."""
         hints = {name: list(shape) for name, shape in self.hints.items()}
         note = {"threads": self.threads, "hints": hints, "code": self.code}
-        return {**note, "strict_math": self.strict_math}
+        return {**note, "strict_math": self.strict_math, "tilings": self.tilings}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +124,16 @@ def _read(signature: Signature, region: Region) -> list[Edge]:
     return [e for e in region.inputs if e.node not in nodes or not is_variable(nodes[e.node])]
 
 
+def hints(part: Part, region: Region) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a region reads on the samples, but for tables."""
+    return {str(e): part.values[e].shape for e in region.inputs if e in part.values}
+
+
 def compile_parts(
-    parts: Sequence[Part], threads: int, options: Options
+    parts: Sequence[Part],
+    threads: int,
+    options: Options,
+    tilings: Mapping[str, Sequence[int]],
 ) -> tuple[list[Part], dict[str, Compiled]]:
     """Kernels by name, one for regions that are the same; those that do not compile go back."""
     kernels: dict[str, Compiled] = {}
@@ -135,9 +145,10 @@ def compile_parts(
             region = use.region
             key = digest(region.graph)
             if key not in names:
-                hints = {str(e): part.values[e].shape for e in region.inputs if e in part.values}
+                shapes = hints(part, region)
                 try:
-                    kernels[region.name] = compile_region(region, hints, threads, options)
+                    compiled = compile_region(region, shapes, threads, options, tilings)
+                    kernels[region.name] = compiled
                 except SiriusError as error:
                     failed[region.name] = f"{type(error).__name__}: {error}"
                     continue
@@ -148,10 +159,15 @@ def compile_parts(
 
 
 def compile_region(
-    region: Region, hints: Mapping[str, Sequence[int]], threads: int, options: Options
+    region: Region,
+    hints: Mapping[str, Sequence[int]],
+    threads: int,
+    options: Options,
+    tilings: Mapping[str, Sequence[int]],
 ) -> Compiled:
     """Compile one region; every stage is dumped, if the user wants that."""
     texts: dict[str, str] = {}
+    used: dict[str, Sequence[int]] = {}
     strict = options.strict_math
 
     def dump(stage: str, text: str) -> None:
@@ -164,22 +180,28 @@ def compile_region(
     def dump_cuda(stage: str, text: str) -> None:
         dump("cuda" if stage == "source" else f"cuda_{stage}", text)
 
+    def measured(cluster: str) -> Sequence[int] | None:
+        if cluster in tilings:
+            used[cluster] = tilings[cluster]
+        return used.get(cluster)
+
     def make() -> Compiled:
         dump("graph", show(region.graph))
         without = NOT_STRICT if strict else ()
-        kernel = compile_graph(region.graph, hints, threads, dump, without)
+        kernel = compile_graph(region.graph, hints, threads, dump, without, measured)
         compiled = None
         if options.target == "cuda":
             program = lower(region.graph, hints)
             code = compile_cuda(program, options.arch[-1], dump_cuda, without)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
-        return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict)
+        return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
     archs = options.arch if options.target == "cuda" else ()
-    key = (region.name, digest(region.graph), sorted(hints.items()), threads, strict, archs)
+    of = (region.name, digest(region.graph), sorted(hints.items()))
+    key = (*of, threads, strict, sorted(tilings.items()), archs)
     return cache.remembered("kernels", key, make)
 
 
@@ -216,6 +238,7 @@ def compare_and_time(
     work: Path | None,
     meta_graph: Any,
     part: Part,
+    kernels: Mapping[str, Compiled],
     bundle: Path,
     times: dict[str, tuple[float, float]],
     options: Options,
@@ -237,7 +260,8 @@ def compare_and_time(
                 raise DifferenceError(f"region {region}: {problem}")
             if not problem and use.kernel not in times:
                 measure = functools.partial(_best_times, session, use, part.values)
-                key = (digest(use.region.graph), _shapes(use, part), _machine())
+                of = (digest(use.region.graph), kernels[use.kernel].code)
+                key = (*of, hints(part, use.region), _machine())
                 times[use.kernel] = cache.remembered("times", key, measure)
             tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
             if our_ms > tf_ms and not options.keep_slow:
@@ -249,16 +273,9 @@ def compare_and_time(
     return replace(part.without(reasons), timed=tuple(reports))
 
 
-def _shapes(use: Use, part: Part) -> list[tuple[str, tuple[int, ...]]]:
-    """The shapes of what a region reads on the samples."""
-    return [(str(e), part.values[e].shape) for e in use.region.inputs if e in part.values]
-
-
 def _machine() -> tuple[str, int, str]:
     """What times depend on beside the code: the processor, the workers, TensorFlow."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line for line in lines if line.startswith("model name")), "")
-    return model, len(os.sched_getaffinity(0)), tf.__version__
+    return cache.processor(), len(os.sched_getaffinity(0)), tf.__version__
 
 
 def _best_times(session: Session, use: Use, values: Mapping[Edge, Array]) -> tuple[float, float]:

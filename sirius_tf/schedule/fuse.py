@@ -12,45 +12,64 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
-from math import prod
-
-import islpy as isl
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.program import Iter, Program
+from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key
+from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import ROWS, choose, work
-from sirius_tf.schedule.tile import Loop, tile_sizes
+from sirius_tf.schedule.plan import choose
+from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
-FAR = 8  # points that are worth an element that is written to, and read from, a far cache
 PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Statements run as one phase under `loops`, the parallel loops that all of them share."""
-
-    statements: tuple[str, ...]
-    loops: tuple[Loop, ...]
-
-
 def fuse(
-    program: Program, flows: Sequence[Flow], machine: Machine, without: Collection[str] = ()
+    program: Program,
+    flows: Sequence[Flow],
+    machine: Machine,
+    without: Collection[str] = (),
+    tilings: Tilings | None = None,
 ) -> Node:
     """A legal schedule tree of the whole program, for a machine whose workers want tiles.
 
-    `without` some of PARTS, to see what they are worth.
+    `without` some of PARTS, to see what they are worth. Tile sizes are those of `tilings` for the
+    clusters that it knows.
     """
-    fuser = _Fuser(program, flows, machine, without)
+    fuser = _Fuser(program, flows, machine, without, tilings)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
+
+
+def tiled(program: Program, flows: Sequence[Flow], machine: Machine) -> tuple[Tiled, ...]:
+    """The clusters of the whole program, with the tiles that the cost model chooses."""
+    fuser = _Fuser(program, flows, machine, (), None)
+    fuser.distribute(tuple(s.name for s in program.statements), flows, frozenset())
+    return tuple(fuser.tiled(cluster, entered) for cluster, entered in fuser.met)
+
+
+def fuse_alone(
+    program: Program, flows: Sequence[Flow], machine: Machine, given: Tiled, sizes: Sequence[int]
+) -> Node:
+    """The schedule tree of a cluster's program: one phase inside of its loops, behind the zeros
+    that others leave it."""
+    zeros = tuple(s.name for s in program.statements if s.name not in given.cluster.statements)
+    before = _Fuser(program, flows, machine, (), None).distribute(zeros, (), frozenset())
+    fuser = _Fuser(program, flows, machine, (), lambda _: sizes)
+    node = fuser.phase([given.cluster], frozenset(given.entered))
+    for t in reversed(given.entered):
+        band = Band((dict.fromkeys(node.statements, symbol(t)),), InOrder((node,)))
+        node = Filter(node.statements, band)
+    return InOrder((*before, node))
 
 
 def release(program: Program, flows: Sequence[Flow], without: Collection[str] = ()) -> Program:
@@ -90,14 +109,22 @@ def _whole_loops(
 
 class _Fuser:
     def __init__(
-        self, program: Program, flows: Sequence[Flow], machine: Machine, without: Collection[str]
+        self,
+        program: Program,
+        flows: Sequence[Flow],
+        machine: Machine,
+        without: Collection[str],
+        tilings: Tilings | None,
     ) -> None:
         self.program, self.flows, self.without = program, flows, without
+        self.tilings = tilings
+        self.met = list[tuple[Cluster, frozenset[str]]]()
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s, machine) for s in program.statements}
         self.hints = program.hints
         self.machine, self.threads = machine, machine.workers
+        self.clusterer = Clusterer(program, self.flows, self.plans, machine)
 
     def distribute(
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
@@ -129,7 +156,7 @@ class _Fuser:
             raise VerifyError(f"{', '.join(names)} need each other and share no loop")
         t = common[0]
         inside = [f for f in flows if f.source in names and f.sink in names]
-        kept = [replace(f, relation=self._within(f, t, t)) for f in inside]
+        kept = [replace(f, relation=self.clusterer.within(f, t, t)) for f in inside]
         self.carried |= {
             (f.source, f.sink, f.tensor)
             for f, rest in zip(inside, kept, strict=True)
@@ -143,7 +170,7 @@ class _Fuser:
         self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
         """Clusters of statements, as few phases as their dependences allow."""
-        clusters = self.clusters(self.light_first(names, flows), flows, entered)
+        clusters = self.clusterer.clusters(names, flows, entered, "fusion" not in self.without)
         level: dict[str, int] = {}
         for c in clusters:
             sources = {f.source for f in flows if f.sink in c.statements} - set(c.statements)
@@ -161,74 +188,6 @@ class _Fuser:
             self.phase([c for c in clusters if level[c.statements[0]] == k], entered)
             for k in sorted(set(level.values()))
         ]
-
-    def light_first(self, names: Sequence[str], flows: Sequence[Flow]) -> list[str]:
-        """Topological order in which what a statement needs with least work comes first.
-
-        What needs most comes right before the statement, whose cluster it can then still join.
-        """
-        feeding: dict[str, list[str]] = {n: [] for n in names}
-        for f in flows:
-            if f.sink in feeding and f.source in feeding and f.source != f.sink:
-                feeding[f.sink].append(f.source)
-        depth: dict[str, int] = {}
-        for n in names:  # which are in some topological order
-            depth[n] = work(self.statements[n], self.hints)
-            depth[n] += max((depth[s] for s in feeding[n]), default=0)
-        order: dict[str, None] = {}
-        needed = {s for sources in feeding.values() for s in sources}
-        stack = [(n, False) for n in reversed(names) if n not in needed]
-        while stack:
-            name, ready = stack.pop()
-            if ready:
-                order[name] = None
-            elif name not in order:
-                stack.append((name, True))
-                later = sorted(set(feeding[name]), key=lambda s: (-depth[s], s))
-                stack += [(s, False) for s in later if s not in order]
-        return list(order)
-
-    def clusters(
-        self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
-    ) -> list[Cluster]:
-        """Greedy convex clustering: a statement joins the latest cluster it can.
-
-        It may join one that no later cluster feeding it depends on; since clusters are kept in
-        topological order, that is any from its last producer's on. Joining must leave a loop to
-        share, and must not cost parallelism that the workers can use. What is next to nothing and
-        needs nothing comes first, lest a heavy reader finds it last and shares its few loops.
-        """
-        clusters: list[Cluster] = []
-        for name in names:
-            own = Cluster((name,), tuple({name: i.name} for i in self._free(name, entered)))
-            feeding = [f for f in flows if f.sink == name]
-            sources = {f.source for f in feeding}
-            last = max(
-                (k for k, c in enumerate(clusters) if sources & set(c.statements)), default=None
-            )
-            if last is not None and "fusion" not in self.without:
-                joined = self.join(clusters[last], own, feeding)
-                busy = self._keeps_workers_busy(joined, clusters[last], own)
-                if joined.loops and busy and self._divides_well(joined, own):
-                    clusters[last] = joined
-                    continue
-            few = self._points(own) < self.machine.worth_a_barrier
-            light = few or not self.statements[name].loads
-            clusters.insert(0 if not feeding and light else len(clusters), own)
-        return clusters
-
-    def join(self, cluster: Cluster, own: Cluster, feeding: Sequence[Flow]) -> Cluster:
-        """Both clusters as one, under the loops along which every dependence stays put."""
-        between = [f for f in feeding if f.source in cluster.statements]
-        (name,) = own.statements
-        loops: list[Loop] = []
-        free = [loop[name] for loop in own.loops]
-        for loop in cluster.loops:
-            match = next((i for i in free if self._aligned(between, loop, i)), None)
-            if match is not None:
-                free.remove(match)
-                loops.append({**loop, name: match})
-        return Cluster((*cluster.statements, name), tuple(loops))
 
     def phase(self, clusters: Sequence[Cluster], entered: frozenset[str]) -> Filter:
         """Clusters that do not depend on each other, between two barriers."""
@@ -255,80 +214,53 @@ class _Fuser:
         before   parallel b, n:  S[b, n]; R[b, n]
         after    parallel b by 8, n by 32:  S[8 x 32 points]; R[8 x 32 points]
         """
-        loops = cluster.loops
-        sizes = tile_sizes(self.program, self.plans, cluster.statements, loops, self.machine)
+        self.met.append((cluster, entered))
+        loops, sizes = cluster.loops, self.sizes(cluster, entered)
         children = []
         for name in cluster.statements:
-            whole = {loop[name] for loop, size in zip(loops, sizes, strict=True) if size == 1}
-            rest = [i for i in self._free(name, entered) if i.name not in whole]
+            values = [loop[name] for loop in loops]
+            whole = [v for v, size in zip(values, sizes, strict=True) if v // size * size == v]
+            rest = [i for i in self._free(name, entered) if i.name not in map(iterator, whole)]
             point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
             children.append(Filter((name,), point if rest else None))
         body: Node = Mark(f"tile {cluster.statements[0]}", InOrder(tuple(children)))
         if not loops:
             return body
         members = tuple(
-            {s: symbol(i) // size * size for s, i in loop.items()}
+            {s: value // size * size for s, value in loop.items()}
             for loop, size in zip(loops, sizes, strict=True)
         )
         return Band(members, body, (True,) * len(members), permutable=True)
 
+    def sizes(self, cluster: Cluster, entered: frozenset[str]) -> Sequence[int]:
+        """The tile sizes that were measured, if they fit the loops; else those of the model."""
+        found = self.tilings and self.tilings(key(self.uses, cluster, entered, self.threads))
+        if found and fits(found, self.units(cluster)):
+            return found
+        loops, names = cluster.loops, cluster.statements
+        return tile_sizes(self.program, self.plans, names, loops, self.machine)
+
+    def units(self, cluster: Cluster) -> tuple[int, ...]:
+        """What the tile sizes of a cluster are multiples of."""
+        return units([self.statements[n] for n in cluster.statements], cluster.loops, self.plans)
+
+    def tiled(self, cluster: Cluster, entered: frozenset[str]) -> Tiled:
+        """A cluster with its tiles."""
+        extents = [self.clusterer.extents(loop) for loop in cluster.loops]
+        first = self.statements[cluster.statements[0]]
+        return Tiled(
+            cluster,
+            tuple(i.name for i in first.iters if i.name in entered),
+            key(self.uses, cluster, entered, self.threads),
+            tuple(self.sizes(cluster, entered)),
+            tuple(max(1, *sizes) for sizes in extents),
+            self.units(cluster),
+        )
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Who defines and who reads each tensor."""
+        return Uses(self.program)
+
     def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:
         return [i for i in self.statements[name].iters if i.name not in entered]
-
-    def _aligned(self, between: Sequence[Flow], loop: Loop, iterator: str) -> bool:
-        """Every source runs in the iteration of `loop` that equals the sink's `iterator`."""
-        return all(f.relation.is_subset(self._within(f, loop[f.source], iterator)) for f in between)
-
-    def _within(self, f: Flow, source_iter: str, sink_iter: str) -> isl.Map:
-        """The pairs of a dependence whose two iterators are equal."""
-        i = self._position(self.statements[f.source], source_iter)
-        j = self._position(self.statements[f.sink], sink_iter)
-        return f.relation.equate(isl.dim_type.in_, i, isl.dim_type.out, j)
-
-    @staticmethod
-    def _position(statement: Statement, iterator: str) -> int:
-        return [i.name for i in statement.iters].index(iterator)
-
-    def _keeps_workers_busy(self, joined: Cluster, *parts: Cluster) -> bool:
-        """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
-        worth = [self._tiles(p) for p in parts if self._points(p) >= self.machine.worth_a_barrier]
-        return self._tiles(joined) >= min(self.threads, max(worth, default=1))
-
-    def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
-        """Where few rows do not divide evenly, workers wait for less than a phase of its own costs.
-
-        Seven rows of an image are four for one worker and three for the other; by itself, a
-        contraction has columns to divide. What then goes between phases leaves the near caches.
-        """
-        (name,) = own.statements
-        s, rows = self.statements[name], self.plans[name].rows
-        extents = {i.name: i.extent for i in s.iters}
-        shared = [loop[name] for loop in joined.loops]
-        if s.reduce is None or len(shared) == len(own.loops):
-            return True
-        if not all(extents[i].is_const or extents[i].evaluate(self.hints) == 1 for i in shared):
-            return True
-        sizes = {i: extents[i].evaluate(self.hints) for i in shared}
-        units = prod(-(-n // ROWS) if i == rows else n for i, n in sizes.items())
-        idle = -(-units // self.threads) * self.threads / max(units, 1) - 1
-        made = {self.statements[n].target for n in joined.statements}
-        passed = sum(
-            prod(e.evaluate(self.hints) for e in self.program.tensor[load.tensor].shape)
-            for load in s.loads
-            if load.tensor in made
-        )
-        cost = self.machine.worth_a_barrier + FAR * passed
-        return self._points(own) * idle / self.threads <= cost
-
-    def _points(self, cluster: Cluster) -> int:
-        """Scalar evaluations of the cluster at the sizes of the sample inputs."""
-        return sum(
-            prod(i.extent.evaluate(self.hints) for i in self.statements[name].all_iters)
-            for name in cluster.statements
-        )
-
-    def _tiles(self, cluster: Cluster) -> int:
-        """Independent iterations of the shared loops, at the sizes of the sample inputs."""
-        name = cluster.statements[0]
-        extents = {i.name: i.extent for i in self.statements[name].iters}
-        return prod(extents[loop[name]].evaluate(self.hints) for loop in cluster.loops)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CACHE = 1 << 19  # bytes: half of a CPU's second level
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -23,7 +25,7 @@ class Machine:
     threads: int = 1
     warp: int = 1
     panels: bool = True
-    cache: int = 1 << 19  # half of a second level
+    cache: int = CACHE
     worth_a_tile: int = 1 << 15
     worth_a_worker: int = 1 << 13
     worth_a_barrier: int = 1 << 12  # 0.5 us

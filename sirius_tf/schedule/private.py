@@ -56,7 +56,10 @@ def _tiles(node: Node | None) -> Iterator[Tile]:
 
 
 def _size(value: Affine) -> dict[str, int]:
-    """The iterator, and the size, of a loop over tiles: size * floor(iterator / size)."""
+    """The iterator, and the size, of a loop over tiles: size * floor(iterator / size).
+
+    A multiple of an iterator that is the size fixes the iterator.
+    """
     ((key, size),) = value.terms
     return {str(key.numerator): size} if isinstance(key, FloorDiv) else {key: 1}
 
@@ -75,7 +78,13 @@ def _window(program: Program, name: str, statements: list[Statement], tile: Tile
 
 
 def _along(index: Affine | Expr, sizes: Mapping[str, int]) -> int | None:
-    return sizes.get(str(index)) if isinstance(index, Affine) else None
+    match index:
+        case Affine(((FloorDiv(numerator, divisor), 1),), 0):
+            size = sizes.get(str(numerator), 0)
+            return size // divisor if size and size % divisor == 0 else None
+        case Affine():
+            return sizes.get(str(index))
+    return None
 
 
 def _smaller(size: int | None, extent: Affine) -> int | None:

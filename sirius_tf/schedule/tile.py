@@ -10,11 +10,10 @@ from itertools import pairwise
 
 from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.cluster import Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
 from sirius_tf.schedule.tile_blocks import block_tile_sizes
-
-Loop = Mapping[str, str]  # one loop of a cluster: iterator of each statement, by statement
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
@@ -28,12 +27,22 @@ def tile_sizes(
     loops: Sequence[Loop],
     machine: Machine,
 ) -> tuple[int, ...]:
-    """A size per loop; 1 leaves the loop as it is."""
+    """A size per loop; 1 leaves the loop as it is. Where a statement has a multiple of an iterator,
+    that is the size."""
     by_name = {s.name: s for s in program.statements}
     found = [by_name[n] for n in statements]
     if machine.threads > 1:
         return block_tile_sizes(program, plans, found, loops, machine)
     return _Tiler(program, found, loops, plans, machine).sizes()
+
+
+def units(
+    statements: Sequence[Statement], loops: Sequence[Loop], plans: Mapping[str, Plan]
+) -> tuple[int, ...]:
+    """What a tile size must be a multiple of: packed constants come in panels of lanes."""
+    lanes = {s.name: plans[s.name].lanes for s in statements if s.reduce}
+    panels = ({s for s in lanes if lanes[s] == iterator(loop[s])} for loop in loops)
+    return tuple(PANEL if some else grain(loop) for some, loop in zip(panels, loops, strict=True))
 
 
 class _Tiler:
@@ -52,20 +61,17 @@ class _Tiler:
         self.worth = machine.worth_a_worker if steps > 1 else machine.worth_a_tile
         self.heavy = max(statements, key=lambda s: work(s, hints))
         extents = {i.name: max(i.extent.evaluate(hints), 1) for i in self.heavy.iters}
-        self.extents = [extents[loop[self.heavy.name]] for loop in loops]
-        self.units = [self.unit(loop, plans) for loop in loops]
+        values = [loop[self.heavy.name] for loop in loops]
+        self.extents = [extents[n] * v.coefficient(n) for v in values for n in [iterator(v)]]
+        self.grains = [grain(loop) for loop in loops]
+        self.units = units(statements, loops, plans)
         self.plan = plans[self.heavy.name]
         self.program, self.steps, self.cache = program, steps, machine.cache
 
-    def unit(self, loop: Loop, plans: Mapping[str, Plan]) -> int:
-        """What a tile size must be a multiple of: packed constants come in panels of lanes."""
-        panels = (s for s in self.statements if s.reduce and plans[s.name].lanes == loop[s.name])
-        return PANEL if any(panels) else 1
-
     def sizes(self) -> tuple[int, ...]:
         """Grow the tile, a loop at a time, while it is too small and enough tiles remain."""
-        self.tile = [1] * len(self.loops)
-        names = [loop[self.heavy.name] for loop in self.loops]
+        self.tile = list(self.grains)
+        names = [iterator(loop[self.heavy.name]) for loop in self.loops]
         rows, lanes = (
             names.index(n) if n in names else None for n in (self.plan.rows, self.plan.lanes)
         )
@@ -102,7 +108,7 @@ class _Tiler:
     def constants(self, s: Statement) -> int:
         """Elements that every tile reads of a statement's constants."""
         sizes = {i.name: i.extent.evaluate(self.program.hints) for i in s.all_iters}
-        own = {loop[s.name] for loop in self.loops}
+        own = {iterator(loop[s.name]) for loop in self.loops}
         total = 0
         for load in s.loads:
             names = names_in(load)
@@ -115,6 +121,8 @@ class _Tiler:
 
         To `balance` them it may be up to twice as much.
         """
+        if self.grains[k] > 1:
+            return False
         unit, before, extent = max(unit, self.units[k]), self.tile[k], self.extents[k]
         others = self.tiles() // -(-extent // before)
         least = -(-self.wanted() // others) if keep else 1

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.schedule.cluster import Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan, work
 
@@ -22,20 +23,22 @@ def block_tile_sizes(
     program: Program,
     plans: Mapping[str, Plan],
     statements: Sequence[Statement],
-    loops: Sequence[Mapping[str, str]],
+    loops: Sequence[Loop],
     machine: Machine,
 ) -> tuple[int, ...]:
-    """A size per loop, a power of two or the whole loop; 1 leaves the loop as it is."""
+    """A size per loop, the whole of it or what belongs together times a power of two."""
     hints = program.hints
     steps = math.prod(i.extent.evaluate(hints) for i in statements[0].iters if i.loop)
     points = sum(work(s, hints) for s in statements) // max(steps, 1)
     worth = machine.worth_a_worker if steps > 1 else machine.worth_a_tile
     heavy = max(statements, key=lambda s: work(s, hints))
-    plan, names = plans[heavy.name], [loop[heavy.name] for loop in loops]
+    plan, values = plans[heavy.name], [loop[heavy.name] for loop in loops]
+    names = [iterator(v) for v in values]
     all_extents = {i.name: max(i.extent.evaluate(hints), 1) for i in heavy.iters}
-    extents = [all_extents[n] for n in names]
+    extents = [all_extents[n] * v.coefficient(n) for n, v in zip(names, values, strict=True)]
     wanted = min(machine.workers, max(points // worth, 1))
-    sizes = [1] * len(names)
+    grains = [grain(loop) for loop in loops]
+    sizes = list(grains)
 
     def tiles() -> int:
         return math.prod(-(-n // size) for n, size in zip(extents, sizes, strict=True))
@@ -43,7 +46,7 @@ def block_tile_sizes(
     def grow(k: int, most: int) -> None:
         while sizes[k] < min(most, extents[k]):
             before = sizes[k]
-            sizes[k] = min(2 * before, extents[k])
+            sizes[k] = min(2 * before, -(-extents[k] // grains[k]) * grains[k])
             if tiles() < wanted:
                 sizes[k] = before
                 return
