@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sirius_tf.codegen import nest
 from sirius_tf.codegen.c import Kernel, print_kernel
 from sirius_tf.codegen.control import decide
+from sirius_tf.codegen.cuda import CudaKernel, machine_of
+from sirius_tf.codegen.cuda import print_kernel as print_cuda
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.frontend.graph import Graph
@@ -28,6 +30,7 @@ from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse, release
 from sirius_tf.schedule.layout import lay_out
+from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
@@ -63,8 +66,21 @@ def compile_program(
     `tilings` are tile sizes that were measured, by the key of the cluster.
     """
     show = dump or _silent
-    kernel = print_kernel(schedule_program(program, threads, show, without, tilings))
+    kernel = print_kernel(schedule_program(program, Machine(threads), show, without, tilings))
     show("c", kernel.plan + kernel.runs["v3"])
+    return kernel
+
+
+def compile_cuda(
+    program: Program,
+    arch: str = "sm_90",
+    dump: Dump | None = None,
+    without: Collection[str] = (),
+) -> CudaKernel:
+    """The CUDA kernel of a program, for GPUs like those of an architecture."""
+    show = dump or _silent
+    kernel = print_cuda(schedule_program(program, machine_of(arch), show, without))
+    show("source", kernel.source)
     return kernel
 
 
@@ -83,30 +99,34 @@ def _silent(stage: str, text: str) -> None:
 
 def schedule_program(
     program: Program,
-    threads: int = 2,
+    machine: Machine = CPU,
     show: Dump = _silent,
     without: Collection[str] = (),
     tilings: Tilings | None = None,
 ) -> Scheduled:
     """Simplify and schedule a program; isl verifies its definitions, the order, and the storage."""
-    program, flows = laid_out(program, threads, show, without)
-    root = fuse(program, flows, threads, without, tilings)
-    return realize(program, flows, root, show, without)
+    program, flows = laid_out(program, machine, show, without)
+    root = fuse(program, flows, machine, without, tilings)
+    return realize(program, flows, root, machine, show, without)
 
 
 def laid_out(
-    program: Program, threads: int = 2, show: Dump = _silent, without: Collection[str] = ()
+    program: Program,
+    machine: Machine = CPU,
+    show: Dump = _silent,
+    without: Collection[str] = (),
 ) -> tuple[Program, tuple[Flow, ...]]:
     """The program as it will be scheduled, and its dependences."""
     verify(program)
     show("program", printer.show(program))
     program = simplified(program, without)
-    program = program if "overlap" in without else overlap(program, threads)
+    if "overlap" not in without and machine.threads == 1:  # what it costs blocks is not known
+        program = overlap(program, machine.workers)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
-    program = lay_out(release(program, flows, without))
+    program = lay_out(release(program, flows, without), machine)
     show("simplified", printer.show(program))
     return program, flows  # elements lie elsewhere now; which instance needs which is the same
 
@@ -115,6 +135,7 @@ def realize(
     program: Program,
     flows: Sequence[Flow],
     root: tree.Node,
+    machine: Machine = CPU,
     show: Dump = _silent,
     without: Collection[str] = (),
 ) -> Scheduled:
@@ -128,7 +149,8 @@ def realize(
     own = {} if "private" in without else private(program, root)
     check_reflow(scop, schedule, storage_maps(scop, folded, own))
     loops = decide(program, build_loops(scop, schedule))
-    scheduled = Scheduled(program, loops, Storage(folded, own, slots(program, root, own)))
+    storage = Storage(folded, own, slots(program, root, own))
+    scheduled = Scheduled(program, loops, storage, machine)
     show("loops", nest.show(scheduled.nest))
     return scheduled
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Options:
     dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`.
     progress: is called with the name of each stage as it begins.
     bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
+    target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
+    arch: the architectures these are compiled for.
     """
 
     threads: int = 0
@@ -34,3 +37,5 @@ class Options:
     dump: Path | None = None
     progress: Callable[[str], None] | None = None
     bundle: Path | None = None
+    target: Literal["cpu", "cuda"] = "cpu"
+    arch: tuple[str, ...] = ("sm_80", "sm_90")

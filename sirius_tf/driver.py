@@ -140,6 +140,8 @@ def refresh(
     register_with_tensorflow()
     stage("read")
     old, notes = _old_bundle(target)
+    if "cuda" in notes:
+        options = replace(options, target="cuda", arch=tuple(notes["cuda"]["arch"]))
     model = savedmodel.read(source, list(notes["signatures"]))
     saved_model = loader_impl.parse_saved_model(str(source))
     meta_graph = metagraph.select(saved_model)

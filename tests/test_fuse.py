@@ -10,6 +10,7 @@ from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.tree import build, show
 from sirius_tf.schedule.verify import check_order, check_reflow
 from tests.test_schedule import recurrence
@@ -57,7 +58,7 @@ def fused(program: Program, threads: int = 2) -> str:
     """The tree as text, after isl has agreed to it."""
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, threads)
+    tree = fuse(program, flows, Machine(threads))
     schedule = build(scop, tree)
     check_order(scop, schedule, flows)
     check_reflow(scop, schedule, {})
@@ -113,7 +114,7 @@ def test_statements_that_need_each_other_must_share_a_loop() -> None:
     )
     program = replace(program, statements=plain)
     with pytest.raises(VerifyError, match="hu, cell need each other and share no loop"):
-        fuse(program, flow(extract(program)), 2)
+        fuse(program, flow(extract(program)), Machine(2))
 
 
 def test_a_transposed_reader_shares_no_wrong_loop() -> None:

@@ -9,6 +9,7 @@ from sirius_tf.ir.program import Program
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.tree import Band, Filter, Sequence, build
 from tests.test_fuse import softmax
 from tests.test_schedule import recurrence
@@ -16,7 +17,7 @@ from tests.test_schedule import recurrence
 
 def loops(program: Program) -> LoopNest:
     scop = extract(program)
-    return build_loops(scop, build(scop, fuse(program, flow(scop), 2)))
+    return build_loops(scop, build(scop, fuse(program, flow(scop), Machine(2))))
 
 
 def instances(nest: LoopNest, values: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:

@@ -13,6 +13,7 @@ from sirius_tf.poly.dependence import flow  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
 from sirius_tf.schedule import tree  # noqa: E402
 from sirius_tf.schedule.fuse import fuse  # noqa: E402
+from sirius_tf.schedule.machine import Machine  # noqa: E402
 from sirius_tf.schedule.private import private  # noqa: E402
 from sirius_tf.schedule.storage import storage_maps, windows  # noqa: E402
 from sirius_tf.schedule.verify import check_reflow  # noqa: E402
@@ -50,7 +51,7 @@ def test_what_is_needed_whole_is_kept_whole():
     program = lower(traced(lambda x: tf.reduce_sum(x @ WEIGHTS[0], 0), np.zeros((640, 96), "f")))
     scop = extract(program)
     flows = flow(scop)
-    root = fuse(program, flows, 2)
+    root = fuse(program, flows, Machine(2))
     schedule = tree.build(scop, root)
     folded = windows(program, scop, root)
     own = private(program, root)

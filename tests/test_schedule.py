@@ -9,6 +9,7 @@ from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement
 from sirius_tf.poly.dependence import check_defined, check_single_assignment, components, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.tree import Band, Filter, Mark, Sequence, build, show
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 from tests.programs import lstm, softmax
@@ -243,7 +244,7 @@ def test_clusters_of_a_phase_must_not_need_each_other() -> None:
     program = softmax()
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, 2)
+    tree = fuse(program, flows, Machine(2))
     check_phases(scop, tree, flows)
     names = [s.name for s in program.statements]
     whole = tuple(Filter((n,), Mark("tile", None)) for n in names)
@@ -256,4 +257,4 @@ def test_a_phase_of_a_loop_may_need_its_former_run() -> None:
     program = lstm()
     scop = extract(program)
     flows = flow(scop)
-    check_phases(scop, fuse(program, flows, 2), flows)
+    check_phases(scop, fuse(program, flows, Machine(2)), flows)

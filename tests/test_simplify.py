@@ -13,6 +13,7 @@ from sirius_tf.ir.program import Check, Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
 from tests.programs import (
     B,
@@ -135,7 +136,7 @@ def test_sizes_that_a_check_makes_equal_have_one_name() -> None:
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
 def test_layouts_and_packing_keep_values(make) -> None:
     before = make()
-    after = lay_out(simplify(before))
+    after = lay_out(simplify(before), Machine())
     verify(after)
     rng = np.random.default_rng(1)
     sizes = {"B": 3, "T": 4}
@@ -148,7 +149,7 @@ def test_layouts_and_packing_keep_values(make) -> None:
 
 
 def test_a_contraction_reads_its_weights_from_panels() -> None:
-    packed = lay_out(simplify(dense()))
+    packed = lay_out(simplify(dense()), Machine())
     (weights,) = [t for t in packed.tensors if t.role == "constant" and len(t.shape) == 3]
     assert [e.const for e in weights.shape] == [1, 499, 16]
     (read,) = {
@@ -173,14 +174,14 @@ def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
         ],
         (64, 64),
     )
-    after = lay_out(before)
+    after = lay_out(before, Machine())
     assert [str(n) for n in after.statements[0].index] == ["j", "i"]
 
 
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
 def test_constants_are_packed_for_the_plan_that_is_used(make) -> None:
-    ordered = order_temporaries(simplify(make()))
-    packer = _Packer(ordered)
-    meant = [choose(ordered, s, packer.wishes) for s in ordered.statements]
-    packed = pack(ordered)
-    assert [choose(packed, s) for s in packed.statements] == meant
+    ordered = order_temporaries(simplify(make()), Machine())
+    packer = _Packer(ordered, Machine())
+    meant = [choose(ordered, s, Machine(), packer.wishes) for s in ordered.statements]
+    packed = pack(ordered, Machine())
+    assert [choose(packed, s, Machine()) for s in packed.statements] == meant

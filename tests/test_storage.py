@@ -9,6 +9,7 @@ from sirius_tf.ir.program import Program
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.storage import Window, storage_maps, windows
 from sirius_tf.schedule.tree import build
 from sirius_tf.schedule.verify import check_order, check_reflow
@@ -20,7 +21,7 @@ def folded(program: Program) -> dict[str, Window]:
     """Windows of the fused program, after isl has agreed to order and storage."""
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, 2)
+    tree = fuse(program, flows, Machine(2))
     schedule = build(scop, tree)
     check_order(scop, schedule, flows)
     found = windows(program, scop, tree)

@@ -27,6 +27,7 @@ from sirius_tf.poly.scop import extract
 from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import alone
 from sirius_tf.schedule.fuse import fuse_alone, tiled
+from sirius_tf.schedule.machine import Machine
 from tests import programs
 from tests.programs import call, it, load, param, stmt, tensor
 from tests.test_tools import parse
@@ -75,7 +76,7 @@ def chain(names="x w h y B b n k", depth=99, width=64, batch=96, fn="tanh", dtyp
 def found(program: Program, threads: int = 2):
     """The clusters of a program."""
     stored, flows = laid_out(program)
-    return tiled(stored, flows, threads)
+    return tiled(stored, flows, Machine(threads))
 
 
 def key(program: Program, threads: int = 2) -> str:
@@ -218,12 +219,12 @@ def padded() -> Program:
 @pytest.mark.parametrize("make", [chain, programs.softmax, padded])
 def test_a_cluster_alone_computes_what_it_is_to(make, tmp_path) -> None:
     program, flows = laid_out(make())
-    *_, one = tiled(program, flows, 2)
+    *_, one = tiled(program, flows, Machine(2))
     sub = alone(Uses(program), one.cluster, "alone")
     verify(sub)
     assert sub.inputs[-1] == "sizes_"
     flows = flow(extract(sub))
-    kernel = print_kernel(realize(sub, flows, fuse_alone(sub, flows, 2, one, one.sizes)))
+    kernel = print_kernel(realize(sub, flows, fuse_alone(sub, flows, Machine(2), one, one.sizes)))
     link.link([kernel], tmp_path / "a.so", {}, isas=[link.ISAS[native.isa()]])
     feed = {name: tune.made_up(sub, name) for name in sub.inputs}
     got = native.Bundle(tmp_path / "a.so").call("alone", feed.values())
@@ -233,7 +234,7 @@ def test_a_cluster_alone_computes_what_it_is_to(make, tmp_path) -> None:
 
 def test_what_others_define_of_a_tensor_is_zero() -> None:
     program, flows = laid_out(padded())
-    (one,) = (c for c in tiled(program, flows, 2) if "y1" in c.cluster.statements)
+    (one,) = (c for c in tiled(program, flows, Machine(2)) if "y1" in c.cluster.statements)
     assert one.cluster.statements == ("rest", "y1")
     edge = {s.name: s for s in alone(Uses(program), one.cluster, "alone").statements}["edge"]
     assert edge.value == Const(0.0, "float32")

@@ -29,6 +29,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.lower.registry import lower
 from sirius_tf.runtime import native
+from sirius_tf.schedule.machine import Machine
 
 try:
     from tools import benchmark
@@ -55,7 +56,7 @@ def schedule(case: benchmark.Case, without: str) -> Scheduled:
     names = {key: tensor.name.split(":")[0] for key, tensor in signature.inputs.items()}
     hints = {names[key]: array.shape for key, array in case.feed.items()}
     program = lower(signature.graph, hints)
-    return compiler.schedule_program(program, case.threads, without={without})
+    return compiler.schedule_program(program, Machine(case.threads), without={without})
 
 
 def phases(nest: LoopNest, hints: dict[str, int], times: int = 1) -> Iterator[int]:

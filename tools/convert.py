@@ -76,6 +76,16 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "dump", None, "A folder for the text of every stage of every region.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "target",
+        default.target,
+        ["cpu", "cuda"],
+        "cuda adds kernels for GPUs to the bundle: emulated, but not run on one yet.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "arch", list(default.arch), "GPU architectures to compile for.", flag_values=values
+    )
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
         ("strict_math", "Take sums in another order only; Winograd does more to them."),
@@ -261,6 +271,8 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             force=values.force,
             dump=Path(values.dump) if values.dump else None,
             progress=progress,
+            target=values.target,
+            arch=tuple(values.arch),
         )
         shapes = parse_shapes(values.input_shapes)
         samples = read_samples(source, values.signatures, shapes, values.samples)

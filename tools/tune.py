@@ -51,6 +51,7 @@ from sirius_tf.rewrite.measure import relative_error
 from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import SIZES, Tiled, alone, fits
 from sirius_tf.schedule.fuse import fuse_alone, tiled
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import work
 
 try:
@@ -107,8 +108,8 @@ def clusters(
     first: dict[str, tuple[Program, Tiled]] = {}
     count = collections.Counter[str]()
     for program in programs:
-        stored, flows = laid_out(program, threads, without=without)
-        for one in tiled(stored, flows, threads):
+        stored, flows = laid_out(program, Machine(threads), without=without)
+        for one in tiled(stored, flows, Machine(threads)):
             first.setdefault(one.key, (stored, one))
             count[one.key] += 1
     found = [Found(p, t, count[k], _points(p, t)) for k, (p, t) in first.items()]
@@ -190,7 +191,7 @@ def _kernels(found: Found, sizes: Sequence[Sizes], threads: int) -> Iterator[Ker
     for tile in sizes:
         program = alone(uses, found.tiled.cluster, f"alone_{shown(tile)}")
         flows = flow(extract(program))
-        root = fuse_alone(program, flows, threads, found.tiled, tile)
+        root = fuse_alone(program, flows, Machine(threads), found.tiled, tile)
         yield print_kernel(realize(program, flows, root))
 
 

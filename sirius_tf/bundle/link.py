@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sirius_tf.bundle import cache, cc
+from sirius_tf.bundle.cuda import Compiled, complete_source, tables
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.scalar import PRELUDE
@@ -76,19 +77,21 @@ def link(
     variables_hash: str = "",
     command: str | None = None,
     isas: Sequence[str] = ISAS,
+    cuda: Sequence[Compiled] = (),
 ) -> None:
     """Write the bundle of some kernels, whose programs have different names.
 
     `variables_hash` is that of the checkpoint the constants come from (sirius_abi.h); `command` is
-    a C compiler other than zig's; a bundle runs on the instruction sets `isas` only.
+    a C compiler other than zig's; a bundle runs on the instruction sets `isas` only, and on GPUs
+    where the programs are among `cuda`, too.
     """
-    units = _units(kernels, isas)
+    units = _units(kernels, isas, cuda)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = folder / "weights.bin"
-        data.write_bytes(_all_weights(kernels))
-        text = _manifest(manifest, units)
-        tables = _tables(kernels, data, text + " " * _MANIFEST_ROOM, variables_hash, isas)
+        data.write_bytes(_all_weights(kernels, cuda))
+        text = _manifest(manifest, units, cuda)
+        tables = _tables(kernels, cuda, data, text + " " * _MANIFEST_ROOM, variables_hash, isas)
 
         def build(unit: _Unit) -> Path:
             return cache.compiled(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
@@ -111,14 +114,15 @@ def repack(
     kernels: Sequence[Kernel],
     manifest: Mapping[str, object],
     variables_hash: str,
+    cuda: Sequence[Compiled] = (),
 ) -> None:
     """Write `bundle` with other weights to `output`; no compiler runs.
 
-    `kernels` are those of the bundle, made from the graph with its new values; SiriusError if their
-    code is not that of the bundle, for then the graph has changed.
+    `kernels` and `cuda` are those of the bundle, made from the graph with its new values;
+    SiriusError if their code is not that of the bundle, for then the graph has changed.
     """
     data = bytearray(bundle.read_bytes())
-    text = _manifest(manifest, _units(kernels, ISAS))
+    text = _manifest(manifest, _units(kernels, ISAS, cuda), cuda)
     old = json.loads(bytes(data[_payload(data, "manifest")]))
     if old.get("code_hash") != json.loads(text)["code_hash"]:
         raise SiriusError(
@@ -127,7 +131,7 @@ def repack(
     contents = {
         "manifest": text.encode(),
         "variables": variables_hash.encode(),
-        "weights": _all_weights(kernels),
+        "weights": _all_weights(kernels, cuda),
     }
     for name, content in contents.items():
         place = _payload(data, name)
@@ -156,30 +160,46 @@ def _payload(data: bytes | bytearray, name: str) -> slice:
     return slice(at + ALIGN, at + ALIGN + size)
 
 
-def _units(kernels: Sequence[Kernel], isas: Sequence[str]) -> list[_Unit]:
-    units = [_Unit(k.plan, _BASELINE) for k in kernels]
+def _units(kernels: Sequence[Kernel], isas: Sequence[str], cuda: Sequence[Compiled]) -> list[_Unit]:
+    plans = [*(k.plan for k in kernels), *(c.kernel.plan for c in cuda)]
+    units = [_Unit(plan, _BASELINE) for plan in plans]
     for k in kernels:
         units += [_Unit(k.runs[isa], MARCH[isa]) for isa in isas]
     return units
 
 
-def _all_weights(kernels: Sequence[Kernel]) -> bytes:
-    return b"".join(weights(k.program) for k in kernels) or bytes(ALIGN)
+def _all_weights(kernels: Sequence[Kernel], cuda: Sequence[Compiled]) -> bytes:
+    programs = [*(k.program for k in kernels), *(c.kernel.program for c in cuda)]
+    return b"".join(map(weights, programs)) or bytes(ALIGN)
 
 
-def _manifest(manifest: Mapping[str, object], units: Sequence[_Unit]) -> str:
+def _manifest(
+    manifest: Mapping[str, object], units: Sequence[_Unit], cuda: Sequence[Compiled]
+) -> str:
     """JSON, with a hash of the generated code."""
-    digest = hashlib.sha256("".join(u.text for u in units).encode()).hexdigest()
+    code = "".join([*(u.text for u in units), *(complete_source(c.kernel) for c in cuda)])
+    digest = hashlib.sha256(code.encode()).hexdigest()
     return json.dumps({**manifest, "code_hash": digest})
 
 
 def _tables(
-    kernels: Sequence[Kernel], data: Path, manifest: str, variables_hash: str, isas: Sequence[str]
+    kernels: Sequence[Kernel],
+    cuda: Sequence[Compiled],
+    data: Path,
+    manifest: str,
+    variables_hash: str,
+    isas: Sequence[str],
 ) -> str:
     """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them."""
     text, rows, offset = "", list[str](), 0
+    cuda_offset = sum(weight_offsets(k.program)[""] for k in kernels)
+    infos = {}
+    for c in cuda:
+        text += tables(c, data.parent, cuda_offset)
+        infos[c.kernel.program.name] = f"&{c.kernel.name}_info"
+        cuda_offset += weight_offsets(c.kernel.program)[""]
     for k in kernels:
-        declared, row = _region(k, offset, isas)
+        declared, row = _region(k, offset, isas, infos.get(k.program.name, "0"))
         text += declared
         rows.append(row)
         offset += weight_offsets(k.program)[""]
@@ -202,7 +222,7 @@ __attribute__((visibility("default"))) const SiriusBundle sirius_bundle = {{
 """
 
 
-def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str]) -> tuple[str, str]:
+def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str], cuda: str) -> tuple[str, str]:
     """Declarations for, and the initializer of, the SiriusRegionInfo of a kernel."""
     program = kernel.program
     outputs = [program.tensor[o.tensor] for o in program.outputs]
@@ -228,5 +248,5 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str]) -> tuple[s
     shapes = f"{name}_shapes" if late else "0"
     return text, (
         f'{{"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '
-        f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}}}"
+        f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}, {cuda}}}"
     )

@@ -8,10 +8,10 @@ between rows and vectors, and comes before the reduction loops.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import permutations
 
-from sirius_tf.codegen import scalar, vector
+from sirius_tf.codegen import vector
 from sirius_tf.codegen.context import Context
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -34,6 +34,7 @@ class Block:
     def __init__(self, ctx: Context, rows: int, vectors: int, tail: bool, at: Affine) -> None:
         self.ctx, self.rows, self.vectors, self.tail, self.at = ctx, rows, vectors, tail, at
         self.program, self.s, self.plan, self.isa = ctx.program, ctx.s, ctx.plan, ctx.isa
+        self.language = ctx.language
         self.inner = {i.name for i in self.s.reduce.iters} if self.s.reduce else set[str]()
         self.dtype = ctx.program.tensor[ctx.s.target].dtype
         self.before: list[str] = []
@@ -64,7 +65,7 @@ class Block:
         assert self.s.reduce is not None
         added = added_at_end(self.s)
         if added is None:
-            value = (scalar.identity(self.s.reduce.op, self.dtype), False)
+            value = (self.language.identity(self.s.reduce.op, self.dtype), False)
         else:
             value = self.value(added, r, j)
         return self.as_vector(value, self.dtype) if vectored else value[0]
@@ -74,19 +75,23 @@ class Block:
         if self.result and expr == self.s.result:
             return self.result
         if isinstance(expr, Const):
-            return scalar.literal(expr.value, expr.dtype), False
+            return self.language.literal(expr.value, expr.dtype), False
         names = names_in(expr)
-        lanes = self.plan.lanes in names
+        lanes = self.in_vector(names)
         key = (expr, *self.place(expr, r, j))
         if key not in self.known:
             text = self.compute(expr, r, j, lanes)
-            c_type = vector.vector_type(expr.dtype) if lanes else scalar.TYPES[expr.dtype]
+            c_type = vector.vector_type(expr.dtype) if lanes else self.language.types[expr.dtype]
             name = self.ctx.new_name("v" if lanes else "s")
             inside = bool(names & self.inner)
             place = self.inside if inside else self.before
             place.append(f"const {c_type} {name} = {text};")
             self.known[key] = (name, lanes)
         return self.known[key]
+
+    def in_vector(self, names: Collection[str]) -> bool:
+        """Whether what depends on these iterators is a vector: it differs between lanes."""
+        return self.plan.lanes in names
 
     def place(self, expr: Expr, r: int, j: int) -> tuple[int, int]:
         """The row and the vector, as far as an expression depends on them."""
@@ -108,14 +113,14 @@ class Block:
                 values = [self.value(a, r, j) for a in args]
                 dtypes = [a.dtype for a in args]
                 if not lanes:
-                    return scalar.apply(fn, [v[0] for v in values], dtype, dtypes[-1])
+                    return self.language.apply(fn, [v[0] for v in values], dtype, dtypes[-1])
                 texts = [self.as_vector(v, d) for v, d in zip(values, dtypes, strict=True)]
                 return vector.apply(fn, texts, dtypes, dtype)
         raise NotVectorizableError(type(expr).__name__)
 
     def position(self, value: Affine, dtype: str, r: int, j: int, lanes: bool) -> str:
         """An affine expression as a number, or a vector of consecutive ones."""
-        base = f"({scalar.TYPES[dtype]})({self.ctx.integer(self.placed(value, r, j))})"
+        base = f"({self.language.types[dtype]})({self.ctx.integer(self.placed(value, r, j))})"
         if not lanes:
             return base
         if self.ctx.in_panels(value):
@@ -181,10 +186,7 @@ class Block:
         pointer, offset = self.address(self.s.target, self.s.index, r, j)
         lines = self.before
         if self.plan.lanes is None or self.plan.across:
-            # a call that has failed must not go on until data ends it: it may have none
-            ends = any(go.tensor == self.s.target for go in self.program.exits.values())
-            going = " && !__atomic_load_n(&call->failed, __ATOMIC_RELAXED)" if ends else ""
-            lines.append(f"{pointer}[{offset}] = {value[0]}{going};")
+            lines.append(f"{pointer}[{offset}] = {value[0]}{self.going};")
             return
         kind = vector.MEMORY.get(self.dtype)
         if kind is None:
@@ -199,6 +201,12 @@ class Block:
             lines.append(f"sr_store_n_{kind}({at}, left, {text});")
         else:
             lines.append(f"sr_store_{kind}({at}, {text});")
+
+    @property
+    def going(self) -> str:
+        """A call that has failed must not go on until data ends it: it may have none."""
+        ends = any(go.tensor == self.s.target for go in self.program.exits.values())
+        return f" && !{self.language.failed}" if ends else ""
 
     # Addresses
 
@@ -221,11 +229,11 @@ class Block:
         """C of a polynomial of parameters."""
         match expr:
             case Call(fn, args, dtype):
-                return scalar.apply(fn, [self.text_of(a) for a in args], dtype)
+                return self.language.apply(fn, [self.text_of(a) for a in args], dtype)
             case Index(value, _):
                 return self.ctx.integer(value)
             case Const(value, dtype):
-                return scalar.literal(value, dtype)
+                return self.language.literal(value, dtype)
         raise NotVectorizableError("a stride")
 
     def slots(self, tensor: str) -> Window:
@@ -284,10 +292,10 @@ class Block:
         if key not in self.known:
             name = self.ctx.new_name("p")
             own = tensor == self.s.target
-            c_type = scalar.TYPES[self.program.tensor[tensor].dtype]
+            c_type = self.language.types[self.program.tensor[tensor].dtype]
             self.before.append(f"{'' if own else 'const '}{c_type} *{name} = {alias} + ({place});")
             if self.ctx.unrolled and offset:  # lest all the loads leave a loop around, and spill
-                self.before.append(f'__asm__("" : "+r"({name}));')
+                self.before += self.language.opaque(name)
             self.known[key] = (name, False)
         return self.known[key][0], text
 
@@ -315,12 +323,12 @@ class Block:
                 if vectored:
                     a, b = (self.as_vector(f, "float32") for f in factors)
                     return f"{acc} = sr_fma({a}, {b}, {acc});"
-                return f"{acc} = __builtin_fmaf({factors[0][0]}, {factors[1][0]}, {acc});"
+                return f"{acc} = {self.language.fused(factors[0][0], factors[1][0], acc)};"
         term = self.value(value, r, j)
         if vectored:
             text = self.as_vector(term, value.dtype)
             return f"{acc} = {vector.apply(op, [acc, text], [value.dtype] * 2, self.dtype)};"
-        return f"{acc} = {scalar.apply(op, [acc, term[0]], self.dtype)};"
+        return f"{acc} = {self.language.apply(op, [acc, term[0]], self.dtype)};"
 
 
 def _affine_names(value: Affine) -> set[str]:

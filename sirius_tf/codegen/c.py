@@ -1,51 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoopNest -> C for one kernel: its `run` functions (native/sirius_abi.h).
 
-A statement over its part of a tile is a function (codegen/leaf.py); equal ones are one function.
-The tiles of a phase are numbered and divided among the workers; a single tile is worker 0's. Of a
-long phase, one who has done his share helps the others with theirs: cores are never equally fast.
+A worker is a thread. Of a long phase, one who has done his share helps the others with theirs:
+cores are never equally fast.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.coalesce import coalesce
-from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.entry import (
-    Scheduled,
-    nested,
-    print_plan,
-    slot_bytes,
-    tensor_bytes,
-    weight_offsets,
-)
-from sirius_tf.codegen.leaf import Leaf
-from sirius_tf.codegen.nest import (
-    Block,
-    Bound,
-    Guard,
-    Loop,
-    LoopNest,
-    Phase,
-    Run,
-    Tile,
-    When,
-    bound_names,
-    chain_of,
-    is_box,
-    walk,
-)
-from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Load
-from sirius_tf.ir.program import Program, Statement
-from sirius_tf.schedule.plan import PANEL, choose, work
+from sirius_tf.codegen.entry import Scheduled, print_plan
+from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.nest import Loop, Phase, Run, Tile, walk
+from sirius_tf.codegen.spmd import SpmdPrinter
+from sirius_tf.ir.program import Program, Tensor
+from sirius_tf.schedule.plan import Plan, work
 
-_BARRIER = "  sirius_barrier(call);"
+_BARRIER = "sirius_barrier(call);"
 WORTH_HELPING = 1 << 19  # points of a phase, for which workers look after each other
 
 
@@ -69,28 +42,30 @@ def print_run(kernel: Scheduled, isa: str) -> str:
     return _Printer(kernel, isa).run()
 
 
-class _Printer:
+class _Printer(SpmdPrinter):
+    language = scalar.C
+    worker = "worker"
+    workers = "call->threads"
+    weights = "call->weights"
+
     def __init__(self, kernel: Scheduled, isa: str) -> None:
-        self.kernel, self.isa = kernel, isa
-        self.program = kernel.program
-        self.statements = {s.name: s for s in kernel.program.statements}
-        self.plans = {s.name: choose(kernel.program, s) for s in kernel.program.statements}
-        self.functions: dict[str, str] = {}  # text of a leaf -> its name
-        self.clusters: list[str] = []  # of the phase so far
-        self.loops = 0  # sequential ones around
+        super().__init__(kernel, isa)
+        self.isa = leaf.ISAS[isa]
         self.helped = ""  # the cluster of the phase of which workers may take others' tiles
-        self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     def run(self) -> str:
-        name = f"{self.program.name}_run_{self.isa}"
+        name = f"{self.program.name}_run_{self.variant}"
         lines = [f"void {name}(SiriusCall *call, int32_t worker) {{"]
         for k, p in enumerate(self.program.params):
             kind = "int64_t" if p.exit else "const int64_t"
             lines.append(f"  {kind} {p.name} = call->params[{k}];")
-        lines += [f"  {line}" for line in self.arrays()]
+        lines.append("  char *workspace = call->workspace;")
+        lines += [f"  {line}" for line in self.slots()]
+        lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
+        lines.append("  (void)workspace;")
         lines.append("  int32_t turn = 0;")
         lines += self.node(self.kernel.nest, "  ")
-        if lines[-1] == _BARRIER:
+        if lines[-1].strip() == _BARRIER:
             lines.pop()  # the host waits for all workers
         names = [p.name for p in self.program.params]
         names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn"]
@@ -101,57 +76,26 @@ class _Printer:
         ]
         return "".join(leaves) + "\n".join([*lines, "}", ""])
 
-    def arrays(self) -> list[str]:
-        """A pointer for every tensor; the slots lie one after the other in the workspace.
+    def pointer(self, t: Tensor) -> str:
+        """The declaration of a pointer."""
+        const = "const " if t.role in ("input", "constant") else ""
+        head = f"{const}{scalar.C.types[t.dtype]} *{self.name_of(t)}"
+        match t.role:
+            case "input":
+                return f"{head} = call->in[{self.program.inputs.index(t.name)}].data;"
+            case "output":
+                number = [o.tensor for o in self.program.outputs].index(t.name)
+                return f"{head} = call->out[{number}];"
+        return f"{head} = {self.place(t)};"
 
-        The names of tensors are the user's: a prefix keeps them from meeting C's and ours.
-        """
-        inputs = {n: k for k, n in enumerate(self.program.inputs)}
-        outputs = {o.tensor: k for k, o in enumerate(self.program.outputs)}
-        offsets = weight_offsets(self.program)
-        lines = ["char *workspace = call->workspace;"]
-        for k, size in enumerate(slot_bytes(self.kernel, "call->threads")):
-            lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
-        for t in self.program.tensors:
-            c_type = scalar.TYPES[t.dtype]
-            if t.role == "input":
-                lines.append(f"const {c_type} *T_{t.name} = call->in[{inputs[t.name]}].data;")
-            elif t.role == "output":
-                lines.append(f"{c_type} *T_{t.name} = call->out[{outputs[t.name]}];")
-            elif t.role == "constant":
-                where = f"(call->weights + {offsets[t.name]})"
-                lines.append(f"const {c_type} *T_{t.name} = (const {c_type} *){where};")
-            else:
-                place = f"slot{self.kernel.storage.slots[t.name]}"
-                if t.name in self.kernel.storage.private:
-                    place = f"({place} + worker * {tensor_bytes(self.kernel, t)})"
-                lines.append(f"{c_type} *T_{t.name} = ({c_type} *){place};")
-        return [*lines, "(void)workspace;"]
+    # Phases
 
-    # Loops
+    def before_phase(self, phase: Phase) -> list[str]:
+        """Outside of loops, the numbers of tiles that are taken start anew."""
+        self.helped = "" if self.loops else self.longest(phase)
+        return ["turn = sirius_next_turn(call, worker, turn);"] if self.helped else []
 
-    def node(self, nest: LoopNest, pad: str) -> list[str]:
-        """Outside of phases: what every worker runs."""
-        match nest:
-            case Block(parts):
-                return [line for part in parts for line in self.node(part, pad)]
-            case Phase(body):
-                self.clusters = []
-                self.helped = "" if self.loops else self.longest(body)
-                turn = [f"{pad}turn = sirius_next_turn(call, worker, turn);"] if self.helped else []
-                return [*turn, *self.spread(body, pad), pad + _BARRIER.lstrip()]
-            case Loop():
-                self.loops += 1
-                lines = self.loop(nest, pad, self.node)
-                self.loops -= 1
-                return lines
-            case Guard():
-                return self.guard(nest, pad, self.node)
-            case When():
-                return self.when(nest, pad, self.node)
-        raise VerifyError(f"a statement outside of every phase: {nest}")
-
-    def longest(self, phase: LoopNest) -> str:
+    def longest(self, phase: Phase) -> str:
         """The cluster with most work, if it is worth the queues."""
         points: dict[str, int] = {}
         for tile in (n for n in walk(phase) if isinstance(n, Tile)):
@@ -161,200 +105,17 @@ class _Printer:
         cluster = max(points, key=lambda c: points[c])
         return cluster if points[cluster] >= WORTH_HELPING else ""
 
-    def when(self, when: When, pad: str, print_body: _Print) -> list[str]:
-        """Guards of which every worker finds the same."""
-        tests = [f"{'' if g.holds else '!'}{self.element(g.condition)}" for g in when.guards]
-        return [
-            f"{pad}if ({' && '.join(tests)}) {{",
-            *print_body(when.body, pad + "  "),
-            f"{pad}}}",
-        ]
+    def barrier(self, phase: Phase) -> list[str]:
+        return [_BARRIER]
 
-    def element(self, load: Load) -> str:
-        """An element, in the loops around the leaves."""
-        t, storage = self.program.tensor[load.tensor], self.kernel.storage
-        affines = [affine(i) for i in load.index if isinstance(i, Affine)]
-        kept = [i if w is None else i % w for i, w in zip(affines, storage.window(t), strict=True)]
-        return f"T_{t.name}[{scalar.flat(kept, storage.shape(t))}]"
+    def share(self, body: list[str], cluster: str) -> list[str]:
+        return _helped(body) if cluster == self.helped else super().share(body, cluster)
 
-    def loop(self, loop: Loop, pad: str, print_body: _Print) -> list[str]:
-        if loop.go:
-            head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
-            body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
-            number = [p.name for p in self.program.params].index(loop.trips)
-            start = f"int64_t {loop.var} = 0;"
-            end = f"{loop.trips} = {loop.var};"
-            end += f" if (worker == 0) call->params[{number}] = {loop.var};"
-            return [
-                f"{pad}{{",
-                f"{pad}  {start}",
-                f"{pad}  {head}",
-                *body,
-                f"{pad}  {end}",
-                f"{pad}}}",
-            ]
-        first, end = _bound("max", loop.lower), _bound("min", loop.upper)
-        head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
-        return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
+    def report_trips(self, loop: Loop, number: int) -> str:
+        return f"if (worker == 0) call->params[{number}] = {loop.var};"
 
-    def guard(self, guard: Guard, pad: str, print_body: _Print) -> list[str]:
-        test = " && ".join(f"{scalar.index(c)} >= 0" for c in guard.conditions)
-        lines = [f"{pad}if ({test}) {{", *print_body(guard.body, pad + "  "), f"{pad}}}"]
-        if guard.otherwise:
-            lines += [f"{pad}else {{", *print_body(guard.otherwise, pad + "  "), f"{pad}}}"]
-        return lines
-
-    def spread(self, nest: LoopNest, pad: str) -> list[str]:
-        """The tiles of a phase: those of rectangular loops are numbered, and divided.
-
-        Each cluster of a phase starts with another worker, so that single tiles spread too.
-        """
-        match nest:
-            case Block(parts):
-                return [line for part in parts for line in self.spread(part, pad)]
-            case Guard():
-                return self.guard(nest, pad, self.spread)
-            case When():
-                return self.when(nest, pad, self.spread)
-            case Tile(body, cluster):
-                test = f"if ({self.worker_of(cluster)} == 0) {{"
-                return [pad + test, *self.tile(body, pad + "  "), f"{pad}}}"]
-            case Loop():
-                return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
-        raise VerifyError(f"a phase without a tile: {nest}")
-
-    def numbered(self, outermost: Loop, pad: str) -> list[str]:
-        loops, bound = list[Loop](), set[str]()
-        cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
-        nest: LoopNest = outermost
-        while isinstance(nest, Loop) and not bound & bound_names(nest):
-            loops.append(nest)
-            bound.add(nest.var)
-            self.multiples[nest.var] = _multiple(nest)
-            nest = nest.body
-        lines, total = list[str](), list[str]()
-        for loop in loops:
-            first, end = _bound("max", loop.lower), _bound("min", loop.upper)
-            lines.append(f"{pad}const int64_t {loop.var}_first = {first};")
-            count = f"({end} - {loop.var}_first + {loop.step - 1}) / {loop.step}"
-            lines.append(f"{pad}const int64_t {loop.var}_count = sirius_max_i64({count}, 0);")
-            total.append(f"{loop.var}_count")
-        lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
-        lines.append(f"{pad}const int64_t mine = {self.worker_of(cluster)};")
-        body = []
-        for k, loop in reversed(list(enumerate(loops))):
-            inner = total[k + 1 :]
-            number = f"tile / ({' * '.join(inner)})" if inner else "tile"
-            number = f"{number} % {loop.var}_count" if k else number
-            value = f"{loop.var}_first + {number} * {loop.step}"
-            body.append(f"  const int64_t {loop.var} = {value};")
-        body += self.inside(nest, "  ")
-        share = _helped if cluster == self.helped else _own
-        return [*lines, *(pad + line for line in share(body))]
-
-    def worker_of(self, cluster: str) -> str:
-        """The number of this worker, counted from where a cluster of the phase starts."""
-        if cluster not in self.clusters:
-            self.clusters.append(cluster)
-        first = self.clusters.index(cluster)
-        return f"(worker + {first}) % call->threads" if first else "worker"
-
-    def inside(self, nest: LoopNest, pad: str) -> list[str]:
-        """Loops of a phase that are not numbered, down to the tile."""
-        match nest:
-            case Tile(body, _):
-                return self.tile(body, pad)
-            case Loop():
-                return self.loop(nest, pad, self.inside)
-            case Guard():
-                return self.guard(nest, pad, self.inside)
-            case When():
-                return self.when(nest, pad, self.inside)
-            case Block(parts):
-                return [line for part in parts for line in self.inside(part, pad)]
-        raise VerifyError(f"a phase without a tile: {nest}")
-
-    # Leaves
-
-    def tile(self, nest: LoopNest, pad: str) -> list[str]:
-        """One statement after the other."""
-        match nest:
-            case Block(parts):
-                return [line for part in parts for line in self.tile(part, pad)]
-            case Guard():
-                return self.guard(nest, pad, self.tile)
-            case When():
-                return self.when(nest, pad, self.tile)
-            case Run():
-                return [pad + self.call(nest, [])]
-            case Loop():
-                chain, inner = chain_of(nest)
-                if isinstance(inner, Run) and is_box(chain, inner):
-                    return [pad + self.call(inner, chain)]
-                return self.loop(nest, pad, self.tile)
-        raise VerifyError(f"not part of a tile: {nest}")
-
-    def call(self, run: Run, chain: list[Loop]) -> str:
-        """The call of the function of a leaf."""
-        s = self.statements[run.statement]
-        iters = {i.name: v for i, v in zip(s.iters, run.iters, strict=True)}
-        loops = {loop.var: loop for loop in chain}
-        passed: dict[str, str] = {}
-        box = []
-        for name, value in iters.items():
-            loop = loops.get(str(value))
-            if loop is None:
-                passed[name] = scalar.index(value)
-                continue
-            box.append(self.range(name, loop))
-            low, end = _bound("max", loop.lower), _bound("min", loop.upper)
-            passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
-        starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
-        plan, storage = self.plans[s.name], self.kernel.storage
-        joined, passed = coalesce(self.program, storage, plan, Leaf(s, tuple(box)), passed)
-        function = leaf.print_leaf(self.program, joined, plan, storage, leaf.ISAS[self.isa])
-        name = self.functions.setdefault(
-            function.text, f"{self.program.name}_{self.isa}_leaf{len(self.functions)}"
-        )
-        integers = [passed.get(n, n) for n in function.integers]
-        tensors = [self.base(s, t, starts) for t in function.tensors]
-        return f"{name}({', '.join(['call', *tensors, *integers])}); /* {s.name} */"
-
-    def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
-        """Where element 0 of a tensor would be; a private one starts where the tile does."""
-        t, storage = self.program.tensor[tensor], self.kernel.storage
-        index = next(i for name, i in s.accesses if name == tensor)
-        shape, text = storage.shape(t), f"T_{tensor}"
-        for k, size in enumerate(storage.tile(t)):
-            if size is not None:
-                step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])
-                at = index[k]
-                assert isinstance(at, Affine)
-                first = at.substitute({n: symbol(text) for n, text in starts.items()})
-                text += f" - {scalar.index(first)} / {size} * {size} * {step}"
-        return text
-
-    def range(self, name: str, loop: Loop) -> Range:
-        low, high = loop.lower.terms, loop.upper.terms
-        only = low[0] if len(low) == 1 else None
-        known = only is not None and len(high) == 1 and (high[0] - only).is_const
-        aligned = only is not None and _divides(PANEL, only, self.multiples)
-        return Range(
-            name,
-            only.const if only is not None and only.is_const else None,
-            (high[0] - only).const if known and only is not None else None,
-            aligned,
-        )
-
-
-def _own(body: list[str]) -> list[str]:
-    """The loop over this worker's share of the tiles."""
-    return [
-        "const int64_t end = tiles * (mine + 1) / call->threads;",
-        "for (int64_t tile = tiles * mine / call->threads; tile < end; ++tile) {",
-        *body,
-        "}",
-    ]
+    def print_leaf(self, leaf_: Leaf, plan: Plan) -> Function:
+        return leaf.print_leaf(self.program, leaf_, plan, self.kernel.storage, self.isa)
 
 
 def _helped(body: list[str]) -> list[str]:
@@ -370,21 +131,3 @@ def _helped(body: list[str]) -> list[str]:
         "  }",
         "}",
     ]
-
-
-_Print = Callable[[LoopNest, str], list[str]]
-
-
-def _multiple(loop: Loop) -> int:
-    """What every value of a loop's variable is a multiple of."""
-    start = loop.lower.terms[0]
-    return math.gcd(loop.step, start.const) if loop.lower.terms == (affine(start.const),) else 1
-
-
-def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
-    parts = [c * (multiples.get(k, 1) if isinstance(k, str) else 1) for k, c in value.terms]
-    return all(p % number == 0 for p in (*parts, value.const))
-
-
-def _bound(function: str, bound: Bound) -> str:
-    return nested(function, [scalar.index(t) for t in bound.terms])

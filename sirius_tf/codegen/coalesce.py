@@ -16,7 +16,7 @@ from itertools import permutations
 from math import prod
 
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.leaf import Leaf
+from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, loads, names_in, substitute, walk
 from sirius_tf.ir.program import Program, Statement
@@ -54,6 +54,7 @@ def coalesce(
             None if outer.low is None else outer.low * size,
             None if outer.size is None else outer.size * size,
             outer.low == 0,
+            None if outer.most is None else outer.most * size,
         )
         box = tuple(joined if r is inner else r for r in leaf.box if r is not outer)
         statement = _joined(leaf.statement, outer.name, inner.name, size, places)

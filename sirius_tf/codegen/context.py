@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from sirius_tf.codegen import scalar
+from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
@@ -21,13 +22,14 @@ MOST_UNROLLED = 32  # points of a reduction
 class Range:
     """An iterator of the box: `low` is the C argument `<name>_lo`, or a constant; so is the size.
 
-    `aligned`: the low end is a multiple of PANEL.
+    `aligned`: the low end is a multiple of PANEL. `most`: the size is no more, if that is known.
     """
 
     name: str
     low: int | None
     size: int | None
     aligned: bool
+    most: int | None = None
 
     @property
     def lo(self) -> str:
@@ -75,6 +77,7 @@ class Context:
     isa: Isa
     storage: Storage
     box: Mapping[str, Range]
+    language: Language = scalar.C
     tensors: dict[str, str] = field(default_factory=dict)  # name of the parameter, by tensor
     integers: dict[str, str] = field(default_factory=dict)  # likewise, by parameter of the program
     panels_outside: bool = False  # whether all rows use one panel before the next

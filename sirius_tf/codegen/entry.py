@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
+from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.storage import Storage
 
 PLAN = """\
@@ -25,11 +27,12 @@ ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A program with its loops, and where its temporaries are kept."""
+    """A program with its loops, where its temporaries are kept, and what that was made for."""
 
     program: Program
     nest: LoopNest
     storage: Storage
+    machine: Machine
 
 
 def late_outputs(program: Program) -> tuple[bool, ...]:
@@ -120,23 +123,23 @@ def _entry(program: Program, value: Expr) -> str:
     def address(load: Load) -> str:
         t = program.tensor[load.tensor]
         flat = scalar.flat([affine(i) for i in load.index if isinstance(i, Affine)], t.shape)
-        return f"((const {scalar.TYPES[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
+        return f"((const {scalar.C.types[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
 
-    return scalar.expression(value, address, inputs)
+    return scalar.C.expression(value, address, inputs)
 
 
-def tensor_bytes(kernel: Scheduled, t: Tensor) -> str:
+def tensor_bytes(kernel: Scheduled, t: Tensor, language: Language = scalar.C) -> str:
     """C of the size of a tensor in the workspace."""
     count = " * ".join(f"({scalar.index(e)})" for e in kernel.storage.shape(t)) or "1"
-    return f"(({count}) * (int64_t)sizeof({scalar.TYPES[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
+    return f"(({count}) * (int64_t)sizeof({language.types[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 
-def slot_bytes(kernel: Scheduled, threads: str) -> list[str]:
+def slot_bytes(kernel: Scheduled, threads: str, language: Language = scalar.C) -> list[str]:
     """C of the size of each slot: that of its largest tensor, or of a copy for each worker."""
     members: dict[int, list[str]] = {}
     for name, slot in kernel.storage.slots.items():
         copies = f"{threads} * " if name in kernel.storage.private else ""
-        size = copies + tensor_bytes(kernel, kernel.program.tensor[name])
+        size = copies + tensor_bytes(kernel, kernel.program.tensor[name], language)
         members.setdefault(slot, []).append(size)
     return [nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
 

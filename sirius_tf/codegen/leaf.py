@@ -11,36 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa, Range
+from sirius_tf.codegen.context import Isa, Range
+from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
-from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.program import Program
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
 from sirius_tf.schedule.storage import Storage
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A statement of which the iterators in `box` run, and the others are C arguments."""
-
-    statement: Statement
-    box: tuple[Range, ...]
-
-
-@dataclass(frozen=True)
-class Function:
-    """C of a leaf: `text` without the name; what to pass: tensors, then integers by name."""
-
-    text: str
-    tensors: tuple[str, ...]
-    integers: tuple[str, ...]
-
 
 Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
 Span = tuple[int, str, str]  # rows of a block, and C of where such blocks begin and end
@@ -66,50 +48,24 @@ def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: 
         return _Printer(program, leaf, Plan(None), storage, isa).function()
 
 
-class _Printer:
+class _Printer(LeafPrinter):
+    reports = "SiriusCall *call"
+    target = "{c_type} *restrict {alias}"
+    unrolled = "#pragma clang loop unroll(full)"
+
     def __init__(
-        self,
-        program: Program,
-        leaf: Leaf,
-        plan: Plan,
-        storage: Storage,
-        isa: Isa,
+        self, program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa
     ) -> None:
-        box = {r.name: r for r in leaf.box}
-        self.ctx = Context(program, leaf.statement, plan, isa, storage, box)
-        self.program, self.s, self.plan, self.isa = program, leaf.statement, plan, isa
-        self.box = box
-        self.reduced = tuple(self.s.reduce.iters) if self.s.reduce else ()
-        self.dtype = program.tensor[self.s.target].dtype
+        super().__init__(program, leaf, plan, storage, isa, scalar.C)
         self.at = affine(0)  # first lane of the block
-        self.shared = self.panels() if plan.rows in box else None
+        self.shared = self.panels() if plan.rows in self.box else None
         self.ctx.panels_outside = self.shared is not None
-        others = [n for n in box if n not in (plan.lanes, plan.rows)]
+        others = [n for n in self.box if n not in (plan.lanes, plan.rows)]
         self.inside = [n for n in others if self.shared is not None and n not in self.shared]
 
     # The function
 
-    def function(self) -> Function:
-        """The whole leaf."""
-        body = self.others()
-        arguments = [self.declare(name, alias) for name, alias in self.ctx.tensors.items()]
-        integers = list(self.ctx.integers)
-        for r in self.box.values():
-            integers += [a for a in r.arguments if a not in integers]
-        fixed = [i.name for i in self.s.iters if i.name not in self.box]
-        integers += [name for name in fixed if name not in integers]
-        names = [self.ctx.integers.get(name, name) for name in integers]
-        parameters = ["SiriusCall *call", *arguments, *(f"int64_t {n}" for n in names)]
-        unused = " ".join(f"(void){n};" for n in ["call", *names])
-        lines = [f"({', '.join(parameters)}) {{", *_indented([unused, *body]), "}"]
-        return Function("\n".join(lines), tuple(self.ctx.tensors), tuple(integers))
-
-    def declare(self, tensor: str, alias: str) -> str:
-        c_type = scalar.TYPES[self.program.tensor[tensor].dtype]
-        own = tensor == self.s.target
-        return f"{c_type} *restrict {alias}" if own else f"const {c_type} *{alias}"
-
-    def others(self) -> list[str]:
+    def body(self) -> list[str]:
         """Loops over what is neither lanes nor rows, and not inside the lanes' loop, around all."""
         names = [n for n in self.box if n not in (self.plan.lanes, self.plan.rows)]
         lines = self.rows()
@@ -131,12 +87,12 @@ class _Printer:
             f"  const int64_t left = ({big} - {rows.n} % {big}) % {big};",
             f"  const int64_t blocks = ({rows.n} + left) / {big} - left / {big - SMALL_BLOCK};",
             f"  const int64_t full = {rows.n} < {big} ? 0 : blocks * {big};",
-            *_indented(self.spans(rows, [(big, "0", "full"), (SMALL_BLOCK, "full", rows.n)])),
+            *indented(self.spans(rows, [(big, "0", "full"), (SMALL_BLOCK, "full", rows.n)])),
         ]
         for count in self.few_rows(rows):
             lines += [
                 f"}} else if ({rows.n} >= {count}) {{",
-                *_indented(self.spans(rows, [(count, "0", rows.n)])),
+                *indented(self.spans(rows, [(count, "0", rows.n)])),
             ]
         return [*lines, "}"]
 
@@ -174,7 +130,7 @@ class _Printer:
         return [
             f"for (int64_t {step} = {first}; {step} < {end}; {step} += {count}) {{",
             f"  const int64_t {rows.name} = {rows.lo} + {at};",
-            *_indented(lines),
+            *indented(lines),
             "}",
         ]
 
@@ -210,7 +166,7 @@ class _Printer:
             end = f"{lanes.n} / {width}" if lanes.size is None else str(lanes.size // width)
             head = f"for (int64_t {offset} = 0; {offset} < {end}; ++{offset}) {{"
             self.at = self.lanes_base(lanes) + symbol(offset) * width
-            lines += [head, *_indented(body(wide, False)), "}"]
+            lines += [head, *indented(body(wide, False)), "}"]
         return lines + self.lanes_left(body, lanes, width)
 
     def lanes_left(self, body: Body, lanes: Range, width: int) -> list[str]:
@@ -228,17 +184,17 @@ class _Printer:
         self.at = self.lanes_base(lanes) + symbol(offset)
         if self.ctx.has_panels or (size is not None and size < vector_size):
             left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {vector_size});"
-            return [head.format(""), f"  {left}", *_indented(body(1, True)), "}"]
+            return [head.format(""), f"  {left}", *indented(body(1, True)), "}"]
         back = f"const int64_t {offset} = sirius_min_i64({offset}_, {lanes.n} - {vector_size});"
-        lines = [head.format("_"), f"  {back}", *_indented(body(1, False)), "}"]
+        lines = [head.format("_"), f"  {back}", *indented(body(1, False)), "}"]
         if size is None:
             few = [f"const int64_t {offset} = 0;", f"const int left = (int){lanes.n};"]
             few += body(1, True)
             lines = [
                 f"if ({lanes.n} >= {vector_size}) {{",
-                *_indented(lines),
+                *indented(lines),
                 "} else {",
-                *_indented(few),
+                *indented(few),
                 "}",
             ]
         return lines
@@ -259,7 +215,7 @@ class _Printer:
         if self.plan.across:
             return self.reduce_across(count)
         vectored = self.plan.lanes is not None
-        c_type = vector.vector_type(self.dtype) if vectored else scalar.TYPES[self.dtype]
+        c_type = vector.vector_type(self.dtype) if vectored else scalar.C.types[self.dtype]
         starts = {place: block.start(*place, vectored) for place in block.places}
         block.before += [f"{c_type} acc_{r}_{j} = {v};" for (r, j), v in starts.items()]
         for r, j in block.places:
@@ -278,7 +234,7 @@ class _Printer:
         op, size, name = self.s.reduce.op, self.ctx.integer(lanes.extent), lanes.name
         if self.dtype != "float32" or op not in ("add", "max", "min"):
             raise NotVectorizableError(f"{op} of {self.dtype} across lanes")
-        start = vector.splat(scalar.identity(op, self.dtype), self.dtype)
+        start = vector.splat(scalar.C.identity(op, self.dtype), self.dtype)
         at = symbol(f"{name}_b")
         full = Block(self.ctx, count, max(1, 4 // count), False, at)
         width = full.vectors * self.isa.lanes
@@ -292,11 +248,11 @@ class _Printer:
         loops = [
             f"int64_t {name}_b = 0;",
             f"for (; {name}_b + {width} <= {size}; {name}_b += {width}) {{",
-            *_indented(full.inside),
+            *indented(full.inside),
             "}",
             f"for (; {name}_b < {size}; {name}_b += {self.isa.lanes}) {{",
             f"  const int left = (int)sirius_min_i64({size} - {name}_b, {self.isa.lanes});",
-            *_indented(rest.inside),
+            *indented(rest.inside),
             "}",
         ]
         lines = [f"sr_f32 acc_{r}_{j} = {start};" for r, j in full.places]
@@ -311,18 +267,6 @@ class _Printer:
 
     def combine(self, op: str, left: str, right: str) -> str:
         return vector.apply(op, [left, right], [self.dtype] * 2, self.dtype)
-
-    def loops(self, iters: Sequence[Iter], body: list[str]) -> list[str]:
-        """Loops around lines; short ones are unrolled, since neighbours read much of the same."""
-        points = 1
-        for i in reversed(iters):
-            name, size = i.name, self.ctx.integer(i.extent)
-            head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"
-            body = [head, *_indented(body), "}"]
-            points *= i.extent.const if i.extent.is_const else MOST_UNROLLED + 1
-            if points <= MOST_UNROLLED:
-                body.insert(0, "#pragma clang loop unroll(full)")
-        return body
 
 
 def _spans(size: int, isa: Isa) -> list[Span]:
@@ -350,8 +294,4 @@ def _spans(size: int, isa: Isa) -> list[Span]:
 
 def _over(r: Range, lines: list[str]) -> list[str]:
     head = f"for (int64_t {r.name} = {r.lo}; {r.name} < {r.lo} + {r.n}; ++{r.name}) {{"
-    return [head, *_indented(lines), "}"]
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+    return [head, *indented(lines), "}"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,19 +14,6 @@ from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
 from sirius_tf.ir.functions import numpy_dtype
-
-TYPES = {
-    "float16": "_Float16",
-    "bfloat16": "uint16_t",  # its bits
-    "float32": "float",
-    "float64": "double",
-    "int8": "int8_t",
-    "int16": "int16_t",
-    "int32": "int32_t",
-    "int64": "int64_t",
-    "uint8": "uint8_t",
-    "bool": "uint8_t",
-}
 
 PRELUDE = """\
 #include "sirius_abi.h"
@@ -119,105 +107,145 @@ def string(text: str) -> str:
     return json.dumps(text.encode("ascii", "replace").decode())
 
 
-def expression(expr: Expr, address: Callable[[Load], str], inputs: Mapping[str, int]) -> str:
-    """C of `expr`; `address` spells a Load, `inputs` numbers the region's inputs for Dim."""
-    match expr:
-        case Const(value, dtype):
-            return literal(value, dtype)
-        case Index(value, dtype):
-            return f"({TYPES[dtype]}){index(value)}"
-        case Dim(tensor, axis, _):
-            return f"in[{inputs[tensor]}].dims[{axis}]"
-        case Load():
-            return address(expr)
-        case Call(fn, args, dtype):
-            texts = [expression(a, address, inputs) for a in args]
-            return apply(fn, texts, dtype, args[-1].dtype)
+class Language:
+    """How C spells scalars. A language that is close to it overrides what it spells otherwise."""
 
+    report: ClassVar = "call"
+    """What helpers report failures to."""
+    failed: ClassVar = "__atomic_load_n(&call->failed, __ATOMIC_RELAXED)"
+    """Whether one has."""
+    infinity: ClassVar = "__builtin_inff()"
+    nan: ClassVar = '__builtin_nanf("")'
+    types: ClassVar[Mapping[str, str]] = {
+        "float16": "_Float16",
+        "bfloat16": "uint16_t",  # its bits
+        "float32": "float",
+        "float64": "double",
+        "int8": "int8_t",
+        "int16": "int16_t",
+        "int32": "int32_t",
+        "int64": "int64_t",
+        "uint8": "uint8_t",
+        "bool": "uint8_t",
+    }
 
-def literal(value: bool | int | float, dtype: str) -> str:
-    """A constant of `dtype`, exactly."""
-    if dtype == "bfloat16":
-        return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
-    if dtype.startswith("float"):
-        number = float(value)
-        if math.isnan(number):
-            return '__builtin_nanf("")'
-        if math.isinf(number):
-            return "-__builtin_inff()" if number < 0 else "__builtin_inff()"
-        return f"({TYPES[dtype]}){number.hex()}"
-    return f"({TYPES[dtype]}){int(value)}"
+    def expression(
+        self, expr: Expr, address: Callable[[Load], str], inputs: Mapping[str, int]
+    ) -> str:
+        """C of `expr`; `address` spells a Load, `inputs` numbers the region's inputs for Dim."""
+        match expr:
+            case Const(value, dtype):
+                return self.literal(value, dtype)
+            case Index(value, dtype):
+                return f"({self.types[dtype]}){index(value)}"
+            case Dim(tensor, axis, _):
+                return f"in[{inputs[tensor]}].dims[{axis}]"
+            case Load():
+                return address(expr)
+            case Call(fn, args, dtype):
+                texts = [self.expression(a, address, inputs) for a in args]
+                return self.apply(fn, texts, dtype, args[-1].dtype)
 
-
-def identity(op: str, dtype: str) -> str:
-    """Start of a reduction."""
-    if op in ("max", "min"):
+    def literal(self, value: bool | int | float, dtype: str) -> str:
+        """A constant of `dtype`, exactly."""
+        if dtype == "bfloat16":
+            return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
         if dtype.startswith("float"):
-            return literal(-math.inf if op == "max" else math.inf, dtype)
-        bits = int("".join(c for c in dtype if c.isdigit()) or 8)
-        low, high = (
-            (0, 2**bits - 1) if dtype[0] in "ub" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        )
-        return (
-            f"({TYPES[dtype]}){low if op == 'max' else high}ULL"
-            if low == 0
-            else _signed(op, low, high)
-        )
-    return literal(1 if op in ("mul", "and") else 0, dtype)
+            number = float(value)
+            if math.isnan(number):
+                return self.nan
+            if math.isinf(number):
+                return f"-{self.infinity}" if number < 0 else self.infinity
+            return f"({self.types[dtype]}){number.hex()}"
+        return f"({self.types[dtype]}){int(value)}"
+
+    def identity(self, op: str, dtype: str) -> str:
+        """Start of a reduction."""
+        if op in ("max", "min"):
+            if dtype.startswith("float"):
+                return self.literal(-math.inf if op == "max" else math.inf, dtype)
+            bits = int("".join(c for c in dtype if c.isdigit()) or 8)
+            low, high = (
+                (0, 2**bits - 1) if dtype[0] in "ub" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            )
+            return (
+                f"({self.types[dtype]}){low if op == 'max' else high}ULL"
+                if low == 0
+                else _signed(op, low, high)
+            )
+        return self.literal(1 if op in ("mul", "and") else 0, dtype)
+
+    def apply(self, fn: str, args: list[str], dtype: str, source: str = "") -> str:
+        """C of `fn(*args)` with a result of `dtype`; the last argument's dtype is `source`.
+
+        Unsupported where there is none yet.
+        """
+        c_type = self.types[dtype]
+        if fn in _INFIX:
+            return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
+        a, b = args[0], args[-1]
+        floating = dtype.startswith("float")
+        match fn:
+            case "neg":
+                return f"({c_type})(-{a})"
+            case "not":
+                return f"(!{a})"
+            case "select":
+                return f"({a} ? {args[1]} : {args[2]})"
+            case "sign":
+                return f"({c_type})({a} > 0 ? 1 : {a} < 0 ? -1 : {a})"
+            case "isnan":
+                return f"({a} != {a})"
+            case "isfinite":
+                return f"({a} - {a} == 0)"
+            case "cast" if "bfloat16" in (dtype, source):
+                return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
+            case "cast":
+                return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
+            case "bounded":
+                return f"sirius_bounded({self.report}, {a}, {b})"
+            case "floordiv" | "floormod" | "truncdiv" if not floating:
+                return f"({c_type})sirius_{fn}({a}, sirius_divisor({self.report}, {b}))"
+            case "floordiv" if floating:
+                return self.builtin("floor", dtype, f"({c_type})({a} / {b})")
+            case "max" | "min" if floating:
+                order = ">" if fn == "max" else "<"
+                return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
+            case "max" | "min" if dtype == "int64":
+                return f"({c_type})sirius_{fn}_i64({a}, {b})"
+            case "max" | "min":  # in its own width, else the compiler makes no vectors of a loop
+                return self.builtin(fn, dtype, f"({c_type})({a})", f"({c_type})({b})")
+            case "rsqrt" if floating:
+                return f"(1 / {self.builtin('sqrt', dtype, f'({c_type})({a})')})"
+            case "abs" if dtype.startswith("u"):
+                return a
+            case _ if fn in _BUILTIN and (floating or fn == "abs"):
+                return f"({c_type}){self.builtin(fn, dtype, f'({c_type})({a})')}"
+            case _ if fn in _VECTOR and floating:
+                return self.elementary(fn, args, dtype)
+        raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
+
+    def builtin(self, fn: str, dtype: str, *args: str) -> str:
+        """C of a function that takes an instruction or two, of arguments of `dtype`."""
+        return f"__builtin_elementwise_{_BUILTIN.get(fn, fn)}({', '.join(args)})"
+
+    def elementary(self, fn: str, args: Sequence[str], dtype: str) -> str:
+        """C of an elementary function of floating-point numbers."""
+        vector, suffix = ("sr_f32", "") if dtype == "float32" else ("sr_f64", "_f64")
+        spread = ", ".join(f"({vector})({x})" for x in args)
+        return f"sr_{fn}{suffix}({spread})[0]"
+
+    def opaque(self, pointer: str) -> list[str]:
+        """Statements after which the compiler knows nothing of a pointer's value."""
+        return [f'__asm__("" : "+r"({pointer}));']
+
+    def fused(self, x: str, y: str, z: str) -> str:
+        """C of x * y + z in float32, rounded once."""
+        return f"__builtin_fmaf({x}, {y}, {z})"
 
 
 def _signed(op: str, low: int, high: int) -> str:
     return f"({low + 1}LL - 1)" if op == "max" else f"{high}LL"
 
 
-def apply(fn: str, args: list[str], dtype: str, source: str = "") -> str:
-    """C of `fn(*args)` with a result of `dtype`, where `source` is the dtype of the last argument.
-
-    Unsupported where there is none yet.
-    """
-    c_type = TYPES[dtype]
-    if fn in _INFIX:
-        return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
-    a, b = args[0], args[-1]
-    floating = dtype.startswith("float")
-    match fn:
-        case "neg":
-            return f"({c_type})(-{a})"
-        case "not":
-            return f"(!{a})"
-        case "select":
-            return f"({a} ? {args[1]} : {args[2]})"
-        case "sign":
-            return f"({c_type})({a} > 0 ? 1 : {a} < 0 ? -1 : {a})"
-        case "isnan":
-            return f"({a} != {a})"
-        case "isfinite":
-            return f"({a} - {a} == 0)"
-        case "cast" if "bfloat16" in (dtype, source):
-            return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
-        case "cast":
-            return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
-        case "bounded":
-            return f"sirius_bounded(call, {a}, {b})"
-        case "floordiv" | "floormod" | "truncdiv" if not floating:
-            return f"({c_type})sirius_{fn}({a}, sirius_divisor(call, {b}))"
-        case "floordiv" if floating:
-            return f"__builtin_elementwise_floor(({c_type})({a} / {b}))"
-        case "max" | "min" if floating:
-            order = ">" if fn == "max" else "<"
-            return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
-        case "max" | "min" if dtype == "int64":
-            return f"({c_type})sirius_{fn}_i64({a}, {b})"
-        case "max" | "min":  # in its own width, else the compiler makes no vectors of a loop
-            return f"__builtin_elementwise_{fn}(({c_type})({a}), ({c_type})({b}))"
-        case "rsqrt" if floating:
-            return f"(1 / __builtin_elementwise_sqrt(({c_type})({a})))"
-        case "abs" if dtype.startswith("u"):
-            return a
-        case _ if fn in _BUILTIN and (floating or fn == "abs"):
-            return f"({c_type})__builtin_elementwise_{_BUILTIN[fn]}(({c_type})({a}))"
-        case _ if fn in _VECTOR and floating:
-            vector, suffix = ("sr_f32", "") if dtype == "float32" else ("sr_f64", "_f64")
-            spread = ", ".join(f"({vector})({x})" for x in args)
-            return f"sr_{fn}{suffix}({spread})[0]"
-    raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
+C = Language()

@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 4
+#define SIRIUS_ABI_VERSION 5
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -67,6 +67,26 @@ typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
 /* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
 typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);
 
+/* Machine code for GPUs of one architecture ("sm_90"), an ELF image. */
+typedef struct {
+  const char *arch;
+  const char *code;
+  int64_t bytes;
+  int32_t blocks; /* of a launch that run at once on the usual GPU of the architecture, and are of use */
+} SiriusCubin;
+
+/* A region as a cooperative CUDA kernel of one-dimensional blocks: codegen/cuda.py says what it takes. */
+typedef struct {
+  const char *kernel;
+  const char *source; /* for other architectures; not NUL-terminated */
+  int64_t source_bytes;
+  SiriusPlan plan; /* for as many blocks as `threads` */
+  SiriusShapes shapes;
+  int32_t threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
+  const SiriusCubin *cubins;
+  int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
+} SiriusCuda;
+
 typedef struct {
   const char *name;
   int32_t n_in, n_out, n_params;
@@ -76,6 +96,7 @@ typedef struct {
   SiriusShapes shapes;     /* NULL if plan knows them all */
   const int32_t *out_late; /* 1 for each output of which plan does not know the shape */
   int64_t weights_offset; /* of what `run` sees as call->weights, a multiple of 64 */
+  const SiriusCuda *cuda; /* NULL if there is none */
 } SiriusRegionInfo;
 
 typedef struct {

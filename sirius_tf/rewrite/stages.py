@@ -13,14 +13,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from sirius_tf.bundle import cache
+from sirius_tf.bundle import cache, cuda
 from sirius_tf.bundle import link as linker
 from sirius_tf.codegen.c import Kernel
-from sirius_tf.compile import NOT_STRICT, compile_graph
+from sirius_tf.compile import NOT_STRICT, compile_cuda, compile_graph
 from sirius_tf.config import Options
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
+from sirius_tf.lower.registry import lower
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
 from sirius_tf.rewrite import metagraph, regions
 from sirius_tf.rewrite.canonical import digest
@@ -36,10 +37,12 @@ from sirius_tf.rewrite.substitute import Use
 class Compiled:
     """A kernel, what it was made for, and a hash of its code, in which the weights are not.
 
-    `tilings` are the measured ones among its tile sizes, by the key of the cluster.
+    `cuda` is the region's kernel for GPUs, if it has one; `tilings` are the measured ones among its
+    tile sizes, by the key of the cluster.
     """
 
     kernel: Kernel
+    cuda: cuda.Compiled | None
     threads: int
     hints: Mapping[str, Sequence[int]]
     code: str
@@ -174,6 +177,9 @@ def compile_region(
             (options.dump / name).write_text(text + "\n")
         texts[stage] = text
 
+    def dump_cuda(stage: str, text: str) -> None:
+        dump("cuda" if stage == "source" else f"cuda_{stage}", text)
+
     def measured(cluster: str) -> Sequence[int] | None:
         if cluster in tilings:
             used[cluster] = tilings[cluster]
@@ -183,13 +189,19 @@ def compile_region(
         dump("graph", show(region.graph))
         without = NOT_STRICT if strict else ()
         kernel = compile_graph(region.graph, hints, threads, dump, without, measured)
-        code = hashlib.sha256(texts["c"].encode()).hexdigest()
-        return Compiled(kernel, threads, hints, code, strict, used)
+        compiled = None
+        if options.target == "cuda":
+            program = lower(region.graph, hints)
+            code = compile_cuda(program, options.arch[-1], dump_cuda, without)
+            compiled = cuda.compile_kernel(code, options.arch)
+        digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
+        return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
+    archs = options.arch if options.target == "cuda" else ()
     of = (region.name, digest(region.graph), sorted(hints.items()))
-    key = (*of, threads, strict, sorted(tilings.items()))
+    key = (*of, threads, strict, sorted(tilings.items()), archs)
     return cache.remembered("kernels", key, make)
 
 
@@ -211,11 +223,15 @@ def link(
     content = manifest(work, meta_graph, signatures)
     content["kernels"] = {name: kernels[name].note for name in used}
     made = [kernels[name].kernel for name in used]
+    for_gpus = [c for name in used if (c := kernels[name].cuda)]
+    if for_gpus:
+        archs = list(for_gpus[0].cubins)
+        content["cuda"] = {"state": "emulated, untimed", "arch": archs}
     checkpoint = str(content["variables_hash"])
     if old is not None:
-        linker.repack(old, bundle, made, content, checkpoint)
+        linker.repack(old, bundle, made, content, checkpoint, for_gpus)
     else:
-        linker.link(made, bundle, content, checkpoint)
+        linker.link(made, bundle, content, checkpoint, cuda=for_gpus)
 
 
 def compare_and_time(

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +69,44 @@ class _Tensor(ctypes.Structure):
     )
 
 
+class _CubinInfo(ctypes.Structure):
+    _fields_ = (
+        ("arch", ctypes.c_char_p),
+        ("code", ctypes.c_void_p),
+        ("bytes", ctypes.c_int64),
+        ("blocks", ctypes.c_int32),
+    )
+
+
+class _CudaInfo(ctypes.Structure):
+    _fields_ = (
+        ("kernel", ctypes.c_char_p),
+        ("source", ctypes.c_void_p),
+        ("source_bytes", ctypes.c_int64),
+        ("plan", ctypes.c_void_p),
+        ("shapes", ctypes.c_void_p),
+        ("threads_per_block", ctypes.c_int32),
+        ("shared_bytes", ctypes.c_int32),
+        ("n_cubins", ctypes.c_int32),
+        ("cubins", ctypes.POINTER(_CubinInfo)),
+        ("weights_offset", ctypes.c_int64),
+        ("weights_bytes", ctypes.c_int64),
+    )
+
+
+@dataclass(frozen=True)
+class CudaCode:
+    """What a bundle has of a region for GPUs (sirius_abi.h): `cubins`, machine code and the blocks
+    of a launch by architecture; `weights` are its constants."""
+
+    kernel: str
+    source: str
+    threads_per_block: int
+    shared_bytes: int
+    cubins: Mapping[str, tuple[bytes, int]]
+    weights: bytes
+
+
 class _RegionInfo(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -83,6 +122,7 @@ class _RegionInfo(ctypes.Structure):
         ("shapes", ctypes.c_void_p),
         ("out_late", ctypes.POINTER(ctypes.c_int32)),
         ("weights_offset", ctypes.c_int64),
+        ("cuda", ctypes.POINTER(_CudaInfo)),
     )
 
 
@@ -204,10 +244,30 @@ class Region:
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
         self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
+        self._cuda = info.cuda
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
         self._call = library().sirius_call
+
+    @functools.cached_property
+    def cuda(self) -> CudaCode | None:
+        """Its code for GPUs, if the bundle has some."""
+        if not self._cuda:
+            return None
+        c, start = self._cuda.contents, _BundleInfo.from_address(self._bundle).weights
+        cubins = {
+            x.arch.decode(): (ctypes.string_at(x.code, x.bytes), int(x.blocks))
+            for x in c.cubins[: c.n_cubins]
+        }
+        return CudaCode(
+            c.kernel.decode(),
+            ctypes.string_at(c.source, c.source_bytes).decode(),
+            c.threads_per_block,
+            c.shared_bytes,
+            cubins,
+            ctypes.string_at(start + c.weights_offset, c.weights_bytes),
+        )
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:
         """See Bundle.call."""

@@ -23,6 +23,7 @@ from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, components
 from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key
 from sirius_tf.schedule.join import Clusterer
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
@@ -35,35 +36,35 @@ MOST_REASONS = 3  # that a dumped tree gives for a barrier
 def fuse(
     program: Program,
     flows: Sequence[Flow],
-    threads: int,
+    machine: Machine,
     without: Collection[str] = (),
     tilings: Tilings | None = None,
 ) -> Node:
-    """A legal schedule tree of the whole program; `threads` is how many workers want tiles.
+    """A legal schedule tree of the whole program, for a machine whose workers want tiles.
 
     `without` some of PARTS, to see what they are worth. Tile sizes are those of `tilings` for the
     clusters that it knows.
     """
-    fuser = _Fuser(program, flows, threads, without, tilings)
+    fuser = _Fuser(program, flows, machine, without, tilings)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
 
-def tiled(program: Program, flows: Sequence[Flow], threads: int) -> tuple[Tiled, ...]:
+def tiled(program: Program, flows: Sequence[Flow], machine: Machine) -> tuple[Tiled, ...]:
     """The clusters of the whole program, with the tiles that the cost model chooses."""
-    fuser = _Fuser(program, flows, threads, (), None)
+    fuser = _Fuser(program, flows, machine, (), None)
     fuser.distribute(tuple(s.name for s in program.statements), flows, frozenset())
     return tuple(fuser.tiled(cluster, entered) for cluster, entered in fuser.met)
 
 
 def fuse_alone(
-    program: Program, flows: Sequence[Flow], threads: int, given: Tiled, sizes: Sequence[int]
+    program: Program, flows: Sequence[Flow], machine: Machine, given: Tiled, sizes: Sequence[int]
 ) -> Node:
     """The schedule tree of a cluster's program: one phase inside of its loops, behind the zeros
     that others leave it."""
     zeros = tuple(s.name for s in program.statements if s.name not in given.cluster.statements)
-    before = _Fuser(program, flows, threads, (), None).distribute(zeros, (), frozenset())
-    fuser = _Fuser(program, flows, threads, (), lambda _: sizes)
+    before = _Fuser(program, flows, machine, (), None).distribute(zeros, (), frozenset())
+    fuser = _Fuser(program, flows, machine, (), lambda _: sizes)
     node = fuser.phase([given.cluster], frozenset(given.entered))
     for t in reversed(given.entered):
         band = Band((dict.fromkeys(node.statements, symbol(t)),), InOrder((node,)))
@@ -111,7 +112,7 @@ class _Fuser:
         self,
         program: Program,
         flows: Sequence[Flow],
-        threads: int,
+        machine: Machine,
         without: Collection[str],
         tilings: Tilings | None,
     ) -> None:
@@ -120,10 +121,10 @@ class _Fuser:
         self.met = list[tuple[Cluster, frozenset[str]]]()
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
-        self.plans = {s.name: choose(program, s) for s in program.statements}
+        self.plans = {s.name: choose(program, s, machine) for s in program.statements}
         self.hints = program.hints
-        self.threads = threads
-        self.clusterer = Clusterer(program, self.flows, self.plans, threads)
+        self.machine, self.threads = machine, machine.workers
+        self.clusterer = Clusterer(program, self.flows, self.plans, machine)
 
     def distribute(
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
@@ -237,7 +238,7 @@ class _Fuser:
         if found and fits(found, self.units(cluster)):
             return found
         loops, names = cluster.loops, cluster.statements
-        return tile_sizes(self.program, self.plans, names, loops, self.threads)
+        return tile_sizes(self.program, self.plans, names, loops, self.machine)
 
     def units(self, cluster: Cluster) -> tuple[int, ...]:
         """What the tile sizes of a cluster are multiples of."""

@@ -12,10 +12,9 @@ from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.poly.dependence import Flow
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import ROWS, Plan, work
 
-# A barrier of two workers takes about 0.5 us, in which a core evaluates some thousand points.
-WORTH_A_BARRIER = 4096
 FAR = 8  # points that are worth an element that is written to, and read from, a far cache
 
 
@@ -42,9 +41,10 @@ class Clusterer:
         program: Program,
         flows: Sequence[Flow],
         plans: Mapping[str, Plan],
-        threads: int,
+        machine: Machine,
     ) -> None:
-        self.program, self.flows, self.plans, self.threads = program, flows, plans, threads
+        self.program, self.flows, self.plans = program, flows, plans
+        self.machine, self.threads = machine, machine.workers
         self.statements = {s.name: s for s in program.statements}
         self.hints = program.hints
         self.tiled = _tiled(program)
@@ -82,7 +82,7 @@ class Clusterer:
                     continue
             if self._is_fill(own):
                 clusters.insert(0, own)
-            elif not feeding and self._points(own) < WORTH_A_BARRIER:
+            elif not feeding and self._points(own) < self.machine.worth_a_barrier:
                 clusters.insert(fills, own)
             else:
                 clusters.append(own)
@@ -202,7 +202,7 @@ class Clusterer:
 
     def _keeps_workers_busy(self, joined: Cluster, *parts: Cluster) -> bool:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
-        worth = [self._tiles(p) for p in parts if self._points(p) >= WORTH_A_BARRIER]
+        worth = [self._tiles(p) for p in parts if self._points(p) >= self.machine.worth_a_barrier]
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
 
     def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
@@ -228,7 +228,7 @@ class Clusterer:
             for load in s.loads
             if load.tensor in made
         )
-        cost = WORTH_A_BARRIER + FAR * passed
+        cost = self.machine.worth_a_barrier + FAR * passed
         return self._points(own) * idle / self.threads <= cost
 
     def _points(self, cluster: Cluster) -> int:

@@ -21,25 +21,26 @@ from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.schedule import plan as plans
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, Plan
 
 SMALLEST_PACKED = 2048  # elements; smaller constants stay in the first-level cache as they are
 MOST_COPIES = 2  # times its size that packing may take
 
 
-def lay_out(program: Program) -> Program:
+def lay_out(program: Program, machine: Machine) -> Program:
     """The program with temporaries ordered, and constants packed, for their readers."""
-    return pack(order_temporaries(program))
+    return pack(order_temporaries(program, machine), machine)
 
 
 # Temporaries
 
 
-def order_temporaries(program: Program) -> Program:
+def order_temporaries(program: Program, machine: Machine) -> Program:
     """Permute the dimensions of temporaries: those who touch them most often choose first."""
     last = dict[str, int | None]()
-    for s in sorted(program.statements, key=lambda s: -_touches(program, s)):
-        chosen = plans.choose(program, s, _Wishes(program, last))
+    for s in sorted(program.statements, key=lambda s: -_touches(program, s, machine)):
+        chosen = plans.choose(program, s, machine, _Wishes(program, last))
         for tensor, index in _accesses(s):
             if program.tensor[tensor].role != "temp" or last.get(tensor) is not None:
                 continue
@@ -54,11 +55,11 @@ def order_temporaries(program: Program) -> Program:
     return program
 
 
-def _touches(program: Program, s: Statement) -> float:
+def _touches(program: Program, s: Statement, machine: Machine) -> float:
     """How often a statement loads and stores vectors of temporaries, if it may have them as it
     wants: a product with constant weights only stores some."""
     wishes = _Wishes(program, {})
-    chosen = plans.choose(program, s, wishes)
+    chosen = plans.choose(program, s, machine, wishes)
     inner = math.prod(i.extent.evaluate(program.hints) for i in s.reduce.iters) if s.reduce else 1
     points = plans.work(s, program.hints)
     loaded = {load.tensor for load in loads(s.value) if _axis(load.index, chosen.lanes) is not None}
@@ -133,9 +134,9 @@ def _permuted(program: Program, name: str, order: Sequence[int]) -> Program:
 # Constants
 
 
-def pack(program: Program) -> Program:
+def pack(program: Program, machine: Machine) -> Program:
     """Copy constants into the order in which their readers run through them."""
-    packer = _Packer(program)
+    packer = _Packer(program, machine)
     statements = tuple(packer.statement(s) for s in program.statements)
     read = {load.tensor for s in statements for load in s.loads}
     kept = tuple(t for t in program.tensors if t.role != "constant" or t.name in read)
@@ -143,15 +144,15 @@ def pack(program: Program) -> Program:
 
 
 class _Packer:
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, machine: Machine) -> None:
+        self.program, self.machine = program, machine
         self.made: dict[tuple[object, ...], Tensor] = {}
         # temporaries have their order: only constants can still be had in any
         last = {t.name: len(t.shape) - 1 for t in program.tensors if t.role == "temp" and t.shape}
         self.wishes = _Wishes(program, dict[str, int | None](last))
 
     def statement(self, s: Statement) -> Statement:
-        chosen = plans.choose(self.program, s, self.wishes)
+        chosen = plans.choose(self.program, s, self.machine, self.wishes)
 
         def leaf(expr: Expr) -> Expr | None:
             return self.load(s, chosen, expr) if isinstance(expr, Load) else None
@@ -175,6 +176,7 @@ class _Packer:
         if not far and (s.reduce is None or size < SMALLEST_PACKED):
             return None
         panels = iters[-1].name == chosen.lanes and s.reduce is not None and not chosen.across
+        panels = panels and self.machine.panels
         inner = {i.name for i in s.reduce.iters} if s.reduce else set()
         outer = sum(1 for i in iters[:-1] if i.name not in inner | {chosen.rows})
         key = (load, iters, panels)

@@ -35,7 +35,7 @@ from sirius_tf.ir.expr import (
 )
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
-from sirius_tf.schedule.tile import CACHE
+from sirius_tf.schedule.machine import CACHE
 
 READ = 6.0  # points that are worth an element that is read from a far cache
 WRITTEN = 9.0  # likewise written to one, less what the stores can hide behind

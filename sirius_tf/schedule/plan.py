@@ -17,6 +17,7 @@ from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.lower.symbolic import Poly, poly
+from sirius_tf.schedule.machine import Machine
 
 LANES = 8  # of float32, on x86-64-v3
 IN_FLIGHT = 8  # fused multiply-adds that keep the units busy: latency times throughput
@@ -87,9 +88,11 @@ class Strides:
         return 0
 
 
-def choose(program: Program, s: Statement, strides: Strides | None = None) -> Plan:
+def choose(
+    program: Program, s: Statement, machine: Machine, strides: Strides | None = None
+) -> Plan:
     """The plan of least cost."""
-    coster = _Coster(program, s, strides or Strides(program))
+    coster = _Coster(program, s, machine, strides or Strides(program))
     lanes = [Plan(i.name) for i in s.iters if not i.loop]
     lanes += [Plan(i.name, across=True) for i in (s.reduce.iters if s.reduce else ())]
     plans = [Plan(None), *(coster.with_rows(p) for p in reversed(lanes))]
@@ -97,8 +100,8 @@ def choose(program: Program, s: Statement, strides: Strides | None = None) -> Pl
 
 
 class _Coster:
-    def __init__(self, program: Program, s: Statement, strides: Strides) -> None:
-        self.s, self.strides = s, strides
+    def __init__(self, program: Program, s: Statement, machine: Machine, strides: Strides) -> None:
+        self.s, self.machine, self.strides = s, machine, strides
         self.extents = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.all_iters}
         self.symbolic = {i.name for i in s.iters if not i.extent.is_const}
         self.loads = tuple(dict.fromkeys(loads(s.value)))
@@ -106,6 +109,7 @@ class _Coster:
         calls = [e for e in dict.fromkeys(walk(s.value)) if isinstance(e, Call)]
         self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
         self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
+        self.points = math.prod(self.extents[i.name] for i in s.iters if not i.loop)
 
     def along(self, load: Load, name: str) -> Poly | None:
         return self.strides(load.tensor, load.index, name)
@@ -122,6 +126,13 @@ class _Coster:
         return min([plan, *choices], key=self.cost)
 
     def cost(self, plan: Plan) -> float:
+        """Cost of a point, more by as much as threads have none."""
+        busy = self.points
+        if plan.across:
+            busy *= min(self.machine.warp, self.extents[str(plan.lanes)])
+        return self.of_point(plan) * max(self.machine.busy_threads / busy, 1.0)
+
+    def of_point(self, plan: Plan) -> float:
         """Cost of a point, in vector operations of one element."""
         if plan.lanes is None:
             return self.functions + len(self.loads) + 1.5

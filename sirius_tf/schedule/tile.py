@@ -11,15 +11,14 @@ from itertools import pairwise
 from sirius_tf.ir.expr import names_in
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.cluster import Loop, grain, iterator
+from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan, work
+from sirius_tf.schedule.tile_blocks import block_tile_sizes
 
 MOST_ROWS = 64  # of a contraction's tile: a panel of the other operand is read once for all
 ROW_CHOICES = (MOST_ROWS, 48, 32, 24, 16, 12)
 FEWEST_ROWS = 32  # that are as fast as more
 FEW_TILES = 8  # for each worker: how they are divided matters
-CACHE = 1 << 19  # bytes that a tile may use to stay in the second level: half of it
-WORTH_A_TILE = 1 << 15  # points, below which running a tile costs more than its code
-WORTH_A_WORKER = 1 << 13  # likewise of a step of a recurrence, in which workers wait for each other
 
 
 def tile_sizes(
@@ -27,13 +26,15 @@ def tile_sizes(
     plans: Mapping[str, Plan],
     statements: Sequence[str],
     loops: Sequence[Loop],
-    threads: int,
+    machine: Machine,
 ) -> tuple[int, ...]:
     """A size per loop; 1 leaves the loop as it is. Where a statement has a multiple of an iterator,
     that is the size."""
     by_name = {s.name: s for s in program.statements}
-    tiler = _Tiler(program, [by_name[n] for n in statements], loops, plans, threads)
-    return tiler.sizes()
+    found = [by_name[n] for n in statements]
+    if machine.threads > 1:
+        return block_tile_sizes(program, plans, found, loops, machine)
+    return _Tiler(program, found, loops, plans, machine).sizes()
 
 
 def units(
@@ -52,13 +53,13 @@ class _Tiler:
         statements: Sequence[Statement],
         loops: Sequence[Loop],
         plans: Mapping[str, Plan],
-        threads: int,
+        machine: Machine,
     ) -> None:
-        self.statements, self.loops, self.threads = statements, loops, threads
+        self.statements, self.loops, self.threads = statements, loops, machine.workers
         hints = program.hints
         steps = math.prod(i.extent.evaluate(hints) for i in statements[0].iters if i.loop)
         self.points = sum(work(s, hints) for s in statements) // max(steps, 1)
-        self.worth = WORTH_A_WORKER if steps > 1 else WORTH_A_TILE
+        self.worth = machine.worth_a_worker if steps > 1 else machine.worth_a_tile
         self.heavy = max(statements, key=lambda s: work(s, hints))
         extents = {i.name: max(i.extent.evaluate(hints), 1) for i in self.heavy.iters}
         values = [loop[self.heavy.name] for loop in loops]
@@ -66,7 +67,7 @@ class _Tiler:
         self.grains = [grain(loop) for loop in loops]
         self.units = units(statements, loops, plans)
         self.plan = plans[self.heavy.name]
-        self.program, self.steps = program, steps
+        self.program, self.steps, self.cache = program, steps, machine.cache
 
     def sizes(self) -> tuple[int, ...]:
         """Grow the tile, a loop at a time, while it is too small and enough tiles remain."""
@@ -100,7 +101,7 @@ class _Tiler:
         shared = 4 * sum(self.constants(s) for s in self.statements)
 
         def moved(rows: int) -> float:
-            spilled = 2 * made_by_row * count if made_by_row * rows > CACHE else 0.0
+            spilled = 2 * made_by_row * count if made_by_row * rows > self.cache else 0.0
             return shared * math.ceil(count / rows) + spilled
 
         return min(ROW_CHOICES, key=moved)

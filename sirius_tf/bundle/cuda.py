@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA kernels -> cubins, how many of their blocks a GPU can run at the same time, and the tables
+that a bundle has of them (native/sirius_abi.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sirius_tf.bundle import nvrtc
+from sirius_tf.bundle.nvrtc import Cubin
+from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
+from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
+from sirius_tf.codegen.occupancy import cooperative_limit
+from sirius_tf.errors import SiriusError
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel and its machine code, by architecture ("sm_90")."""
+
+    kernel: CudaKernel
+    cubins: Mapping[str, Cubin]
+
+    def blocks(self, arch: str) -> int:
+        """Blocks of a launch on the usual GPU of an architecture: no more than run at once."""
+        used = self.cubins[arch].kernels[self.kernel.name]
+        shared = used.static_shared + self.kernel.shared_bytes
+        threads = self.kernel.threads_per_block
+        return min(cooperative_limit(arch, threads, used.registers, shared), self.kernel.blocks)
+
+
+def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
+    """C of the SiriusCuda `<kernel>_info`; the code it includes is written to a folder.
+
+    The constants are at `weights_offset` of the bundle's.
+    """
+    kernel, name = compiled.kernel, compiled.kernel.name
+    source = complete_source(kernel).encode()
+    text = _included(f"{name}_source", source, folder)
+    rows = []
+    for arch, cubin in compiled.cubins.items():
+        text += _included(f"{name}_{arch}", cubin.data, folder)
+        size = len(cubin.data)
+        rows.append(f'{{"{arch}", {name}_{arch}, {size}, {compiled.blocks(arch)}}}')
+    late = any(late_outputs(kernel.program))
+    text += f"{PLAN.format(name=name)};\n" + (f"{SHAPES.format(name=name)};\n" if late else "")
+    numbers = [kernel.threads_per_block, kernel.shared_bytes, len(rows)]
+    fields = [f'"{name}"', f"{name}_source", len(source), f"{name}_plan"]
+    fields += [f"{name}_shapes" if late else "0", *numbers, f"{name}_cubins"]
+    fields += [weights_offset, weight_offsets(kernel.program)[""]]
+    return f"""{text}static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};
+static const SiriusCuda {name}_info = {{{", ".join(map(str, fields))}}};
+"""
+
+
+def _included(symbol: str, data: bytes, folder: Path) -> str:
+    """The declaration of a symbol at which the assembler includes the data."""
+    file = folder / symbol
+    file.write_bytes(data)
+    return (
+        f'__asm__(".section .rodata\\n.balign 64\\n.hidden {symbol}\\n.globl {symbol}\\n"\n'
+        f'        "{symbol}: .incbin \\"{file}\\"\\n.text\\n");\n'
+        f"extern const char {symbol}[];\n"
+    )
+
+
+def complete_source(kernel: CudaKernel) -> str:
+    """The CUDA of a kernel with the header that it names, as a compiler wants it."""
+    return kernel.source.replace(HEADER, nvrtc.HEADER.read_text() + "\n")
+
+
+def compile_kernel(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
+    """Machine code for some architectures; SiriusError if no block would fit one of them.
+
+    Where a thread needs more registers than it may have, a block has its multiprocessor to itself.
+    """
+    compiled = _compiled(kernel, archs)
+    if any(_spills(cubin, kernel.name) for cubin in compiled.cubins.values()):
+        compiled = _compiled(alone(kernel), archs)
+    for arch in archs:
+        if not compiled.blocks(arch):
+            raise SiriusError(f"{kernel.name} needs more than a multiprocessor of {arch} has")
+    return compiled
+
+
+def _compiled(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
+    source = complete_source(kernel)
+    return Compiled(kernel, {arch: nvrtc.compile_cubin(source, arch) for arch in archs})
+
+
+def _spills(cubin: Cubin, name: str) -> bool:
+    used = cubin.kernels[name]
+    return bool(used.spill_stores or used.spill_loads or used.stack)

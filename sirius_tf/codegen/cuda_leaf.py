@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One statement over a box, as a CUDA function that all threads of a block call together.
+
+    for my points of the box (lanes are neighbouring threads):
+        sums of some rows and lanes = identity;  for reduction: sums op= value;  store
+
+What is a vector to a CPU is a point of each thread here. Where there are fewer points than threads,
+the lanes of a warp divide the terms of a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sirius_tf.codegen.block import Block
+from sirius_tf.codegen.context import Context, Isa, Range
+from sirius_tf.codegen.cuda_scalar import CUDA
+from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.program import Program
+from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.plan import Plan
+from sirius_tf.schedule.storage import Storage
+
+_THREAD = Isa(1, 1, {1: 1})
+_WARP = 32
+
+
+def print_leaf(
+    program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
+) -> Function:
+    """The leaf by its plan; what no warp can sum, threads do."""
+    reduce, dtype = leaf.statement.reduce, program.tensor[leaf.statement.target].dtype
+    summed = reduce and reduce.op in ("add", "max", "min") and dtype == "float32"
+    if plan.across and not summed:
+        plan = Plan(None)
+    return ThreadPrinter(program, leaf, plan, storage, machine).function()
+
+
+class Points(Block):
+    """The points of one thread: `rows` neighbours, and `lanes` of them `steps` apart.
+
+    Of an iterator in `ragged`, the last points may lie outside of the box: they are computed where
+    the last ones inside are, and are not stored.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        rows: int,
+        lanes: int,
+        steps: Mapping[str, Affine],
+        ragged: Sequence[str],
+    ) -> None:
+        super().__init__(ctx, rows, lanes, False, affine(0))
+        self.steps, self.ragged = steps, ragged
+
+    def in_vector(self, names: Collection[str]) -> bool:
+        """Never: a thread is scalar."""
+        return False
+
+    def placed(self, value: Affine, r: int, j: int) -> Affine:
+        """The expression at row r and lane j of the thread."""
+        at = {}
+        for name, k in ((self.plan.rows, r), (self.plan.lanes, j)):
+            if name is not None and k:
+                exact = symbol(name) + self.steps[name] * k
+                at[name] = symbol(f"{name}_{k}") if name in self.ragged else exact
+        return value.substitute(at)
+
+    def store(self, r: int, j: int, value: tuple[str, bool]) -> None:
+        """Store an element, if it lies in the box."""
+        pointer, offset = self.address(self.s.target, self.s.index, r, j)
+        places = ((self.plan.rows, r), (self.plan.lanes, j))
+        tests = [f"{n}_{k}_in" for n, k in places if k and n in self.ragged]
+        test = f"if ({' && '.join(tests)}) " if tests else ""
+        self.before.append(f"{test}{pointer}[{offset}] = {value[0]}{self.going};")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of points, below `total`, and the iterators' values that follow from `point`.
+
+    `type`: that of C; int64_t takes long to divide. `before`: what is declared before.
+    """
+
+    type: str
+    before: tuple[str, ...]
+    total: str
+    places: tuple[str, ...]
+
+
+class ThreadPrinter(LeafPrinter):
+    """Points of the box are divided among the threads."""
+
+    reports = "SiriusFailure *failure"
+    target = "{c_type} *{alias}"
+    unrolled = "#pragma unroll"
+
+    def __init__(
+        self, program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
+    ) -> None:
+        lanes = {r.name for r in leaf.box} | ({plan.lanes} if plan.across else set())
+        plan = replace(plan, lanes=plan.lanes if plan.lanes in lanes else None)
+        super().__init__(program, leaf, plan, storage, _THREAD, CUDA)
+        self.machine = machine
+        self.most = {r.name: self.at_most(r) for r in leaf.box}
+
+    def at_most(self, r: Range) -> int:
+        """The size of a range, or a guess."""
+        extent = next(i.extent for i in self.s.iters if i.name == r.name)
+        guess = extent.evaluate(self.program.hints)
+        guess = guess if r.most is None else min(guess, r.most)
+        return max(guess if r.size is None else r.size, 1)
+
+    def body(self) -> list[str]:
+        """A loop over the points of this thread, or of its warp."""
+        per = self.per_thread()
+        if self.plan.across:
+            lines = self.sum_across(per)
+            return self.over(per, f"threadIdx.x / {_WARP}", f"blockDim.x / {_WARP}", lines)
+        return self.over(per, "threadIdx.x", "blockDim.x", self.one_thread(per))
+
+    # Which points
+
+    def per_thread(self) -> dict[str, int]:
+        """How many rows and lanes of a sum a thread, or warp, has: as many as leave all busy.
+
+        r rows and j lanes take r + j loads for r * j multiplications.
+        """
+        if self.s.reduce is None:
+            return {}
+        rows, lanes = (self.plan.rows, None if self.plan.across else self.plan.lanes)
+        others = math.prod(n for name, n in self.most.items() if name not in (rows, lanes))
+        busy = self.machine.threads // (_WARP if self.plan.across else 1)
+
+        def worth(counts: tuple[int, int]) -> float:
+            sizes = (self.most.get(str(rows), 1), self.most.get(str(lanes), 1))
+            slots = [-(-n // c) for n, c in zip(sizes, counts, strict=True)]
+            if max(counts) > 1 and others * math.prod(slots) < busy:
+                return 0.0
+            filled = math.prod(sizes) / math.prod(s * c for s, c in zip(slots, counts, strict=True))
+            return filled * math.prod(counts) / sum(counts)
+
+        choices = [(r, j) for r in (1, 2, 4) for j in (1, 2, 4)]
+        best = max(choices, key=worth)
+        named = ((rows, best[0]), (lanes, best[1]))
+        return {name: c for name, c in named if name in self.box and c > 1}
+
+    def slots(self, r: Range, per: Mapping[str, int]) -> str:
+        """C of how many threads share a range."""
+        count = per.get(r.name, 1)
+        if r.size is not None:
+            return str(-(-r.size // count))
+        return f"{r.name}_slots" if count > 1 else r.n
+
+    def ragged(self, per: Mapping[str, int]) -> list[str]:
+        """The iterators of which a thread may have fewer values than others."""
+        return [n for n, count in per.items() if (self.box[n].size or 1) % count]
+
+    def over(self, per: Mapping[str, int], first: str, step: str, lines: list[str]) -> list[str]:
+        """A loop over the numbers of points."""
+        order = sorted(self.box, key=lambda n: (n == self.plan.lanes, n == self.plan.rows))
+        n = self.numbers(per, order)
+        head = f"for ({n.type} point = {first}; point < {n.total}; point += {step}) {{"
+        return [*n.before, head, *indented([*n.places, *self.ends(per), *lines]), "}"]
+
+    def numbers(self, per: Mapping[str, int], order: Sequence[str]) -> Numbers:
+        """Numbers of the points of some iterators; those of the last one are neighbours."""
+        ranges = [self.box[n] for n in order]
+        before = [
+            f"const int64_t {r.name}_slots = ({r.n} + {per[r.name] - 1}) / {per[r.name]};"
+            for r in ranges
+            if r.size is None and r.name in per
+        ]
+        slots = [self.slots(r, per) for r in ranges]
+        known = all(r.size is not None for r in ranges)
+        small = known and math.prod(self.most[n] for n in order) < 1 << 30
+        places = []
+        for k, r in enumerate(ranges):
+            inner = " * ".join(slots[k + 1 :])
+            place = f"point / ({inner})" if inner else "point"
+            place = f"{place} % {slots[k]}" if k else place
+            factor = f" * {per[r.name]}" if r.name == self.plan.rows and r.name in per else ""
+            places.append(f"const int64_t {r.name} = {r.lo} + {place}{factor};")
+        total = " * ".join(slots) or "1"
+        return Numbers("int" if small else "int64_t", tuple(before), total, tuple(places))
+
+    def ends(self, per: Mapping[str, int]) -> list[str]:
+        """Of ragged iterators: whether further values lie in the box, and values that do."""
+        lines = []
+        for name in self.ragged(per):
+            r, step = self.box[name], self.steps(per)[name]
+            for k in range(1, per[name]):
+                value = self.ctx.integer(symbol(name) + step * k)
+                lines.append(f"const bool {name}_{k}_in = {value} < {r.lo} + {r.n};")
+                lines.append(f"const int64_t {name}_{k} = {name}_{k}_in ? {value} : {name};")
+        return lines
+
+    def steps(self, per: Mapping[str, int]) -> dict[str, Affine]:
+        """How far apart a thread's values of an iterator are: lanes are those of neighbours."""
+        found = dict.fromkeys(per, affine(1))
+        if self.plan.lanes in per:
+            r = self.box[str(self.plan.lanes)]
+            slots = self.slots(r, per)
+            found[r.name] = affine(int(slots)) if r.size is not None else symbol(slots)
+        return found
+
+    # What a thread does
+
+    def points(self, per: Mapping[str, int]) -> Points:
+        """The points of one thread."""
+        rows = per.get(str(self.plan.rows), 1)
+        lanes = per.get(str(self.plan.lanes), 1)
+        return Points(self.ctx, rows, lanes, self.steps(per), self.ragged(per))
+
+    def one_thread(self, per: Mapping[str, int]) -> list[str]:
+        """All of the points of one thread, one at a time or as sums in registers."""
+        block = self.points(per)
+        if self.s.reduce is None:
+            block.store(0, 0, block.value(self.s.value, 0, 0))
+            return block.before
+        lines = self.summed(block, self.loops(self.reduced, self.terms(block)))
+        block.before = []
+        for r, j in block.places:
+            block.store(r, j, block.finished((f"acc_{r}_{j}", False), r, j))
+        return lines + block.before
+
+    def sum_across(self, per: Mapping[str, int]) -> list[str]:
+        """The lanes of a warp along a reduction; then the first one has the sum."""
+        assert self.s.reduce is not None
+        lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
+        others = [i for i in self.reduced if i is not lanes]
+        block, name = self.points(per), lanes.name
+        start = f"int64_t {name} = threadIdx.x % {_WARP}"
+        head = f"for ({start}; {name} < {self.ctx.integer(lanes.extent)}; {name} += {_WARP}) {{"
+        inner = [head, *indented(self.terms(block)), "}"]
+        lines = self.summed(block, self.loops(others, inner))
+        end = self.points(per)
+        for r, j in end.places:
+            acc = f"acc_{r}_{j}"
+            lines.append(f"{acc} = sirius_warp_reduce_{self.s.reduce.op}({acc});")
+            end.store(r, j, end.finished((acc, False), r, j))
+        return [*lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+
+    def terms(self, block: Points) -> list[str]:
+        """What is added in the reduction loops."""
+        for r, j in block.places:
+            block.inside.append(block.accumulate(f"acc_{r}_{j}", self.s.value, r, j, False))
+        return block.inside
+
+    def summed(self, block: Points, loops: list[str]) -> list[str]:
+        """Sums from their start to their end."""
+        assert self.s.reduce is not None
+        c_type, starts = CUDA.types[self.dtype], []
+        for r, j in block.places:
+            identity = CUDA.identity(self.s.reduce.op, self.dtype)
+            start = identity if self.plan.across else block.start(r, j, False)
+            starts.append(f"{c_type} acc_{r}_{j} = {start};")
+        return [*block.before, *starts, *loops]

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoopNest -> the function that every worker runs, in any C-like language.
+
+A statement over its part of a tile is a function (codegen/function.py); equal ones are one
+function. The tiles of a phase are numbered and divided among the workers; a single tile is one
+worker's. A language says how workers are numbered, wait for each other and share their tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from sirius_tf.codegen import scalar
+from sirius_tf.codegen.coalesce import coalesce
+from sirius_tf.codegen.context import Range
+from sirius_tf.codegen.entry import Scheduled, nested, slot_bytes, tensor_bytes, weight_offsets
+from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.nest import (
+    Block,
+    Bound,
+    Guard,
+    Loop,
+    LoopNest,
+    Phase,
+    Run,
+    Tile,
+    When,
+    bound_names,
+    chain_of,
+    is_box,
+    walk,
+)
+from sirius_tf.codegen.scalar import Language
+from sirius_tf.errors import VerifyError
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Statement, Tensor
+from sirius_tf.schedule.plan import PANEL, Plan, choose
+
+
+class SpmdPrinter(ABC):
+    """What a language says about workers, and the loops and tiles that are the same for all."""
+
+    language: ClassVar[Language]
+    worker: ClassVar[str]
+    """The number of this worker."""
+    workers: ClassVar[str]
+    """How many there are."""
+    weights: ClassVar[str]
+    """Where the constants begin."""
+
+    def __init__(self, kernel: Scheduled, variant: str) -> None:
+        self.kernel, self.variant = kernel, variant
+        self.program = kernel.program
+        self.statements = {s.name: s for s in kernel.program.statements}
+        self.plans = {
+            s.name: choose(kernel.program, s, kernel.machine) for s in kernel.program.statements
+        }
+        self.functions: dict[str, str] = {}  # text of a leaf -> its name
+        self.clusters: list[str] = []  # of the phase so far
+        self.loops = 0  # sequential ones around
+        self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
+
+    @abstractmethod
+    def before_phase(self, phase: Phase) -> list[str]:
+        """What every worker does before it looks for tiles."""
+
+    @abstractmethod
+    def barrier(self, phase: Phase) -> list[str]:
+        """What ends a phase: workers wait for each other."""
+
+    @abstractmethod
+    def report_trips(self, loop: Loop, number: int) -> str:
+        """What tells the host how often a loop ran that data has ended: a parameter's value."""
+
+    @abstractmethod
+    def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
+        """The function of a leaf."""
+
+    def slots(self) -> list[str]:
+        """The slots lie one after the other in the workspace."""
+        lines = []
+        for k, size in enumerate(slot_bytes(self.kernel, self.workers, self.language)):
+            lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
+        return lines
+
+    def name_of(self, t: Tensor) -> str:
+        """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
+        return f"T_{t.name}"
+
+    def place(self, t: Tensor) -> str:
+        """The address of a constant, or of a temporary in its slot."""
+        c_type = self.language.types[t.dtype]
+        if t.role == "constant":
+            return f"(const {c_type} *)({self.weights} + {weight_offsets(self.program)[t.name]})"
+        slot = f"slot{self.kernel.storage.slots[t.name]}"
+        if t.name in self.kernel.storage.private:
+            size = tensor_bytes(self.kernel, t, self.language)
+            slot = f"({slot} + {self.worker} * {size})"
+        return f"({c_type} *){slot}"
+
+    # Loops
+
+    def node(self, nest: LoopNest, pad: str) -> list[str]:
+        """Outside of phases: what every worker runs."""
+        match nest:
+            case Block(parts):
+                return [line for part in parts for line in self.node(part, pad)]
+            case Phase(body):
+                self.clusters = []
+                before = [pad + line for line in self.before_phase(nest)]
+                after = [pad + line for line in self.barrier(nest)]
+                return [*before, *self.spread(body, pad), *after]
+            case Loop():
+                self.loops += 1
+                lines = self.loop(nest, pad, self.node)
+                self.loops -= 1
+                return lines
+            case Guard():
+                return self.guard(nest, pad, self.node)
+            case When():
+                return self.when(nest, pad, self.node)
+        raise VerifyError(f"a statement outside of every phase: {nest}")
+
+    def when(self, when: When, pad: str, print_body: Print) -> list[str]:
+        """Guards of which every worker finds the same."""
+        tests = [f"{'' if g.holds else '!'}{self.element(g.condition)}" for g in when.guards]
+        return [
+            f"{pad}if ({' && '.join(tests)}) {{",
+            *print_body(when.body, pad + "  "),
+            f"{pad}}}",
+        ]
+
+    def element(self, load: Load) -> str:
+        """An element, in the loops around the leaves."""
+        t, storage = self.program.tensor[load.tensor], self.kernel.storage
+        affines = [affine(i) for i in load.index if isinstance(i, Affine)]
+        kept = [i if w is None else i % w for i, w in zip(affines, storage.window(t), strict=True)]
+        return f"{self.name_of(t)}[{scalar.flat(kept, storage.shape(t))}]"
+
+    def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
+        """What one worker runs several times, or perhaps not at all."""
+        match nest:
+            case Loop():
+                return self.loop(nest, pad, print_body)
+            case Guard():
+                return self.guard(nest, pad, print_body)
+            case When():
+                return self.when(nest, pad, print_body)
+
+    def loop(self, loop: Loop, pad: str, print_body: Print) -> list[str]:
+        """One that every worker runs as it is."""
+        if loop.go:
+            head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
+            body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
+            number = [p.name for p in self.program.params].index(loop.trips)
+            start = f"int64_t {loop.var} = 0;"
+            end = f"{loop.trips} = {loop.var}; {self.report_trips(loop, number)}"
+            return [
+                f"{pad}{{",
+                f"{pad}  {start}",
+                f"{pad}  {head}",
+                *body,
+                f"{pad}  {end}",
+                f"{pad}}}",
+            ]
+        first, end = _bound("max", loop.lower), _bound("min", loop.upper)
+        head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
+        return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
+
+    def guard(self, guard: Guard, pad: str, print_body: Print) -> list[str]:
+        """Conditions on iterators and parameters."""
+        test = " && ".join(f"{scalar.index(c)} >= 0" for c in guard.conditions)
+        lines = [f"{pad}if ({test}) {{", *print_body(guard.body, pad + "  "), f"{pad}}}"]
+        if guard.otherwise:
+            lines += [f"{pad}else {{", *print_body(guard.otherwise, pad + "  "), f"{pad}}}"]
+        return lines
+
+    def spread(self, nest: LoopNest, pad: str) -> list[str]:
+        """The tiles of a phase: those of rectangular loops are numbered, and divided.
+
+        Each cluster of a phase starts with another worker, so that single tiles spread too.
+        """
+        match nest:
+            case Block(parts):
+                return [line for part in parts for line in self.spread(part, pad)]
+            case Guard():
+                return self.guard(nest, pad, self.spread)
+            case When():
+                return self.when(nest, pad, self.spread)
+            case Tile(body, cluster):
+                test = f"if ({self.worker_of(cluster)} == 0) {{"
+                return [pad + test, *self.whole_tile(body, pad + "  "), f"{pad}}}"]
+            case Loop():
+                return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
+        raise VerifyError(f"a phase without a tile: {nest}")
+
+    def numbered(self, outermost: Loop, pad: str) -> list[str]:
+        """A number for every tile, and what this worker does with those of its share."""
+        loops, bound = list[Loop](), set[str]()
+        cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
+        nest: LoopNest = outermost
+        while isinstance(nest, Loop) and not bound & bound_names(nest):
+            loops.append(nest)
+            bound.add(nest.var)
+            self.multiples[nest.var] = _multiple(nest)
+            nest = nest.body
+        lines, total = list[str](), list[str]()
+        for loop in loops:
+            first, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            lines.append(f"{pad}const int64_t {loop.var}_first = {first};")
+            count = f"({end} - {loop.var}_first + {loop.step - 1}) / {loop.step}"
+            lines.append(f"{pad}const int64_t {loop.var}_count = sirius_max_i64({count}, 0);")
+            total.append(f"{loop.var}_count")
+        lines.append(f"{pad}const int64_t tiles = {' * '.join(total)};")
+        lines.append(f"{pad}const int64_t mine = {self.worker_of(cluster)};")
+        body = []
+        for k, loop in reversed(list(enumerate(loops))):
+            inner = total[k + 1 :]
+            number = f"tile / ({' * '.join(inner)})" if inner else "tile"
+            number = f"{number} % {loop.var}_count" if k else number
+            value = f"{loop.var}_first + {number} * {loop.step}"
+            body.append(f"  const int64_t {loop.var} = {value};")
+        body += self.inside(nest, "  ")
+        return [*lines, *(pad + line for line in self.share(body, cluster))]
+
+    def share(self, body: list[str], cluster: str) -> list[str]:
+        """The loop over this worker's share of a cluster's tiles.
+
+        There are `tiles`, and it is number `mine` of those who divide them.
+        """
+        return [
+            f"const int64_t end = tiles * (mine + 1) / {self.workers};",
+            f"for (int64_t tile = tiles * mine / {self.workers}; tile < end; ++tile) {{",
+            *body,
+            "}",
+        ]
+
+    def worker_of(self, cluster: str) -> str:
+        """The number of this worker, counted from where a cluster of the phase starts."""
+        if cluster not in self.clusters:
+            self.clusters.append(cluster)
+        first = self.clusters.index(cluster)
+        return f"({self.worker} + {first}) % {self.workers}" if first else self.worker
+
+    def inside(self, nest: LoopNest, pad: str) -> list[str]:
+        """Loops of a phase that are not numbered, down to the tile."""
+        match nest:
+            case Tile(body, _):
+                return self.whole_tile(body, pad)
+            case Loop() | Guard() | When():
+                return self.control(nest, pad, self.inside)
+            case Block(parts):
+                return [line for part in parts for line in self.inside(part, pad)]
+        raise VerifyError(f"a phase without a tile: {nest}")
+
+    # Leaves
+
+    def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
+        """What a worker runs at one point of the parallel loops."""
+        return self.tile(body, pad)
+
+    def tile(self, nest: LoopNest, pad: str) -> list[str]:
+        """One statement after the other."""
+        match nest:
+            case Block(parts):
+                return [line for part in parts for line in self.tile(part, pad)]
+            case Guard() | When():
+                return self.control(nest, pad, self.tile)
+            case Run():
+                return [pad + line for line in self.call(nest, [])]
+            case Loop():
+                chain, inner = chain_of(nest)
+                if isinstance(inner, Run) and is_box(chain, inner):
+                    return [pad + line for line in self.call(inner, chain)]
+                return self.control(nest, pad, self.tile)
+        raise VerifyError(f"not part of a tile: {nest}")
+
+    def call(self, run: Run, chain: list[Loop]) -> list[str]:
+        """The call of the function of a leaf."""
+        s = self.statements[run.statement]
+        iters = {i.name: v for i, v in zip(s.iters, run.iters, strict=True)}
+        loops = {loop.var: loop for loop in chain}
+        passed: dict[str, str] = {}
+        box = []
+        for name, value in iters.items():
+            loop = loops.get(str(value))
+            if loop is None:
+                passed[name] = scalar.index(value)
+                continue
+            box.append(self.range(name, loop))
+            low, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
+        starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
+        plan, storage = self.plans[s.name], self.kernel.storage
+        joined, passed = coalesce(self.program, storage, plan, Leaf(s, tuple(box)), passed)
+        function = self.print_leaf(joined, plan)
+        name = self.functions.setdefault(
+            function.text, f"{self.program.name}_{self.variant}_leaf{len(self.functions)}"
+        )
+        integers = [passed.get(n, n) for n in function.integers]
+        tensors = [self.base(s, t, starts) for t in function.tensors]
+        staged = ["staged"] if function.shared else []
+        arguments = [self.language.report, *staged, *tensors, *integers]
+        return [f"{name}({', '.join(arguments)}); /* {s.name} */"]
+
+    def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
+        """Where element 0 of a tensor would be; a private one starts where the tile does."""
+        t, storage = self.program.tensor[tensor], self.kernel.storage
+        index = next(i for name, i in s.accesses if name == tensor)
+        shape, text = storage.shape(t), self.name_of(t)
+        for k, size in enumerate(storage.tile(t)):
+            if size is not None:
+                step = " * ".join(["1", *(f"({scalar.index(e)})" for e in shape[k + 1 :])])
+                at = index[k]
+                assert isinstance(at, Affine)
+                first = at.substitute({n: symbol(text) for n, text in starts.items()})
+                text += f" - {scalar.index(first)} / {size} * {size} * {step}"
+        return text
+
+    def range(self, name: str, loop: Loop) -> Range:
+        """What is known of a loop of a box."""
+        low, high = loop.lower.terms, loop.upper.terms
+        only = low[0] if len(low) == 1 else None
+        known = only is not None and len(high) == 1 and (high[0] - only).is_const
+        aligned = only is not None and _divides(PANEL, only, self.multiples)
+        sizes = [(a - b).const for a in high for b in low if (a - b).is_const]
+        return Range(
+            name,
+            only.const if only is not None and only.is_const else None,
+            (high[0] - only).const if known and only is not None else None,
+            aligned,
+            min(sizes, default=None),
+        )
+
+
+Print = Callable[[LoopNest, str], list[str]]
+
+
+def _multiple(loop: Loop) -> int:
+    """What every value of a loop's variable is a multiple of."""
+    start = loop.lower.terms[0]
+    return math.gcd(loop.step, start.const) if loop.lower.terms == (affine(start.const),) else 1
+
+
+def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
+    parts = [c * (multiples.get(k, 1) if isinstance(k, str) else 1) for k, c in value.terms]
+    return all(p % number == 0 for p in (*parts, value.const))
+
+
+def _bound(function: str, bound: Bound) -> str:
+    return nested(function, [scalar.index(t) for t in bound.terms])

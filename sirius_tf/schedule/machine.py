@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a schedule is made for. All numbers are guesses for speed: results do not depend on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CACHE = 1 << 19  # bytes: half of a CPU's second level
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Workers that run tiles at the same time; the defaults are those of a CPU's threads.
+
+    threads: of a worker; they divide the points of a statement among them.
+    warp: those of them that sum up one point together, where there are fewer points than threads.
+    panels: whether packed constants lie in panels of a vector's lanes.
+    cache: bytes that a tile may use to stay near its worker.
+    worth_a_tile: points, below which running a tile costs more than its code.
+    worth_a_worker: likewise of a step of a recurrence, in which workers wait for each other.
+    worth_a_barrier: points that a worker evaluates while others wait for it.
+    """
+
+    workers: int = 2
+    threads: int = 1
+    warp: int = 1
+    panels: bool = True
+    cache: int = CACHE
+    worth_a_tile: int = 1 << 15
+    worth_a_worker: int = 1 << 13
+    worth_a_barrier: int = 1 << 12  # 0.5 us
+
+    @property
+    def busy_threads(self) -> int:
+        """Threads that want a point of each statement; a worker that is one thread wants tiles."""
+        return self.workers * self.threads if self.threads > 1 else 1
+
+
+CPU = Machine()
+THREADS = 256
+BLOCKS_PER_SM = 2
+
+
+def gpu(multiprocessors: int) -> Machine:
+    """A GPU, whose workers are blocks: tiles may be small, but to wait for all blocks takes longer
+    than for a few threads (about 1.5 us)."""
+    return Machine(
+        workers=multiprocessors * BLOCKS_PER_SM,
+        threads=THREADS,
+        warp=32,
+        panels=False,
+        cache=1 << 17,  # of the first level, which blocks share
+        worth_a_tile=1 << 12,
+        worth_a_worker=1 << 11,
+        worth_a_barrier=1 << 15,
+    )

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generated CUDA: its text, its machine code, and what it computes where there is no GPU.
+
+Kernels run in tests/emulator, in several orders of threads and blocks, against TensorFlow or the
+interpreter.
+"""
+
+import re
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import sirius_tf  # noqa: E402
+from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
+from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
+from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
+from sirius_tf.config import Options  # noqa: E402
+from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
+from sirius_tf.frontend import savedmodel  # noqa: E402
+from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
+from sirius_tf.ir import interp  # noqa: E402
+from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.runtime import native  # noqa: E402
+from tests import programs  # noqa: E402
+from tests.cuda import Emulated  # noqa: E402
+from tests.emulator.emulator import EmulationError  # noqa: E402
+from tests.models import export_lstm, export_mmoe  # noqa: E402
+from tests.test_c import random_inputs  # noqa: E402
+from tests.test_link import scaled  # noqa: E402
+from tools import zoo_dense, zoo_loops  # noqa: E402
+
+pytestmark = pytest.mark.cuda_emu
+
+DEFAULT = "serving_default"
+ARCHITECTURES = ("sm_80", "sm_90")
+LAUNCHES = ((1, 32, "forward"), (4, 96, "reverse"), (2, 256, "random:1"))  # blocks, threads, order
+RNG = np.random.default_rng(0)
+W = {n: RNG.standard_normal((n, n)).astype("f") / 4 for n in (12, 24, 40)}
+
+
+def agree(program, expected, feeds, emulated=None, tolerance=1e-5):
+    """The emulated kernel computes `expected`, however it is launched."""
+    emulated = emulated or Emulated(program)
+    for blocks, threads, order in LAUNCHES:
+        results = emulated(feeds, blocks, threads, order)
+        for result, want in zip(results, expected, strict=True):
+            assert result.dtype == want.dtype
+            assert result.shape == want.shape
+            np.testing.assert_allclose(result, want, rtol=tolerance, atol=tolerance)
+
+
+def fits(kernel):
+    """No thread spills, and as many blocks as the schedule is for run at the same time."""
+    compiled = compile_kernel(kernel, ARCHITECTURES)
+    for arch in ARCHITECTURES:
+        used = compiled.cubins[arch].kernels[kernel.name]
+        assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+        assert used.registers <= 65536 // kernel.threads_per_block // 2
+    assert compiled.kernel == kernel
+    assert compiled.blocks("sm_90") == kernel.blocks
+
+
+def lowered(fn, *specs):
+    """A function of tensors, of which some sizes are unknown, and its program."""
+    concrete = tf.function(fn, input_signature=specs).get_concrete_function()
+    names = [t.name for t in concrete.inputs]
+    graph = from_graph_def(concrete.graph.as_graph_def(), names, [t.name for t in concrete.outputs])
+    return concrete, lower(graph)
+
+
+def check(fn, shape, sizes=(0, 1, 7), dtype="float32", tolerance=1e-5):
+    """A function of one array with sizes that are unknown, against TensorFlow."""
+    concrete, program = lowered(fn, tf.TensorSpec(shape, dtype))
+    emulated = Emulated(program)
+    for size in sizes:
+        full = [size if n is None else n for n in shape]
+        x = tf.cast(tf.constant(RNG.standard_normal(full)), dtype)
+        expected = concrete(x)
+        expected = expected if isinstance(expected, list | tuple) else [expected]
+        agree(program, [e.numpy() for e in expected], [x.numpy()], emulated, tolerance)
+    fits(emulated.kernel)
+    return emulated
+
+
+def product():
+    """A matrix of many rows, times one: operands are staged in shared memory."""
+    program = programs.dense(70, 96)
+    return replace(program, name="product", params=(replace(program.params[0], hint=2048),))
+
+
+@pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm, product])
+def test_text(golden, make) -> None:
+    kernel = print_kernel(schedule_program(make(), machine_of("sm_90")))
+    golden(f"{make.__name__}.cuda", kernel.source)
+    golden(f"{make.__name__}.plan", kernel.plan)
+
+
+@pytest.mark.parametrize("sizes", [{"B": 1, "T": 1}, {"B": 7, "T": 9}, {"B": 33, "T": 2}])
+@pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm, product])
+def test_programs(make, sizes) -> None:
+    program = make()
+    inputs = random_inputs(program, sizes)
+    agree(program, interp.run(program, inputs), list(inputs.values()), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("width", [8, 13, 64])
+@pytest.mark.parametrize("depth", [32, 45, 64])
+def test_staged_operands(depth, width) -> None:
+    program = programs.dense(depth, width)
+    many = replace(program, params=(replace(program.params[0], hint=1 << 14),))
+    inputs = random_inputs(many, {"B": 75})
+    emulated = Emulated(many)
+    assert "sirius_cp_async" in emulated.kernel.source
+    agree(many, interp.run(many, inputs), list(inputs.values()), emulated, 2e-5)
+
+
+def gelu(x):
+    return tf.nn.gelu(tf.matmul(x, W[40]) + W[40][0])
+
+
+def layer_norm(x):
+    centred = x - tf.reduce_mean(x, -1, keepdims=True)
+    return centred * tf.math.rsqrt(tf.reduce_mean(centred**2, -1, keepdims=True) + 1e-6)
+
+
+def attention(x):
+    q, k, v = (
+        tf.transpose(tf.reshape(tf.matmul(x, W[24] * s), [-1, 9, 2, 12]), [0, 2, 1, 3])
+        for s in (1.0, 2.0, 3.0)
+    )
+    weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+    return tf.reshape(tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3]), [-1, 9, 24])
+
+
+def convolutions(x):
+    filters = tf.constant(W[24][:9].reshape(3, 3, 6, 4))
+    y = tf.nn.relu(tf.nn.conv2d(x, filters, 2, "SAME"))
+    each = tf.constant(W[12][:3, :12].reshape(3, 3, 4, 1))
+    return tf.nn.depthwise_conv2d(y, each, [1] * 4, "SAME")
+
+
+def gates(x):
+    """A GRU over the first axis, whose length is unknown."""
+
+    def step(t, h):
+        z, r = (tf.sigmoid(tf.matmul(x[t], W[12] * s) + tf.matmul(h, W[12])) for s in (1.0, 2.0))
+        new = tf.tanh(tf.matmul(x[t], W[12]) + tf.matmul(r * h, W[12] * 3.0))
+        return t + 1, z * h + (1.0 - z) * new
+
+    return tf.while_loop(lambda t, h: t < tf.shape(x)[0], step, (0, tf.zeros_like(x[0])))[1]
+
+
+def newton(x):
+    """A square root: data ends the loop, and says how long a result is."""
+    error = tf.reduce_max(tf.abs(x)) + 1.0
+    y, _, steps = tf.while_loop(
+        lambda y, error, n: error > 1e-3,
+        lambda y, error, n: (
+            0.5 * (y + x / y),
+            tf.reduce_max(tf.abs(0.5 * (y + x / y) - y)),
+            n + 1,
+        ),
+        (x + 1.0, error, 0),
+    )
+    return y, steps
+
+
+def branch(x):
+    big = tf.reduce_sum(x) > 0.0
+    return tf.cond(big, lambda: tf.matmul(x, W[12]), lambda: tf.nn.softmax(x))
+
+
+def pieces(x):
+    """Statements that write parts of one tensor, and one that reads all of it backwards."""
+    y = tf.pad(tf.concat([x * 2.0, tf.exp(x)], 1), [[0, 0], [1, 2]], constant_values=5.0)
+    return tf.cumsum(y[:, ::-1], 1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "shape"),
+    [
+        (gelu, [None, 40]),
+        (lambda x: tf.nn.softmax(x), [None, 45]),
+        (layer_norm, [None, 5, 24]),
+        (attention, [None, 9, 24]),
+        (convolutions, [None, 11, 10, 6]),
+        (pieces, [None, 6]),
+        (lambda x: (tf.reduce_sum(x), tf.reduce_max(x, 0), tf.argmax(x, 1)), [None, 70]),
+    ],
+    ids=["gelu", "softmax", "layer_norm", "attention", "convolutions", "pieces", "reductions"],
+)
+def test_ops(fn, shape) -> None:
+    sizes = (1, 7) if shape == [None, 70] else (0, 1, 7)  # nothing has no greatest element
+    check(fn, shape, sizes, tolerance=2e-5)
+
+
+def test_loop() -> None:
+    check(gates, [None, 5, 12], sizes=(1, 4), tolerance=2e-5)
+
+
+def test_data_ends_a_loop() -> None:
+    concrete, program = lowered(newton, tf.TensorSpec([None], "float32"))
+    emulated = Emulated(program)
+    for x in ([4.0], [2.0, 9.0, 1e4]):
+        x = np.array(x, np.float32)
+        agree(program, [e.numpy() for e in concrete(tf.constant(x))], [x], emulated)
+    fits(emulated.kernel)
+
+
+def test_branch() -> None:
+    concrete, program = lowered(branch, tf.TensorSpec([None, 12], "float32"))
+    emulated = Emulated(program)
+    for shift in (-3.0, 3.0):
+        x = RNG.standard_normal((5, 12)).astype("f") + np.float32(shift)
+        agree(program, [concrete(tf.constant(x)).numpy()], [x], emulated)
+    fits(emulated.kernel)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_types(dtype) -> None:
+    def fn(x):
+        return tf.nn.softmax(tf.matmul(x, tf.cast(W[24], dtype)) + 1.0)
+
+    check(fn, [None, 24], (1, 7), dtype, 1e-2 if dtype == "bfloat16" else 2e-3)
+
+
+def test_integers() -> None:
+    def fn(x):
+        n = tf.cast(x * 9.0, tf.int32)
+        return n // 4, tf.math.floormod(n, 5), tf.truncatemod(n, 3), tf.abs(n) > 3, tf.sign(n)
+
+    check(fn, [None, 5])
+
+
+def test_an_index_out_of_range_is_an_error() -> None:
+    program = programs.gather()
+    emulated = Emulated(program)
+    table = RNG.standard_normal((4, 2)).astype("f")
+    ids = np.array([3, 0, 3], np.int32)
+    agree(program, [table[ids]], [ids, table], emulated)
+    for blocks, threads, order in LAUNCHES:
+        with pytest.raises(InvalidArgument, match=r"index -7 is not in \[0, 4\)"):
+            emulated([np.array([1, -7, 2], np.int32), table], blocks, threads, order)
+
+
+def test_a_check_on_entry_is_an_error() -> None:
+    _, program = lowered(
+        lambda x, y: x + y, tf.TensorSpec([None], "float32"), tf.TensorSpec([None], "float32")
+    )
+    with pytest.raises(InvalidArgument):
+        Emulated(program)([np.zeros(2, "f"), np.zeros(3, "f")])
+
+
+def lstm(path):
+    export_lstm(path, units=20)
+    return {"x": RNG.standard_normal((2, 6, 3)).astype("f")}
+
+
+def mmoe(path):
+    export_mmoe(path)
+    return {"x": RNG.standard_normal((5, 8)).astype("f")}
+
+
+def bert(path):
+    return zoo_dense._bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
+
+
+def translator(path):
+    sizes = {"width": 16, "words": 30, "most": 6, "gates": 3}
+    return zoo_loops._translator(str(path), RNG, **sizes)[DEFAULT]
+
+
+def inverted_residual(path):
+    """A block of MobileNetV2 with its batch normalizations, on a small image."""
+    x = keras.Input((9, 9, 8), name="x")
+    y = keras.layers.Conv2D(24, 1, use_bias=False)(x)
+    y = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(y))
+    y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+    y = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(y))
+    y = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 1, use_bias=False)(y))
+    y = keras.layers.Conv2D(16, 3, padding="same")(keras.layers.Add()([x, y]))  # Winograd's
+    keras.Model(x, keras.layers.GlobalAveragePooling2D()(y)).export(path, verbose=False)
+    return {"x": RNG.standard_normal((2, 9, 9, 8)).astype("f")}
+
+
+@pytest.mark.parametrize("build", [lstm, mmoe, bert, translator, inverted_residual])
+def test_models(tmp_path, build) -> None:
+    feeds = build(tmp_path / "model")
+    signature = savedmodel.read(tmp_path / "model", [DEFAULT]).signatures[DEFAULT]
+    if len(signature.inputs) == 1:  # Keras has names of its own
+        feeds = dict(zip(signature.inputs, feeds.values(), strict=True))
+    names = {signature.inputs[k].name.split(":")[0]: k for k in feeds}
+    program = lower(signature.graph, {n: feeds[k].shape for n, k in names.items()})
+    model = tf.saved_model.load(str(tmp_path / "model"))
+    found = model.signatures[DEFAULT](**{k: tf.constant(v) for k, v in feeds.items()})
+    expected = [found[name].numpy() for name, _ in signature.graph.outputs]
+    emulated, arrays = Emulated(program), [feeds[names[n]] for n in program.inputs]
+    agree(program, expected, arrays, emulated, 2e-5)
+    Emulated(program, "thread")(arrays)  # which finds no race
+    fits(emulated.kernel)
+
+
+@pytest.mark.parametrize("make", [programs.softmax, programs.lstm, product])
+def test_no_races(make) -> None:
+    program = make()
+    inputs = random_inputs(program, {"B": 67, "T": 3})
+    emulated = Emulated(program, "thread")
+    (result,) = emulated(list(inputs.values()), 2, 64)
+    np.testing.assert_allclose(result, *interp.run(program, inputs), rtol=2e-5, atol=2e-5)
+
+
+def test_no_access_out_of_bounds() -> None:
+    _, program = lowered(attention, tf.TensorSpec([None, 9, 24], "float32"))
+    x = RNG.standard_normal((2, 9, 24)).astype("f")
+    Emulated(program, "address")([x], 3, 64)
+
+
+def barriers(make):
+    """The source of a program's kernel, cut at its barriers between blocks or threads."""
+    kernel = print_kernel(schedule_program(make(), machine_of("sm_90")))
+    return re.split(r"(sirius_grid_barrier\(sync\);|__syncthreads\(\); // .*)", kernel.source)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_every_barrier_is_needed(number) -> None:
+    """Without one of them there is a race.
+
+    But h happens to be made by the threads that made c, and rows stay with their block in a loop.
+    """
+    program = programs.lstm()
+    missing = barriers(programs.lstm)
+    assert len(missing) == 2 * 6 + 1
+    missing[2 * number + 1] = ""
+
+    def without(source):
+        header = source[: source.index("static __device__ void lstm")]
+        return header + "".join(missing).partition("\n\n")[2]
+
+    inputs = random_inputs(program, {"B": 67, "T": 3})
+    with pytest.raises(EmulationError, match="data race"):
+        Emulated(program, "thread", without)(list(inputs.values()), 2, 64)
+
+
+def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
+    terms = 150
+    names = [f"v{k}" for k in range(terms)]
+    loads = "".join(f"volatile float &{n} = p[{k}]; float s{n} = {n};" for k, n in enumerate(names))
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
+    body = f'extern "C" __global__ void __launch_bounds__(256, 2) {kernel.name}(float *p) {{'
+    stores = "".join(f"p[{k}] = s{n} * s{n};" for k, n in enumerate(names))
+    body += loads + "__syncthreads();" + stores
+    greedy = replace(kernel, source=body + "}")
+    compiled = compile_kernel(greedy, ["sm_90"])
+    assert compiled.kernel == alone(greedy)
+    assert "(256, 1)" in complete_source(compiled.kernel)
+    assert compiled.kernel.blocks == compiled.blocks("sm_90") == kernel.blocks // 2
+
+
+def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:
+    programs_ = [programs.dense(), programs.softmax()]
+    compiled = [compile_kernel(compile_cuda(p), ARCHITECTURES) for p in programs_]
+    names = [c.kernel.program.name for c in compiled]
+    kernels = [compile_program(p) for p in (*programs_, programs.lstm())]
+    link(kernels, tmp_path / "bundle.so", {}, cuda=compiled)
+    bundle = native.Bundle(tmp_path / "bundle.so")
+    assert bundle.regions["lstm"].cuda is None
+    for name, program, made in zip(names, programs_, compiled, strict=True):
+        inputs = list(random_inputs(program, {"B": 5}).values())
+        wanted = interp.run(program, dict(zip(program.inputs, inputs, strict=True)))
+        for result, want in zip(bundle.call(name, inputs), wanted, strict=True):
+            np.testing.assert_allclose(result, want, rtol=2e-5, atol=2e-5)
+        code = bundle.regions[name].cuda
+        assert code.kernel == f"{name}_cuda"
+        assert code.source == complete_source(made.kernel)
+        assert code.weights == weights(made.kernel.program)
+        assert (code.threads_per_block, code.shared_bytes) == (256, 0)
+        for arch in ARCHITECTURES:
+            assert code.cubins[arch] == (made.cubins[arch].data, made.blocks(arch))
+
+
+def test_new_weights_for_gpus(tmp_path) -> None:
+    old, new = programs.dense(), scaled(programs.dense(), 2.0)
+    kernels = [(compile_program(p), compile_kernel(compile_cuda(p), ["sm_90"])) for p in (old, new)]
+    link([kernels[0][0]], tmp_path / "old.so", {}, cuda=[kernels[0][1]])
+    repack(tmp_path / "old.so", tmp_path / "new.so", [kernels[1][0]], {}, "", [kernels[1][1]])
+    code = native.Bundle(tmp_path / "new.so").regions["dense"].cuda
+    assert code.weights == weights(kernels[1][1].kernel.program) != weights(old)
+
+
+def test_a_model_is_converted_for_gpus(tmp_path) -> None:
+    export_mmoe(tmp_path / "model")
+    options = Options(target="cuda", arch=("sm_90",), keep_slow=True, dump=tmp_path / "dump")
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    bundle = native.Bundle(result.bundle)
+    assert bundle.manifest["cuda"] == {"state": "emulated, untimed", "arch": ["sm_90"]}
+    (region,) = bundle.regions.values()
+    (dumped,) = (tmp_path / "dump").glob("*.cuda.txt")
+    assert dumped.read_text().partition("\n\n")[2].strip() in region.cuda.source
+    assert len(list((tmp_path / "dump").glob("*.cuda_schedule.txt"))) == 1
+    refreshed = sirius_tf.refresh(tmp_path / "out", tmp_path / "model")
+    assert native.Bundle(refreshed.bundle).manifest["cuda"]["arch"] == ["sm_90"]
+
+
+def test_an_architecture_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(SiriusError, match="architecture sm_1 is none of sm_80"):
+        compile_cuda(programs.dense(), "sm_1")
