@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="renew tests/golden")
+    parser.addoption("--update-golden", action="store_true", help="renew testdata/golden")
 
 
 @pytest.fixture
 def golden(request):
-    """Check text against tests/golden/<module>/<name>.txt."""
-    folder = Path(__file__).parent / "golden" / request.module.__name__.rpartition(".")[2]
+    """Check text against testdata/golden/<module>/<name>.txt."""
+    folder = ROOT / "testdata" / "golden" / request.module.__name__.rpartition(".")[2]
 
     def check(name: str, text: str) -> None:
         path = folder / f"{name}.txt"

@@ -85,3 +85,13 @@ def test_it_can_be_left_out():
     program = lower(traced(block(), np.zeros((1, 16, 16, 3), "f")))
     scheduled = compiler.schedule_program(program, without=("overlap",))
     assert all(len(t.shape) <= 4 for t in scheduled.program.tensors)
+
+
+def test_what_slides_can_be_slid_over():
+    def fn(x):
+        for _ in range(3):
+            x = tf.nn.relu(tf.nn.depthwise_conv2d(x, FILTER[:3, :3], (1, 1, 1, 1), "SAME"))
+        return x
+
+    check(fn, (None, 16, 16, 8), sizes=(1, 2), tolerance=2e-3)
+    assert tiles(fn, (1, 16, 16, 8))

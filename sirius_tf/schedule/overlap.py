@@ -76,8 +76,8 @@ class _Sliding:
 
 def overlap(program: Program, threads: int) -> Program:
     """The program with temporaries in overlapping tiles, where that is worth the repeated work."""
-    for tensor in program.tensors:
-        found = _sliding(program, tensor)
+    for name in program.tensor:
+        found = _sliding(program, program.tensor[name])
         size = found and _tile_size(program, found, threads)
         if found and size:
             program = _tiled(program, found, size)
@@ -165,10 +165,11 @@ def _movable(program: Program, found: _Sliding) -> bool:
 
 
 def _can_widen(program: Program, tensor: str) -> bool:
-    """Whether a tensor is ours, and no subscript of it depends on data."""
+    """Whether a tensor is ours, made outside of loops, and no subscript of it depends on data."""
     indices = (index for s in program.statements for name, index in s.accesses if name == tensor)
     affine_only = all(isinstance(i, Affine) for index in indices for i in index)
-    return affine_only and program.tensor[tensor].role == "temp"
+    loops = any(i.loop for s in program.statements if s.target == tensor for i in s.iters)
+    return affine_only and not loops and program.tensor[tensor].role == "temp"
 
 
 def _whole(fill: Statement, axis: int, made: Statement, rows: Iter) -> bool:
