@@ -143,7 +143,7 @@ class Block:
             raise NotVectorizableError("lanes that cross panels")
         at = f"{pointer} + {offset}"
         if packed and j % self.isa.per_panel == 0:
-            self.prefetch(load, pointer, j // self.isa.per_panel)
+            self.before_panel(load, pointer, j // self.isa.per_panel)
         if step != "1":
             count = "left" if self.tail else "SIRIUS_LANES"
             text = f"sr_strided_{kind}({at}, {step}, {count})"
@@ -160,7 +160,7 @@ class Block:
         names = [set(i.names()) for i in indices]
         return any(self.plan.rows in some and not some.isdisjoint(self.inner) for some in names)
 
-    def prefetch(self, load: Load, pointer: str, panel: int) -> None:
+    def before_panel(self, load: Load, pointer: str, panel: int) -> None:
         """Ask for a part of the next panels while rows still use these, evenly for all rows."""
         axis = next(k for k, i in enumerate(load.index) if self.ctx.in_panels(i))
         extents = [e.const for e in self.program.tensor[load.tensor].shape[axis + 1 :]]
