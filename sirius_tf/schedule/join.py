@@ -10,6 +10,7 @@ import islpy as isl
 
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
@@ -21,12 +22,12 @@ FAR = 8  # points that are worth an element that is written to, and read from, a
 def _tiled(program: Program) -> dict[str, set[str]]:
     """The iterators of statements along which some user reads by tiles: at floor(h / size)."""
     found: dict[str, set[str]] = {}
-    writers = [s for s in program.statements if program.tensor[s.target].role == "temp"]
+    writers = Uses(program).writers
     for load in (load for s in program.statements for load in s.loads):
         for axis, i in enumerate(load.index):
             match i:
                 case Affine(((FloorDiv(), 1),), 0):
-                    for s in (s for s in writers if s.target == load.tensor):
+                    for s in writers.get(load.tensor, ()):
                         found.setdefault(s.name, set()).update(s.index[axis].names())
                 case _:
                     pass
@@ -155,8 +156,10 @@ class Clusterer:
         made.update(self.statements[n].target for n in others)
         for c in filter(self._is_fill, clusters[:]):
             s = self.statements[c.statements[0]]
+            if s.target not in made:
+                continue
             leaving = [f for f in self.flows if f.source == s.name]
-            if s.target not in made or {f.sink for f in leaving} != {user}:
+            if {f.sink for f in leaving} != {user}:
                 continue
             found = [self._with(s.name, loop, leaving) for loop in cluster.loops]
             loops = tuple(loop for loop in found if loop)

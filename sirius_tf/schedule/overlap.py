@@ -35,6 +35,7 @@ from sirius_tf.ir.expr import (
 )
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.lower.uses import Uses
 from sirius_tf.schedule.machine import CACHE
 
 READ = 6.0  # points that are worth an element that is read from a far cache
@@ -76,21 +77,22 @@ class _Sliding:
 
 def overlap(program: Program, threads: int) -> Program:
     """The program with temporaries in overlapping tiles, where that is worth the repeated work."""
+    uses = Uses(program)
     for name in program.tensor:
-        found = _sliding(program, program.tensor[name])
-        size = found and _tile_size(program, found, threads)
+        found = _sliding(uses, name)
+        size = found and _tile_size(uses.program, found, threads)
         if found and size:
-            program = _tiled(program, found, size)
-    return program
+            uses = Uses(_tiled(uses.program, found, size))
+    return uses.program
 
 
-def _sliding(program: Program, tensor: Tensor) -> _Sliding | None:
+def _sliding(uses: Uses, name: str) -> _Sliding | None:
     """How a sum slides over a tensor of sums, and a constant border, that only it uses.
 
     What takes longer to make than to store in a far cache would gain nothing.
     """
-    writers = [s for s in program.statements if s.target == tensor.name]
-    users = [s for s in program.statements if any(x.tensor == tensor.name for x in s.loads)]
+    tensor = uses.program.tensor[name]
+    writers, users = uses.writers.get(name, []), uses.readers.get(name, [])
     made = [s for s in writers if s.reduce]
     fills = tuple(s for s in writers if isinstance(s.value, Const))
     if tensor.role != "temp" or len(made) != 1 or len(users) != 1 or users[0] in made:
@@ -107,7 +109,7 @@ def _sliding(program: Program, tensor: Tensor) -> _Sliding | None:
     for axis in range(len(tensor.shape)):
         found = _along_axis(tensor, axis, made[0], fills, user, load)
         if found:
-            return found if _movable(program, found) else None
+            return found if _movable(uses.program, found) else None
     return None
 
 
