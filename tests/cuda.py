@@ -18,21 +18,13 @@ from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.runtime.native import TensorInfo
 from tests.emulator import emulator
 
 MAX_RANK = 8
 FORMATS = ("index %d is not in [0, %d)", "integer division by zero")
 SYNC = np.dtype([("arrived", np.uint32), ("generation", np.uint32)])
 FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int64, 2)])
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("dims", ctypes.c_void_p),
-        ("rank", ctypes.c_int32),
-        ("dtype", ctypes.c_int32),
-    )
 
 
 class _Error(ctypes.Structure):
@@ -86,7 +78,7 @@ class Emulated:
 
     def planned(self, feeds, blocks):
         """Parameters, shapes of outputs and bytes of workspace, by the plan of the kernel."""
-        tensors, dims = (_Tensor * max(len(feeds), 1))(), []
+        tensors, dims = (TensorInfo * max(len(feeds), 1))(), []
         for tensor, feed in zip(tensors, feeds, strict=False):
             dims.append(np.array(feed.shape, np.int64))
             tensor.data, tensor.dims = feed.ctypes.data, dims[-1].ctypes.data

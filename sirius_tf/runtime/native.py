@@ -60,7 +60,9 @@ def _dtype(number: int) -> np.dtype[np.generic]:
     return DTYPES[number]
 
 
-class _Tensor(ctypes.Structure):
+class TensorInfo(ctypes.Structure):
+    """SiriusTensor (sirius_abi.h)."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("dims", ctypes.c_void_p),
@@ -204,7 +206,7 @@ class _Frame:
         self.raised: BaseException | None = None
         self.error = ctypes.create_string_buffer(_ERROR_BYTES)
         self.dims = (ctypes.c_int64 * sum(region.input_ranks))()
-        self.tensors = (_Tensor * len(region.input_ranks))()
+        self.tensors = (TensorInfo * len(region.input_ranks))()
         first = ctypes.addressof(self.dims)
         for tensor, dtype, rank in zip(
             self.tensors, region.input_numbers, region.input_ranks, strict=True
