@@ -41,18 +41,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 _NO_WAY = ("there is no rule for this op", "dtype ")
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Define the flags of this command."""
-    default = Options()
-    flags.DEFINE_list(
-        "signatures", None, "The signatures to compile; all unless given.", flag_values=values
-    )
+def define_input_shapes(values: flags.FlagValues) -> None:
+    """Define the flag that `parse_shapes` reads."""
     flags.DEFINE_multi_string(
         "input_shapes",
         [],
         "INPUT=SIZE,... or SIGNATURE/INPUT=SIZE,...: shape of a made-up sample. May be repeated.",
         flag_values=values,
     )
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of this command."""
+    default = Options()
+    flags.DEFINE_list(
+        "signatures", None, "The signatures to compile; all unless given.", flag_values=values
+    )
+    define_input_shapes(values)
     flags.DEFINE_string(
         "samples",
         None,

@@ -308,12 +308,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "samples", None, "An .npz file of inputs, as convert.py takes it.", flag_values=values
     )
-    flags.DEFINE_multi_string(
-        "input_shapes",
-        [],
-        "INPUT=SIZE,... or SIGNATURE/INPUT=SIZE,...: shape of a made-up sample. May be repeated.",
-        flag_values=values,
-    )
+    convert.define_input_shapes(values)
     for name, text in (
         ("strict_math", "Tune for conversions with this flag, or that need it."),
         ("dry_run", "Compare only, keep nothing."),
