@@ -173,11 +173,9 @@ class Block:
             assert isinstance(i, Affine)
             line = line * extent + i
         ahead = (max(self.vectors // self.isa.per_panel, 1) + panel) * size
-        start, step = "0", str(LINE_BYTES)
-        rows = self.ctx.box.get(str(self.plan.rows))
-        if rows is not None:
-            start = f"{rows.name}_b * {size * LINE_BYTES // PANEL} / {rows.n}"
-            step = f"(({LINE_BYTES * self.rows} + {rows.n} - 1) / {rows.n})"
+        rows = self.ctx.box[str(self.plan.rows)]
+        start = f"{rows.name}_b * {size * LINE_BYTES // PANEL} / {rows.n}"
+        step = f"(({LINE_BYTES * self.rows} + {rows.n} - 1) / {rows.n})"
         place = f"(const char *)({pointer} + {ahead}) + {start} + {self.ctx.integer(line)} * {step}"
         self.inside.append(f"__builtin_prefetch({place}, 0, 2);")
 
