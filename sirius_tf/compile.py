@@ -29,12 +29,14 @@ from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse, release
+from sirius_tf.schedule.inplace import passed_on
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
-from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
+from sirius_tf.schedule.verify import check_cells, check_order, check_phases, check_reflow
+from sirius_tf.schedule.versions import number_versions
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
@@ -122,6 +124,8 @@ def laid_out(
     program = simplified(program, without)
     if "overlap" not in without and machine.threads == 1:  # what it costs blocks is not known
         program = overlap(program, machine.workers)
+    if machine.threads == 1:
+        program = number_versions(program)
     scop = extract(program)
     check_single_assignment(scop)
     check_defined(scop)
@@ -145,9 +149,11 @@ def realize(
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
     check_phases(scop, root, flows)
-    folded = windows(program, scop, root)
+    updates = [s.name for s in program.statements if passed_on(s)] if machine.threads == 1 else []
+    folded = windows(program, scop, root, updates)
     own = {} if "private" in without else private(program, root)
     check_reflow(scop, schedule, storage_maps(scop, folded, own))
+    check_cells(scop, root, storage_maps(scop, folded), updates)
     loops = decide(program, build_loops(scop, schedule))
     storage = Storage(folded, own, slots(program, root, own))
     scheduled = Scheduled(program, loops, storage, machine)

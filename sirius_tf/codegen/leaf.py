@@ -21,6 +21,7 @@ from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Program
+from sirius_tf.schedule.inplace import Pins, in_place, pins
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
 from sirius_tf.schedule.storage import Storage
 
@@ -39,9 +40,13 @@ ISAS = {
 
 def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa) -> Function:
     """The leaf by its plan, or in scalar code if some function has no vector form."""
+    boxed = [r.name for r in leaf.box]
     lanes = next((r for r in leaf.box if r.name == plan.lanes), None)
     if plan.lanes is not None and not plan.across and lanes is None:
         plan = Plan(None)
+    old = in_place(program, leaf.statement, storage)
+    if old and any(plan.lanes in entry for entry in pins(leaf.statement, old, boxed, None) or ()):
+        plan = Plan(None)  # one element is no vector
     try:
         return _Printer(program, leaf, plan, storage, isa).function()
     except NotVectorizableError:
@@ -62,17 +67,34 @@ class _Printer(LeafPrinter):
         self.ctx.panels_outside = self.shared is not None
         others = [n for n in self.box if n not in (plan.lanes, plan.rows)]
         self.inside = [n for n in others if self.shared is not None and n not in self.shared]
+        old = in_place(program, self.s, storage)
+        self.pins = pins(self.s, old, others, plan.lanes) if old else None
+        self.fixed = sorted({n for entry in self.pins or () for n in entry})
 
     # The function
 
     def body(self) -> list[str]:
         """Loops over what is neither lanes nor rows, and not inside the lanes' loop, around all."""
         names = [n for n in self.box if n not in (self.plan.lanes, self.plan.rows)]
-        lines = self.rows()
+        lines = self.rows() if self.pins is None else self.pinned(self.pins)
         for name in reversed(names):
-            if name not in self.inside:
+            if name not in self.inside and name not in self.fixed:
                 lines = _over(self.box[name], lines)
         return lines
+
+    def pinned(self, pins: Pins) -> list[str]:
+        """Only the points that an update in place does not leave as they are."""
+        if not pins:
+            return []
+        block, lines = Block(self.ctx, 1, 1, False, self.at), list[str]()
+        for name in self.fixed:
+            values = ", ".join(block.value(entry[name], 0, 0)[0] for entry in pins)
+            lines.append(f"const int64_t {name}_at[] = {{{values}}};")
+        body = [f"const int64_t {name} = {name}_at[k];" for name in self.fixed]
+        for r in (self.box[name] for name in self.fixed):
+            body.append(f"if ({r.name} < {r.lo} || {r.name} >= {r.lo} + {r.n}) continue;")
+        head = f"for (int k = 0; k < {len(pins)}; ++k) {{"
+        return [*block.before, *lines, head, *indented([*body, *self.rows()]), "}"]
 
     def rows(self) -> list[str]:
         """Blocks of rows, around the lanes' loops or inside of them."""

@@ -9,7 +9,7 @@ found after those before it (Lefebvre and Feautrier 1998, "successive modulo").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -21,6 +21,7 @@ from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
 
+_Tile = Mapping[str, tuple[Affine, ...]]  # by statement: values of the loops around
 Window = tuple[int | None, ...]  # per dimension: slots kept, or None for all of them
 
 
@@ -76,8 +77,12 @@ def phase_times(
             return {}
 
 
-def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
+def windows(
+    program: Program, scop: Scop, root: Node, updates: Collection[str] = ()
+) -> dict[str, Window]:
     """Slots that each temporary needs; tensors that need all of theirs are left out.
+
+    An instance of a statement of `updates` may store where it loads.
 
     Unsupported if one needs a slot for every iteration of a loop whose length nothing bounds.
     """
@@ -86,7 +91,7 @@ def windows(program: Program, scop: Scop, root: Node) -> dict[str, Window]:
     unlimited = {p.name for p in program.params if p.unlimited}
     for tensor in program.tensors:
         if tensor.role == "temp" and tensor.name in scop.shapes:
-            window = _smaller(_window(scop, times, tensor.name), tensor.shape)
+            window = _smaller(_window(scop, root, times, tensor.name, updates), tensor.shape)
             endless = [unlimited & set(extent.names()) for extent in tensor.shape]
             if tensor.name in program.conditions:  # one more: workers look between phases
                 pairs = zip(window, endless, strict=True)
@@ -159,31 +164,49 @@ def time_maps(scop: Scop, root: Node) -> dict[str, isl.Map]:
     """When phases run: { S[i] -> [time] }, all of one length."""
     times = phase_times(root)
     length = max(map(len, times.values()), default=0)
-    maps = {}
-    for name, time in times.items():
-        domain = scop.domains[name]
-        rank = domain.dim(isl.dim_type.set)
-        dims = [str(domain.get_dim_name(isl.dim_type.set, k)) for k in range(rank)]
-        values = [*map(str, time), *["0"] * (length - len(time))]
-        text = f"{{ {name}[{', '.join(dims)}] -> [{', '.join(values)}] }}"
-        maps[name] = isl.Map(text).intersect_domain(domain)
-    return maps
+    zero = affine(0)
+    return {
+        name: _map(scop, name, (*time, *[zero] * (length - len(time))))
+        for name, time in times.items()
+    }
 
 
-def _window(scop: Scop, times: Mapping[str, isl.Map], tensor: str) -> Window:
-    """Two elements conflict if each is defined no later than the phase of the other's last use."""
+def _map(scop: Scop, name: str, values: tuple[Affine, ...]) -> isl.Map:
+    """{ S[i] -> [values] }."""
+    domain = scop.domains[name]
+    rank = domain.dim(isl.dim_type.set)
+    dims = [str(domain.get_dim_name(isl.dim_type.set, k)) for k in range(rank)]
+    text = f"{{ {name}[{', '.join(dims)}] -> [{', '.join(map(str, values))}] }}"
+    return isl.Map(text).intersect_domain(domain)
+
+
+def _window(
+    scop: Scop,
+    root: Node,
+    times: Mapping[str, isl.Map],
+    tensor: str,
+    updates: Collection[str],
+) -> Window:
+    """Two elements conflict if each is defined no later than the phase of the other's last use,
+    or earlier in it where a statement of `updates` defines the tensor."""
     defined = _touched(times, {s: (w,) for s, w in scop.writes.items()}, tensor)
     used = _touched(times, scop.reads, tensor)
     if defined is None or used is None:
         return (None,) * scop.shapes[tensor].dim(isl.dim_type.set)
     last = used.union(defined).lexmax()
-    before = defined.apply_range(isl.Map.lex_le(defined.get_space().range()))
-    reaches = before.apply_range(last.reverse())
+    own = [s for s in updates if _of(scop.writes[s]) == tensor]
+    order = isl.Map.lex_lt if own else isl.Map.lex_le
+    reaches = defined.apply_range(order(defined.get_space().range())).apply_range(last.reverse())
+    if own:
+        for pairs in at_once(scop, root, tensor, own, after=True):
+            reaches = reaches.union(pairs)
     deltas = reaches.intersect(reaches.reverse()).deltas()
-    window: list[int | None] = []
-    for k in range(scop.shapes[tensor].dim(isl.dim_type.set)):
+    rank = scop.shapes[tensor].dim(isl.dim_type.set)
+    window: list[int | None] = [None] * rank
+    # x[t + 1, i] and x[t, k] are in one phase: they have slots of their own along i, none along t
+    for k in reversed(range(rank)) if own else range(rank):
         bound = deltas.dim_max_val(k)
-        window.append(bound.to_python() + 1 if bound.is_int() else None)
+        window[k] = bound.to_python() + 1 if bound.is_int() else None
         # elements that differ here have slots of their own now
         deltas = deltas.fix_val(isl.dim_type.set, k, isl.Val(0))
     return tuple(window)
@@ -204,7 +227,54 @@ def _touched(
     found: isl.Map | None = None
     for statement, maps in accesses.items():
         for access in maps:
-            if access.get_tuple_name(isl.dim_type.out) == tensor:
+            if _of(access) == tensor:
                 touch = access.reverse().apply_range(times[statement])
                 found = touch if found is None else found.union(touch)
     return found
+
+
+def at_once(
+    scop: Scop, root: Node, tensor: str, updates: Collection[str], after: bool
+) -> Iterator[isl.Map]:
+    """{ T[e] -> T[f] }: in the phase that defines e, f is defined or read, in no known order; with
+    `after`, or later.
+
+    A worker runs the statements of a tile in order. An instance of a statement of `updates` reads
+    before it defines.
+    """
+    times, tiles = time_maps(scop, root), _tiles(root)
+    writers = {s: w for s, w in scop.writes.items() if _of(w) == tensor}
+    accesses = [(s, r) for s, reads in scop.reads.items() for r in reads if _of(r) == tensor]
+    for s, write in writers.items():
+        tile = tiles.get(s, {s: ()})
+        order = list(tile)
+        for other, access in (*writers.items(), *accesses):
+            pairs = times[s].apply_range(times[other].reverse())
+            if s == other and s in updates:
+                pairs = pairs.subtract(isl.Map.identity(pairs.get_space()))
+            known = other in tile and other != s
+            if known and not (after and order.index(other) > order.index(s)):
+                here, there = (_map(scop, name, tile[name]) for name in (s, other))
+                pairs = pairs.subtract(here.apply_range(there.reverse()))
+            yield write.reverse().apply_range(pairs).apply_range(access)
+
+
+def _tiles(node: Node | None, loops: tuple[Mapping[str, Affine], ...] = ()) -> dict[str, _Tile]:
+    """For each statement those of its tile, in order, and the place of the tile among others."""
+    match node:
+        case Sequence(children):
+            return {s: tile for child in children for s, tile in _tiles(child, loops).items()}
+        case Mark(name, Sequence(children)) if name.startswith("tile"):
+            names = [s for child in children for s in child.statements]
+            tile = {s: tuple(loop[s] for loop in loops) for s in names}
+            return dict.fromkeys(names, tile)
+        case Band(members, child):
+            return _tiles(child, (*loops, *members))
+        case Filter(_, child) | Mark(_, child):
+            return _tiles(child, loops)
+    return {}
+
+
+def _of(access: isl.Map) -> str:
+    """The tensor that is accessed."""
+    return access.get_tuple_name(isl.dim_type.out)

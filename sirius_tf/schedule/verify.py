@@ -7,7 +7,7 @@ elements are kept, and recomputes from scratch who wrote what each access reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import islpy as isl
 
@@ -15,7 +15,7 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.poly.dependence import Flow
 from sirius_tf.poly.isl import example, maps, sets, union_map, union_set
 from sirius_tf.poly.scop import Scop
-from sirius_tf.schedule.storage import time_maps
+from sirius_tf.schedule.storage import at_once, time_maps
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
 
@@ -182,6 +182,23 @@ def check_reflow(scop: Scop, schedule: isl.Schedule, storage: Mapping[str, isl.M
                 "another element or none by then",
                 wrong[0],
             )
+
+
+def check_cells(
+    scop: Scop, root: Node, storage: Mapping[str, isl.Map], updates: Collection[str]
+) -> None:
+    """Tiles of a phase run in no known order, which `check_reflow` does not see: VerifyError if an
+    instance stores where another one of its phase stores, or loads, another element.
+
+    An instance of a statement of `updates` may store where it loads itself.
+    """
+    for tensor, cells in storage.items():
+        same = cells.apply_range(cells.reverse())
+        for pairs in at_once(scop, root, tensor, updates, after=False):
+            both = pairs.intersect(same)
+            wrong = both.subtract(isl.Map.identity(both.get_space()))
+            if not wrong.is_empty():
+                raise _violated(f"a cell of {tensor} is that of two elements in one phase", wrong)
 
 
 def _keep(access: isl.Map, storage: Mapping[str, isl.Map]) -> isl.Map:

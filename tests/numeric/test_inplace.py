@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a While carries is updated where it lies, unless somebody still reads what was there."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.compile import schedule_program  # noqa: E402
+from tests.numeric.test_ops import check  # noqa: E402
+
+STEPS, WIDTH = 5, 12
+
+
+def slots(program):
+    """Of all tensors of the carried one's shape with a place for each step: places in memory."""
+    scheduled = schedule_program(program)
+    shape = scheduled.program.tensor[program.outputs[0].tensor].shape
+    temps = [t for t in scheduled.program.tensors if t.role == "temp" and t.shape[1:] == shape]
+    return {scheduled.storage.window(t)[0] for t in temps}
+
+
+def loop(step, rows=None, width=(WIDTH,), positions=(STEPS, 1), go=None):
+    """`step` of t, x, positions and updates; checked against TensorFlow for few and many rows."""
+
+    def fn(x, where, updates):
+        def body(t, x):
+            x = tf.ensure_shape(step(t, x, where, updates), [rows, *width])
+            return t + 1, x
+
+        def condition(t, x):
+            return tf.logical_and(t < STEPS, go(t, x)) if go else t < STEPS
+
+        return tf.while_loop(condition, body, [0, x])[1]
+
+    def arrays(size):
+        rng = np.random.default_rng(size)
+        n = rows or size
+        return [
+            rng.standard_normal((n, *width)).astype("float32"),
+            rng.integers(0, max(n, 1), positions).astype("int32"),
+            rng.standard_normal((*positions[:-1], *width)).astype("float32"),
+        ]
+
+    shapes = [[rows, *width], positions, [*positions[:-1], *width]]
+    return check(fn, *shapes, dtypes=["float32", "int32", "float32"], arrays=arrays)
+
+
+def update(x, where, new):
+    return tf.tensor_scatter_nd_update(x, where[None], new[None])
+
+
+@pytest.mark.parametrize("width", [(12,), (64,), (3,), ()])
+def test_one_row_a_step(width):
+    program = loop(lambda t, x, p, u: update(x, p[t], u[t]), width=width)
+    assert slots(program) == {1}
+
+
+def test_the_update_is_computed_from_what_was_there():
+    program = loop(lambda t, x, p, u: update(x, p[t], tf.reduce_max(x, 0) + u[t]))
+    assert slots(program) == {1}
+
+
+def test_what_is_left_is_read_within_the_step():
+    def step(t, x, p, u):
+        x = update(x, p[t], u[t])
+        return update(x, p[t] // 2, tf.reduce_sum(x, 0))
+
+    program = loop(step)
+    assert slots(program) == {1}
+
+
+def test_what_was_there_is_read_after_the_update():
+    def step(t, x, p, u):
+        new = update(x, p[t], u[t])
+        return update(new, p[t] // 2, tf.reduce_max(new, 0) - tf.reduce_max(x * new, 0))
+
+    program = loop(step)
+    assert slots(program) == {2}
+
+
+def test_rows_that_meet():
+    """The last one wins, as in TensorFlow."""
+
+    def step(t, x, p, u):
+        x = tf.tensor_scatter_nd_update(
+            x, tf.stack([p[t], p[0], p[t]]), tf.stack([u[t], u[0], u[1]])
+        )
+        return update(x, p[1], u[2])
+
+    assert slots(loop(step)) == {1}
+
+
+def test_an_element():
+    def step(t, x, p, u):
+        return tf.tensor_scatter_nd_update(x, [[p[t, 0], t]], [u[t, 0]])
+
+    assert slots(loop(step)) == {1}
+
+
+def test_sums_with_what_was_there():
+    def step(t, x, p, u):
+        x = tf.tensor_scatter_nd_add(x, p[t][None], u[t][None])
+        return tf.tensor_scatter_nd_add(x, tf.stack([p[0], p[0]]), u[:2])
+
+    loop(step)
+
+
+def test_a_branch_around_the_update():
+    def step(t, x, p, u):
+        return tf.cond(u[t, 0] > 0, lambda: update(x, p[t], u[t] * 2), lambda: x)
+
+    loop(step, rows=20)
+
+
+def test_an_exit_on_data():
+    program = loop(lambda t, x, p, u: update(x, p[t], u[t]), go=lambda t, x: tf.reduce_max(x) < 2.0)
+    assert slots(program) == {1}
+
+
+def test_rows_of_a_batch():
+    def step(t, x, p, u):
+        rows = tf.stack([tf.range(tf.shape(x)[0]), tf.fill([tf.shape(x)[0]], t)], 1)
+        return tf.tensor_scatter_nd_update(x, rows, tf.broadcast_to(u[t, 0], [tf.shape(x)[0]]))
+
+    assert slots(loop(step)) == {1}
