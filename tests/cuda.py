@@ -18,17 +18,9 @@ from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir.functions import numpy_dtype
-from sirius_tf.runtime.native import TensorInfo
+from sirius_tf.runtime.cuda import FAILURE, FORMATS, SYNC
+from sirius_tf.runtime.plan import Planner, message
 from tests.emulator import emulator
-
-MAX_RANK = 8
-FORMATS = ("index %d is not in [0, %d)", "integer division by zero")
-SYNC = np.dtype([("arrived", np.uint32), ("generation", np.uint32)])
-FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int64, 2)])
-
-
-class _Error(ctypes.Structure):
-    _fields_ = (("format", ctypes.c_char_p), ("args", ctypes.c_int64 * 4))
 
 
 class Emulated:
@@ -45,15 +37,15 @@ class Emulated:
         names, outputs = self.program.inputs, self.program.outputs
         types = [numpy_dtype(self.program.tensor[n].dtype) for n in names]
         feeds = [np.ascontiguousarray(f, t) for f, t in zip(feeds, types, strict=True)]
-        params, shapes, size = self.planned(feeds, blocks)
+        planned = self.plan([(f.shape, f) for f in feeds], blocks)
         for feed in feeds:
             feed.flags.writeable = False
         results = [
             np.empty(s, numpy_dtype(self.program.tensor[o.tensor].dtype))
-            for s, o in zip(shapes, outputs, strict=True)
+            for s, o in zip(planned.shapes, outputs, strict=True)
         ]
         constants = np.frombuffer(weights(self.program) or bytes(64), np.uint8)
-        decided, failure = np.zeros(max(len(params), 1), np.int64), np.zeros(1, FAILURE)
+        decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
         self.module.launch(
             self.kernel.name,
@@ -61,8 +53,8 @@ class Emulated:
             threads,
             [
                 *kept,
-                *params,
-                np.full(max(size, 1), 0xFF, np.uint8),  # NaN until it is written
+                *planned.params,
+                np.full(max(planned.workspace_bytes, 1), 0xFF, np.uint8),  # NaN until it is written
                 constants,
                 decided,
                 np.zeros(1, SYNC),
@@ -73,43 +65,14 @@ class Emulated:
             order=order,
         )
         if failure["failed"][0]:
-            raise InvalidArgument(FORMATS[failure["format"][0]] % tuple(failure["args"][0])[:2])
-        return self.shaped(results, params, decided)
+            raise InvalidArgument(message(FORMATS[failure["format"][0]], failure["args"][0]))
+        return self.shaped(results, decided[:-1])
 
-    def planned(self, feeds, blocks):
-        """Parameters, shapes of outputs and bytes of workspace, by the plan of the kernel."""
-        tensors, dims = (TensorInfo * max(len(feeds), 1))(), []
-        for tensor, feed in zip(tensors, feeds, strict=False):
-            dims.append(np.array(feed.shape, np.int64))
-            tensor.data, tensor.dims = feed.ctypes.data, dims[-1].ctypes.data
-            tensor.rank = feed.ndim
-        params = np.zeros(len(self.program.params), np.int64)
-        shapes = np.zeros((len(self.program.outputs), MAX_RANK), np.int64)
-        size, work, error = ctypes.c_int64(), ctypes.c_int64(), _Error()
-        failed = self.plan[0](
-            tensors,
-            blocks,
-            ctypes.c_void_p(params.ctypes.data),
-            ctypes.c_void_p(shapes.ctypes.data),
-            *map(ctypes.byref, (size, work, error)),
-        )
-        if failed:
-            raise InvalidArgument(error.format.decode().replace("%lld", "%d"))
-        return params, self.cut(shapes), size.value
-
-    def cut(self, shapes):
-        outputs = self.program.outputs
-        return [tuple(s[: len(o.shape)]) for s, o in zip(shapes, outputs, strict=True)]
-
-    def shaped(self, results, params, decided):
+    def shaped(self, results, params):
         """The results in the shapes that they have in the end."""
-        if not any(late_outputs(self.program)):
+        if not self.plan.shapes:
             return results
-        exits = np.array([p.exit is not None for p in self.program.params])
-        params = np.where(exits, decided[: len(params)], params)
-        shapes = np.zeros((len(results), MAX_RANK), np.int64)
-        self.plan[1](ctypes.c_void_p(params.ctypes.data), ctypes.c_void_p(shapes.ctypes.data))
-        pairs = zip(results, self.cut(shapes), strict=True)
+        pairs = zip(results, self.plan.late_shapes(params), strict=True)
         return [r.reshape(-1)[: math.prod(s)].reshape(s) for r, s in pairs]
 
 
@@ -130,7 +93,8 @@ def _plan(kernel: CudaKernel):
         path = Path(folder, "plan.so")
         cc.compile_shared([code], path)
         library = ctypes.CDLL(str(path))
-    late = any(late_outputs(kernel.program))
-    return getattr(library, f"{kernel.name}_plan"), (
-        getattr(library, f"{kernel.name}_shapes") if late else None
-    )
+    program, names = kernel.program, [f"{kernel.name}_plan"]
+    names += [f"{kernel.name}_shapes"] if any(late_outputs(program)) else []
+    plan, *shapes = (ctypes.cast(getattr(library, n), ctypes.c_void_p).value for n in names)
+    ranks = tuple(len(o.shape) for o in program.outputs)
+    return Planner(plan, *shapes or [0], len(program.params), ranks)

@@ -59,12 +59,12 @@ def manifest():
     return {"sirius": 1, "signatures": {"scale": scale_entry, "words": plain}}
 
 
-def save(folder, content):
+def save(folder, content, cuda=()):
     (folder / "assets").mkdir(parents=True)
     (folder / "variables").mkdir()
     data = PREFIX + TABLE.tobytes()
     (folder / "variables" / "variables.data-00000-of-00001").write_bytes(data)
-    link([compile_program(scale())], folder / "assets" / "model.sirius.so", content)
+    link([compile_program(scale())], folder / "assets" / "model.sirius.so", content, cuda=cuda)
     return folder
 
 

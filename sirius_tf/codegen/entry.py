@@ -10,7 +10,7 @@ from sirius_tf.codegen import scalar
 from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Expr, Load
+from sirius_tf.ir.expr import Expr, Load, loads
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.lower.symbolic import UNBOUNDED
 from sirius_tf.schedule.machine import Machine
@@ -40,6 +40,15 @@ def late_outputs(program: Program) -> tuple[bool, ...]:
     late = program.exits.keys()
     shapes = (program.tensor[o.tensor].shape for o in program.outputs)
     return tuple(any(late & set(e.names()) for e in shape) for shape in shapes)
+
+
+def plan_reads(program: Program) -> tuple[int, ...]:
+    """Numbers of the inputs of which plan reads elements, and not the shape alone."""
+    values: list[Expr] = [p.value for p in program.params]
+    values += [c.condition for c in program.checks]
+    values += [size for o in program.outputs for size in o.shape]
+    read = {load.tensor for value in values for load in loads(value)}
+    return tuple(k for k, name in enumerate(program.inputs) if name in read)
 
 
 def print_plan(kernel: Scheduled) -> str:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from sirius_tf.bundle import cache, cuda
 from sirius_tf.bundle import link as linker
 from sirius_tf.codegen.c import Kernel
+from sirius_tf.codegen.entry import plan_reads
 from sirius_tf.compile import NOT_STRICT, compile_cuda, compile_graph
 from sirius_tf.config import Options
 from sirius_tf.errors import DifferenceError, SiriusError
@@ -226,7 +227,8 @@ def link(
     for_gpus = [c for name in used if (c := kernels[name].cuda)]
     if for_gpus:
         archs = list(for_gpus[0].cubins)
-        content["cuda"] = {"state": "emulated, untimed", "arch": archs}
+        reads = {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus}
+        content["cuda"] = {"state": "emulated, untimed", "arch": archs, "plan_reads": reads}
     checkpoint = str(content["variables_hash"])
     if old is not None:
         linker.repack(old, bundle, made, content, checkpoint, for_gpus)

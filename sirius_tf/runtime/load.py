@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewritten SavedModels on numpy arrays, without TensorFlow.
+"""Rewritten SavedModels on numpy or CuPy arrays, without TensorFlow.
 
 The bundle's manifest says which inputs and tables a signature hands to its region, and what becomes
 of the region's outputs. A table is a part of the checkpoint too large to be worth a copy in the
@@ -8,18 +8,20 @@ bundle: it is mapped from the file that TensorFlow reads.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.runtime.cuda import Cuda
 from sirius_tf.runtime.native import Bundle, Region
 
 MANIFEST_VERSION = 1
@@ -38,41 +40,79 @@ class Spec:
         return f"{self.dtype} [{sizes}]"
 
 
+class Device(Protocol):
+    """Where regions run, and what arrays they take and return there."""
+
+    def array(self, value: Any) -> Any:
+        """A value of a caller as a dense array; a copy only if it has to be."""
+
+    def upload(self, value: npt.NDArray[Any]) -> Any:
+        """What all calls read, where the device reads it."""
+
+    def bind(
+        self, region: Region, plan_reads: Sequence[int] | None
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """A region as a function of its arrays; `plan_reads` is what the manifest says of it."""
+
+
+class Cpu:
+    """The CPU: numpy arrays, and at most `threads` workers a call (0: all there are)."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def array(self, value: Any) -> Any:
+        """See Device."""
+        return np.asarray(value, order="C")
+
+    def upload(self, value: npt.NDArray[Any]) -> Any:
+        """See Device."""
+        return value
+
+    def bind(
+        self, region: Region, plan_reads: Sequence[int] | None
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """See Device."""
+        return functools.partial(region.run, threads=self._threads)
+
+
 class Signature:
     """A signature as a function of keyword arrays. It may be called from several threads."""
 
     def __init__(
-        self, name: str, entry: Mapping[str, Any], bundle: Bundle, folder: Path, threads: int
+        self, name: str, entry: Mapping[str, Any], bundle: Bundle, folder: Path, device: Device
     ) -> None:
         self.name = name
         self.inputs: Mapping[str, Spec] = _specs(entry["inputs"])
         self.outputs: Mapping[str, Spec] = _specs(entry["outputs"])
         self.reason: str | None = None if entry["region"] else entry["reason"]
-        self._threads = threads
         if self.reason is not None:
             return
-        self._region = bundle.regions[entry["region"]]
+        region = bundle.regions[entry["region"]]
+        reads = bundle.manifest.get("cuda", {}).get("plan_reads", {})
+        self._array = device.array
+        self._run = device.bind(region, reads.get(region.name))
         place = {key: i for i, key in enumerate(self.inputs)}
-        self._tables: list[npt.NDArray[Any]] = []
+        self._tables: list[Any] = []
         self._order: list[int] = []  # of the region's arguments among inputs, then tables
         for argument in entry["arguments"]:
             if "input" in argument:
                 self._order.append(place[argument["input"]])
             else:
                 self._order.append(len(place) + len(self._tables))
-                self._tables.append(_table(folder, argument["table"]))
-        n_out = len(self._region.output_ranks)
+                self._tables.append(device.upload(_table(folder, argument["table"])))
+        n_out = len(region.output_ranks)
         self._results = [  # of the signature's outputs among the region's outputs, then inputs
             (key, result["output"] if "output" in result else n_out + place[result["input"]])
             for key, result in entry["results"].items()
         ]
-        self._expected = _expected(self.inputs, self._order, self._region)
+        self._expected = _expected(self.inputs, self._order, region)
 
-    def __call__(self, **arrays: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
-        """Run on arrays by input name; returns the outputs by name.
+    def __call__(self, **arrays: Any) -> dict[str, Any]:
+        """Run on arrays by input name; returns the outputs by name, arrays of the device.
 
-        Arrays are copied only if they are not dense. Raises InvalidArgument, a ValueError, if they
-        do not fit, and SiriusError if this signature needs TensorFlow.
+        Arrays are copied only if they are not dense, or not on the device. Raises InvalidArgument,
+        a ValueError, if they do not fit, and SiriusError if this signature needs TensorFlow.
         """
         if self.reason is not None:
             raise SiriusError(f"signature {self.name} needs TensorFlow: {self.reason}")
@@ -80,12 +120,12 @@ class Signature:
             raise InvalidArgument(self._wrong_names(arrays))
         inputs = []
         for name, dtype, rank in self._expected:
-            array = np.asarray(arrays[name], order="C")
+            array = self._array(arrays[name])
             if dtype is not None and (array.dtype != dtype or array.ndim != rank):
                 raise InvalidArgument(self._wrong_input(name, array))
             inputs.append(array)
         pool = [*inputs, *self._tables]
-        outputs = self._region.run([pool[i] for i in self._order], self._threads)
+        outputs = self._run([pool[i] for i in self._order])
         pool = [*outputs, *inputs]
         return {key: pool[i] for key, i in self._results}
 
@@ -100,7 +140,7 @@ class Signature:
         ]
         return f"signature {self.name}: {'; '.join(parts)}"
 
-    def _wrong_input(self, name: str, array: npt.NDArray[Any]) -> str:
+    def _wrong_input(self, name: str, array: Any) -> str:
         given = Spec(str(array.dtype), array.shape)
         return f"signature {self.name}: input {name} must be {self.inputs[name]}, got {given}"
 
@@ -108,21 +148,21 @@ class Signature:
 class Model:
     """A rewritten SavedModel whose regions are run without TensorFlow."""
 
-    def __init__(self, bundle: Bundle, folder: Path, threads: int) -> None:
+    def __init__(self, bundle: Bundle, folder: Path, device: Device) -> None:
         manifest = bundle.manifest
         if manifest.get("sirius") != MANIFEST_VERSION:
             raise SiriusError(f"{bundle.path}: not the bundle of a model, or of another version")
         self.bundle = bundle
         self.signatures: Mapping[str, Signature] = MappingProxyType(
             {
-                name: Signature(name, entry, bundle, folder, threads)
+                name: Signature(name, entry, bundle, folder, device)
                 for name, entry in manifest["signatures"].items()
             }
         )
         only = next(iter(self.signatures)) if len(self.signatures) == 1 else None
         self._default = self.signatures.get(DEFAULT_SIGNATURE if only is None else only)
 
-    def __call__(self, **arrays: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, **arrays: Any) -> dict[str, Any]:
         """Call the default signature: serving_default, or the only one."""
         if self._default is None:
             names = ", ".join(sorted(self.signatures))
@@ -130,19 +170,25 @@ class Model:
         return self._default(**arrays)
 
 
-def load(path: str | os.PathLike[str], threads: int = 0) -> Model:
+def load(path: str | os.PathLike[str], threads: int = 0, device: str = "cpu") -> Model:
     """Load a rewritten SavedModel, or the bundle of one, to run it without TensorFlow.
 
-    A call takes at most `threads` workers (0: all that the process may use).
+    On "cpu" a call takes at most `threads` workers (0: all that the process may use). On "cuda",
+    which needs CuPy and a bundle made with Options(target="cuda"), the model is on what is CuPy's
+    current device now; a call runs on CuPy's current stream, takes arrays of numpy or CuPy, and
+    returns CuPy's. SiriusError if the device cannot be used.
     """
+    if device not in ("cpu", "cuda"):
+        raise SiriusError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    where = Cuda() if device == "cuda" else Cpu(threads)
     path = Path(path)
     if not path.is_dir():
-        return Model(Bundle(path), path.absolute().parent.parent, threads)
+        return Model(Bundle(path), path.absolute().parent.parent, where)
     bundles = sorted(path.glob("assets/*.sirius.so"))
     if len(bundles) != 1:
         found = "no bundle" if not bundles else f"{len(bundles)} bundles"
         raise SiriusError(f"{path}: {found} in assets/; sirius_tf.optimize writes one")
-    return Model(Bundle(bundles[0]), path, threads)
+    return Model(Bundle(bundles[0]), path, where)
 
 
 def _specs(entries: Mapping[str, Any]) -> Mapping[str, Spec]:

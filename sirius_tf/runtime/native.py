@@ -22,6 +22,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.runtime.plan import Planner, TensorInfo
 
 _ERROR_BYTES = 512
 _INVALID = 1
@@ -60,17 +61,6 @@ def _dtype(number: int) -> np.dtype[np.generic]:
     return DTYPES[number]
 
 
-class TensorInfo(ctypes.Structure):
-    """SiriusTensor (sirius_abi.h)."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("dims", ctypes.c_void_p),
-        ("rank", ctypes.c_int32),
-        ("dtype", ctypes.c_int32),
-    )
-
-
 class _CubinInfo(ctypes.Structure):
     _fields_ = (
         ("arch", ctypes.c_char_p),
@@ -99,7 +89,7 @@ class _CudaInfo(ctypes.Structure):
 @dataclass(frozen=True)
 class CudaCode:
     """What a bundle has of a region for GPUs (sirius_abi.h): `cubins`, machine code and the blocks
-    of a launch by architecture; `weights` are its constants."""
+    of a launch by architecture; `weights` are its constants; `planner` runs on the CPU."""
 
     kernel: str
     source: str
@@ -107,6 +97,7 @@ class CudaCode:
     shared_bytes: int
     cubins: Mapping[str, tuple[bytes, int]]
     weights: bytes
+    planner: Planner
 
 
 class _RegionInfo(ctypes.Structure):
@@ -246,7 +237,7 @@ class Region:
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
         self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
-        self._cuda = info.cuda
+        self._cuda, self._n_params = info.cuda, info.n_params
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
@@ -269,6 +260,7 @@ class Region:
             c.shared_bytes,
             cubins,
             ctypes.string_at(start + c.weights_offset, c.weights_bytes),
+            Planner(c.plan, c.shapes or 0, self._n_params, self.output_ranks),
         )
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions on CuPy arrays: their CUDA code, launched on CuPy's current stream.
+
+CuPy's reference: https://docs.cupy.dev/en/stable/reference/ (RawModule, RawKernel, Stream).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sirius_tf.bundle import cache
+from sirius_tf.bundle.nvrtc import compile_cubin
+from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.runtime.native import CudaCode, Region
+from sirius_tf.runtime.plan import Planned, message
+
+#: Messages by number: SiriusFormat of sirius_cuda.cuh.
+FORMATS = ("index %lld is not in [0, %lld)", "integer division by zero")
+#: SiriusSync and SiriusFailure of sirius_cuda.cuh.
+SYNC = np.dtype([("arrived", np.uint32), ("generation", np.uint32)])
+FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int64, 2)])
+_PLANS = 64  # that a region remembers
+_ON_GPU = 2  # kDLCUDA (dlpack.h)
+
+
+class Cuda:
+    """The GPU that is CuPy's current device now; SiriusError if there is none."""
+
+    def __init__(self) -> None:
+        self.cupy = _import_cupy()
+        # what CuPy warns of is a launch of fewer blocks, which leaves results unwritten
+        warnings.filterwarnings("error", message="The grid size will be reduced")
+        try:
+            count = self.cupy.cuda.runtime.getDeviceCount()
+        except self.cupy.cuda.runtime.CUDARuntimeError as error:
+            raise SiriusError(f"device='cuda' needs a GPU and its driver: {error}") from None
+        if not count:
+            raise SiriusError("device='cuda' needs a GPU, and the driver knows of none")
+        self.device = self.cupy.cuda.Device()
+
+    def array(self, value: Any) -> Any:
+        """A dense CuPy array; strings and objects, which no region takes, stay in numpy's."""
+        with self.errors("copy of an array"):
+            return self._array(value)
+
+    def _array(self, value: Any) -> Any:
+        if hasattr(value, "__cuda_array_interface__"):
+            array = self.cupy.asarray(value)
+        elif getattr(value, "__dlpack_device__", lambda: (None,))()[0] == _ON_GPU:
+            # a capsule: TensorFlow refuses the stream that CuPy asks for if it is given the tensor
+            array = self.cupy.from_dlpack(value.__dlpack__())
+        else:
+            host = np.asarray(value)
+            return host if host.dtype.kind in "OSU" else self.upload(host)
+        return array if array.flags.c_contiguous else array.copy()
+
+    def upload(self, value: npt.NDArray[Any]) -> Any:
+        """A copy on the GPU."""
+        with self.errors(f"upload of {value.nbytes} bytes"):
+            return self.cupy.asarray(np.asarray(value, order="C"))
+
+    def bind(self, region: Region, plan_reads: Sequence[int] | None) -> CudaRegion:
+        """What runs a region; `plan_reads` are numbers of inputs whose elements plan reads."""
+        if region.cuda is None or plan_reads is None:
+            raise SiriusError(
+                f"region {region.name} has no code for GPUs: convert the model with "
+                "Options(target='cuda')"
+            )
+        return CudaRegion(self, region, region.cuda, frozenset(plan_reads))
+
+    @contextlib.contextmanager
+    def errors(self, what: str) -> Iterator[None]:
+        """Make the GPU current; errors of CUDA inside are SiriusErrors that say `what` failed."""
+        cuda = self.cupy.cuda
+        try:
+            with cuda.Device(self.device.id):  # one of its own: it remembers what was current
+                yield
+        except cuda.memory.OutOfMemoryError as error:
+            raise SiriusError(f"{what}: the GPU is out of memory: {error}") from error
+        except (
+            cuda.driver.CUDADriverError,
+            cuda.runtime.CUDARuntimeError,
+            UserWarning,  # see above
+        ) as error:
+            raise SiriusError(f"{what}: {error}") from error
+
+
+class _Frame:
+    """What one call needs on the device besides its arrays; calls at the same time have their own.
+
+    A call ends when its launch has, so that the next one may be on another stream.
+    """
+
+    def __init__(self, cupy: Any, n_params: int) -> None:
+        state = np.dtype([("sync", SYNC), ("failure", FAILURE), ("params", np.int64, n_params)])
+        self.host = np.zeros(1, state)
+        self.device = cupy.empty(state.itemsize, np.uint8)
+        first, second = SYNC.itemsize, SYNC.itemsize + FAILURE.itemsize
+        self.parts = self.device[:first], self.device[first:second], self.device[second:]
+        self.workspace = cupy.empty(1, np.uint8)
+
+    def reset(self, planned: Planned) -> None:
+        """Before a launch: the parameters, of which it overwrites those that data decides."""
+        self.host[:] = np.zeros((), self.host.dtype)
+        self.host["params"] = planned.params
+        self.device.set(self.host.view(np.uint8))
+
+    def read(self) -> None:
+        """After a launch, for which it waits."""
+        self.host = self.device.get().view(self.host.dtype)
+
+
+class CudaRegion:
+    """A region as a function of dense CuPy arrays. It may be called from several threads."""
+
+    def __init__(
+        self, cuda: Cuda, region: Region, code: CudaCode, plan_reads: frozenset[int]
+    ) -> None:
+        self._cuda, self._region, self._code, self._plan_reads = cuda, region, code, plan_reads
+        self._planned = functools.lru_cache(_PLANS)(self._plan)
+        self._idle: list[_Frame] = []  # as many as calls ever ran at once
+        with cuda.errors(f"region {region.name}"):
+            self._kernel, self._blocks = self._load()
+            self._weights = cuda.upload(np.frombuffer(code.weights or bytes(1), np.uint8))
+
+    def _load(self) -> tuple[Any, int]:
+        """The kernel on the device, and the blocks of a launch: no more than run at once."""
+        cupy, device, code = self._cuda.cupy, self._cuda.device, self._code
+        cubin, blocks = _machine_code(code, device.compute_capability)
+        module = cupy.RawModule(path=str(_file(cubin)), enable_cooperative_groups=True)
+        kernel = module.get_function(code.kernel)
+        each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            kernel.kernel.ptr, code.threads_per_block, code.shared_bytes
+        )
+        if not each:
+            raise SiriusError(
+                f"a multiprocessor of the GPU has no room for a block of {code.kernel}"
+            )
+        return kernel, min(blocks, each * device.attributes["MultiProcessorCount"])
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs for arrays that are known to have the right dtypes and ranks.
+
+        On the current stream, and complete on return. InvalidArgument if the inputs do not fit.
+        """
+        with self._cuda.errors(f"region {self._region.name}"):
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> list[Any]:
+        cupy, device, planner = self._cuda.cupy, self._cuda.device, self._code.planner
+        for number, array in enumerate(inputs):
+            if array.device.id != device.id:
+                raise InvalidArgument(
+                    f"input {number} of region {self._region.name} is on device "
+                    f"{array.device.id}, and the model on {device.id}"
+                )
+        planned = self._planned(
+            tuple(
+                (x.shape, x.get().tobytes() if number in self._plan_reads else None)
+                for number, x in enumerate(inputs)
+            )
+        )
+        flat = [
+            cupy.empty(max(math.prod(shape), 1), dtype)
+            for shape, dtype in zip(planned.shapes, self._region.output_dtypes, strict=True)
+        ]
+        try:
+            frame = self._idle.pop()
+        except IndexError:
+            frame = _Frame(cupy, planner.n_params)
+        if frame.workspace.size < planned.workspace_bytes:
+            frame.workspace = cupy.empty(planned.workspace_bytes, np.uint8)
+        frame.reset(planned)
+        self._launch(inputs, flat, frame, planned.params)
+        frame.read()
+        failure, params = frame.host["failure"][0], frame.host["params"][0].copy()
+        self._idle.append(frame)
+        if failure["failed"]:
+            raise InvalidArgument(message(FORMATS[failure["format"]], failure["args"].tolist()))
+        shapes = planner.late_shapes(params) if planner.shapes else planned.shapes
+        return [
+            _shaped(a, bound, s) for a, bound, s in zip(flat, planned.shapes, shapes, strict=True)
+        ]
+
+    def _launch(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        frame: _Frame,
+        params: npt.NDArray[np.int64],
+    ) -> None:
+        """Queue the kernel, whose arguments CudaKernel lists (codegen/cuda.py)."""
+        sync, failure, decided = frame.parts
+        self._kernel(
+            (self._blocks,),
+            (self._code.threads_per_block,),
+            (
+                *(x if x.size else frame.workspace for x in inputs),  # that of none may be null
+                *outputs,
+                *params,
+                frame.workspace,
+                self._weights,
+                decided if decided.size else frame.workspace,
+                sync,
+                failure,
+            ),
+            shared_mem=self._code.shared_bytes,
+        )
+
+    def _plan(self, inputs: tuple[tuple[tuple[int, ...], bytes | None], ...]) -> Planned:
+        dtypes = self._region.input_dtypes
+        given = [
+            (shape, None if data is None else np.frombuffer(data, dtype))
+            for (shape, data), dtype in zip(inputs, dtypes, strict=True)
+        ]
+        planned = self._code.planner(given, self._blocks)
+        for number, shape in enumerate(planned.shapes):
+            if min(shape, default=0) < 0:
+                raise InvalidArgument(
+                    f"output {number} of region {self._region.name} has a negative size"
+                )
+        return planned
+
+
+def _import_cupy() -> Any:
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise SiriusError(
+            f"device='cuda' needs CuPy: pip install 'sirius_tf[cuda]' ({error})"
+        ) from error
+
+
+def _machine_code(code: CudaCode, capability: str) -> tuple[bytes, int]:
+    """An ELF image for a device of compute capability "90", and the blocks it was made for.
+
+    The bundle's, for the same architecture or an earlier one of the same major version (CUDA C++
+    Programming Guide, Binary Compatibility), or else that of its source.
+    """
+    arch = f"sm_{capability}"
+    served = [name for name in code.cubins if _serves(name, arch)]
+    if served:
+        return code.cubins[max(served, key=lambda name: (name == arch, name))]
+    blocks = max(blocks for _, blocks in code.cubins.values())
+    try:
+        return compile_cubin(code.source, arch).data, blocks
+    except SiriusError as error:
+        raise SiriusError(
+            f"{code.kernel} has machine code for {', '.join(code.cubins)}, which {arch} does not "
+            f"run, and cannot be compiled for it: {error}"
+        ) from error
+
+
+def _serves(cubin: str, arch: str) -> bool:
+    """Whether sm_80 runs on sm_86, say; code for sm_90a on nothing but its own."""
+    made, wanted = (re.fullmatch(r"sm_(\d+)(\d)", name) for name in (cubin, arch))
+    if cubin == arch or made is None or wanted is None:
+        return cubin == arch
+    return made[1] == wanted[1] and made[2] <= wanted[2]
+
+
+def _file(cubin: bytes) -> Path:
+    """The cubin as a file, which is how CuPy loads one."""
+    path = cache.directory() / "cubins" / f"{hashlib.sha256(cubin).hexdigest()}.cubin"
+    if not path.exists():
+        cache.write(path, cubin)
+    return path
+
+
+def _shaped(flat: Any, bound: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    """An output in its shape; it gives back what memory its bound was too much."""
+    size = math.prod(shape)
+    kept = flat[:size] if shape == bound else flat[:size].copy()
+    return kept.reshape(shape)
