@@ -99,6 +99,7 @@ ZOO: Mapping[str, Callable[[str, np.random.Generator], Samples]] = {
         loops.lstm_unrolled,
         loops.nasrnn,
         loops.refine,
+        loops.replace_rows,
         loops.seq2seq,
         loops.skip_rnn,
     )

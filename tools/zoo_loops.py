@@ -252,6 +252,22 @@ def attn_decode(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, width), **old}}
 
 
+def replace_rows(path: str, rng: Rng) -> Samples:
+    """A table of 4096 rows, of which 100 steps replace one each: data says which, and by what."""
+    rows, width, steps = 4096, 64, 100
+
+    def serve(x: Any, at: Any, new: Any) -> dict[str, Any]:
+        def body(t: Any, x: Any) -> Any:
+            return t + 1, tf.tensor_scatter_nd_update(x, at[t][None, None], new[t][None])
+
+        return {"y": tf.while_loop(lambda t, _: t < steps, body, (0, x))[1]}
+
+    table, some = ((rows, width), tf.float32), ((steps, width), tf.float32)
+    Weights(rng).save(path, serve, x=table, at=((steps,), tf.int32), new=some)
+    at = rng.integers(0, rows, steps).astype(np.int32)
+    return {DEFAULT: {"x": normal(rng, rows, width), "at": at, "new": normal(rng, steps, width)}}
+
+
 def dien(path: str, rng: Rng) -> Samples:
     """Interest evolution: a GRU over what was seen, attention, and a GRU that attention gates."""
     width, items = 36, 5000
