@@ -251,6 +251,30 @@ assert launches() == 0 and ctypes.CDLL("libcuda.so.1").emu_live() == 2  # a modu
     assert "region dense runs on the CPU: cuMemAlloc_v2 failed: out of memory" in told
 
 
+def test_memory_that_is_not_in_use_is_given_back(folder) -> None:
+    """A call within a call makes two frames; then the device is full, but for these."""
+    body = """
+import os
+
+allocate, inner = native._Frame._allocate, [lambda: check("dense-7")]
+
+def allocate_and_call(*arguments):
+    if inner: inner.pop()()
+    return allocate(*arguments)
+
+native._Frame._allocate = allocate_and_call
+check("dense-7")
+driver = ctypes.CDLL("libcuda.so.1")
+assert driver.emu_live() == 2 + 2 * 3
+os.environ["EMU_MEMORY"] = str(driver.emu_used())
+(x,), (y,) = numbered("dense-7.in"), numbered("dense-7.out")
+(result,) = bundle.call("dense", [np.concatenate([x, x[:5]])])
+np.testing.assert_allclose(result, np.concatenate([y, y[:5]]), rtol=2e-5, atol=2e-5)
+assert launches() == 3 and driver.emu_live() == 2 + 3
+"""
+    child(folder, body)
+
+
 def test_code_of_a_lower_minor_number_fits(folder) -> None:
     assert not child(folder, 'check("dense-7")\nassert launches() == 1', EMU_CAPABILITY="8.9")
 

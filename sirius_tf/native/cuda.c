@@ -178,6 +178,19 @@ static void give_frame(Frame *frame) {
   unlock();
 }
 
+/* Gives back the memory that no call is using. */
+static void drop_idle(const SiriusDevice *d) {
+  lock();
+  Frame *frame = idle;
+  idle = NULL;
+  unlock();
+  while (frame) {
+    Frame *next = frame->next;
+    destroy_frame(d, frame);
+    frame = next;
+  }
+}
+
 static int grow_frame(const SiriusDevice *d, Frame *frame, size_t device_bytes, size_t host_bytes,
                       SiriusProblem *problem) {
   if (!frame->stream) TRY(cuStreamCreate, &frame->stream, CU_STREAM_NON_BLOCKING);
@@ -195,6 +208,14 @@ static int grow_frame(const SiriusDevice *d, Frame *frame, size_t device_bytes, 
     frame->host_bytes = host_bytes;
   }
   return 0;
+}
+
+static int make_room(const SiriusDevice *d, Frame *frame, size_t device_bytes, size_t host_bytes,
+                     SiriusProblem *problem) {
+  if (!grow_frame(d, frame, device_bytes, host_bytes, problem)) return 0;
+  if (problem->code != SIRIUS_EXHAUSTED) return 1;
+  drop_idle(d);
+  return grow_frame(d, frame, device_bytes, host_bytes, problem);
 }
 
 /* ---- calls */
@@ -289,7 +310,8 @@ static int32_t run(const SiriusDevice *d, const Kernel *kernel, const SiriusRequ
     snprintf(r->error, r->error_bytes, "out of memory");
     return SIRIUS_EXHAUSTED;
   }
-  if (grow_frame(d, frame, layout.end + ALIGN, layout.workspace, problem)) { /* + ALIGN: no workspace is a place, too */
+  /* + ALIGN: no workspace is a place, too */
+  if (make_room(d, frame, layout.end + ALIGN, layout.workspace, problem)) {
     destroy_frame(d, frame);
     return SIRIUS_ELSEWHERE;
   }

@@ -269,25 +269,6 @@ typedef struct {
 
 static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)->call, worker); }
 
-static int32_t check_inputs(const SiriusRegionInfo *region, const SiriusTensor *in, int32_t n_in, char *error,
-                            size_t size) {
-  if (n_in != region->n_in) {
-    snprintf(error, size, "region %s takes %d inputs, got %d", region->name, region->n_in, n_in);
-    return SIRIUS_INVALID;
-  }
-  for (int32_t i = 0; i < n_in; ++i) {
-    const char *what = in[i].dtype != region->in_dtype[i]  ? "dtype"
-                       : in[i].rank != region->in_rank[i] ? "rank"
-                                                          : NULL;
-    if (!what) continue;
-    const int is_rank = what[0] == 'r';
-    snprintf(error, size, "input %d of region %s must have %s %d, got %d", i, region->name, what,
-             is_rank ? region->in_rank[i] : region->in_dtype[i], is_rank ? in[i].rank : in[i].dtype);
-    return SIRIUS_INVALID;
-  }
-  return SIRIUS_OK;
-}
-
 /* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
 static int32_t hand_over(const SiriusRequest *r) {
   r->region->shapes(r->params, r->dims);
@@ -382,11 +363,11 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
                     int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
                     size_t error_bytes) {
-  int32_t code = check_inputs(region, in, n_in, error, error_bytes);
-  if (code != SIRIUS_OK) return code;
   int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
   void *out[STACK_ITEMS];
   SiriusRequest request = {bundle, region, in, params, out, dims, allocate, context, error, error_bytes};
+  int32_t code = sirius_check_inputs(&request, n_in);
+  if (code != SIRIUS_OK) return code;
   const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;
   void *heap = NULL;
   if (n_params > STACK_ITEMS || n_out > STACK_ITEMS) {

@@ -10,6 +10,26 @@ int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure, const 
   return SIRIUS_INVALID;
 }
 
+int32_t sirius_check_inputs(const SiriusRequest *r, int32_t n_in) {
+  const SiriusRegionInfo *region = r->region;
+  if (n_in != region->n_in) {
+    snprintf(r->error, r->error_bytes, "region %s takes %d inputs, got %d", region->name, region->n_in, n_in);
+    return SIRIUS_INVALID;
+  }
+  for (int32_t i = 0; i < n_in; ++i) {
+    const SiriusTensor *in = &r->in[i];
+    const char *what = in->dtype != region->in_dtype[i]  ? "dtype"
+                       : in->rank != region->in_rank[i] ? "rank"
+                                                         : NULL;
+    if (!what) continue;
+    const int is_rank = what[0] == 'r';
+    snprintf(r->error, r->error_bytes, "input %d of region %s must have %s %d, got %d", i, region->name, what,
+             is_rank ? region->in_rank[i] : region->in_dtype[i], is_rank ? in->rank : in->dtype);
+    return SIRIUS_INVALID;
+  }
+  return SIRIUS_OK;
+}
+
 int32_t sirius_check_sizes(const SiriusRequest *r) {
   for (int32_t i = 0; i < r->region->n_out; ++i) {
     for (int32_t d = 0; d < r->region->out_rank[i]; ++d) {

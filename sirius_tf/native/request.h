@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One call of a region, and what it does alike on every device: messages and outputs.
+ * One call of a region, and what it does alike on every device: checks, messages, outputs.
  */
 #ifndef SIRIUS_REQUEST_H
 #define SIRIUS_REQUEST_H
@@ -21,6 +21,9 @@ typedef struct {
 
 /* Writes the message of a failure, or `fallback` if it has none; returns SIRIUS_INVALID. */
 int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure, const char *fallback);
+
+/* SIRIUS_INVALID and a message if `n_in` inputs are not as many as the region takes, or of another dtype or rank. */
+int32_t sirius_check_inputs(const SiriusRequest *r, int32_t n_in);
 
 /* SIRIUS_INVALID and a message if an output would have a negative size. */
 int32_t sirius_check_sizes(const SiriusRequest *r);

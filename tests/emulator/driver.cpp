@@ -67,7 +67,13 @@ int devices() {
   return visible && !*visible ? 0 : (int)number("EMU_DEVICES", 1);
 }
 
-/* The allocation that holds `bytes` from p, or that ends there if they are none. */
+size_t used() {
+  size_t bytes = 0;
+  for (auto &a : device) bytes += a.second;
+  return bytes;
+}
+
+/* Whether an allocation holds `bytes` from p, or ends there if they are none. */
 bool inside(const std::map<char *, size_t> &allocations, const void *p, size_t bytes) {
   auto next = allocations.upper_bound((char *)p);
   if (next == allocations.begin()) return false;
@@ -121,6 +127,12 @@ extern "C" {
 int emu_live() {
   std::lock_guard<std::recursive_mutex> guard(mutex);
   return (int)(device.size() + host.size() + streams.size()) + modules;
+}
+
+/* Bytes of device memory that are allocated. */
+int64_t emu_used() {
+  std::lock_guard<std::recursive_mutex> guard(mutex);
+  return (int64_t)used();
 }
 
 int cuInit(unsigned) {
@@ -218,10 +230,8 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function *, int, si
 
 int cuMemAlloc_v2(Pointer *result, size_t bytes) {
   ENTER;
-  size_t used = 0;
-  for (auto &a : device) used += a.second;
   if (!bytes) return INVALID_VALUE;
-  if (used + bytes > number("EMU_MEMORY", (size_t)1 << 30)) return OUT_OF_MEMORY;
+  if (used() + bytes > number("EMU_MEMORY", (size_t)1 << 30)) return OUT_OF_MEMORY;
   char *memory = (char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(memory, 0xff, bytes); /* NaN until it is written */
   device[memory] = bytes;
