@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("sirius_tf", "tools", "tests")
-SUFFIXES = (".py", ".c", ".cuh", ".h")
+SUFFIXES = (".py", ".c", ".cpp", ".cuh", ".h")
 
 
 @pytest.fixture(scope="module")

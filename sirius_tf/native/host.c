@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cuda.h"
+#include "request.h"
 #include "team.h"
 
 /* Multiplications that are worth waking a worker: 20 to 60 us. In a server it sleeps between calls, and the call
@@ -267,116 +269,43 @@ typedef struct {
 
 static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)->call, worker); }
 
-static int32_t report(const SiriusError *e, const char *fallback, char *error, size_t size) {
-  const char *format = e->format ? e->format : fallback;
-  const long long *args = (const long long *)e->args;
-  snprintf(error, size, format, args[0], args[1], args[2], args[3]);
-  return SIRIUS_INVALID;
-}
-
-static int32_t check_inputs(const SiriusRegionInfo *region, const SiriusTensor *in, int32_t n_in, char *error,
-                            size_t size) {
-  if (n_in != region->n_in) {
-    snprintf(error, size, "region %s takes %d inputs, got %d", region->name, region->n_in, n_in);
-    return SIRIUS_INVALID;
-  }
-  for (int32_t i = 0; i < n_in; ++i) {
-    const char *what = in[i].dtype != region->in_dtype[i]  ? "dtype"
-                       : in[i].rank != region->in_rank[i] ? "rank"
-                                                          : NULL;
-    if (!what) continue;
-    const int is_rank = what[0] == 'r';
-    snprintf(error, size, "input %d of region %s must have %s %d, got %d", i, region->name, what,
-             is_rank ? region->in_rank[i] : region->in_dtype[i], is_rank ? in[i].rank : in[i].dtype);
-    return SIRIUS_INVALID;
-  }
-  return SIRIUS_OK;
-}
-
-typedef struct {
-  const SiriusBundle *bundle;
-  const SiriusRegionInfo *region;
-  SiriusRun run;
-  const SiriusTensor *in;
-  int64_t *params;
-  void **out;
-  int64_t (*dims)[SIRIUS_MAX_RANK];
-  SiriusAllocate allocate;
-  void *context;
-  char *error;
-  size_t error_bytes;
-} Request;
-
-static int is_late(const SiriusRegionInfo *region, int32_t output) {
-  return region->shapes && region->out_late[output];
-}
-
-static size_t item_bytes(int32_t dtype) {
-  switch (dtype) { /* TensorFlow's DataType */
-    case 1: case 3: return 4;           /* float, int32 */
-    case 2: case 9: return 8;           /* double, int64 */
-    case 5: case 14: case 19: return 2; /* int16, bfloat16, half */
-    case 4: case 6: case 10: return 1;  /* uint8, int8, bool */
-    default: return 16;
-  }
-}
-
-static size_t output_bytes(const Request *r, int32_t i) {
-  size_t bytes = item_bytes(r->region->out_dtype[i]);
-  for (int32_t d = 0; d < r->region->out_rank[i]; ++d) bytes *= (size_t)r->dims[i][d];
-  return bytes;
-}
-
-static int32_t allocate_output(const Request *r, int32_t i, void **data) {
-  const SiriusRegionInfo *region = r->region;
-  if (!r->allocate(r->context, i, region->out_dtype[i], r->dims[i], region->out_rank[i], data)) return SIRIUS_OK;
-  snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
-  return SIRIUS_EXHAUSTED;
-}
-
 /* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
-static int32_t hand_over(const Request *r) {
+static int32_t hand_over(const SiriusRequest *r) {
   r->region->shapes(r->params, r->dims);
   for (int32_t i = 0; i < r->region->n_out; ++i) {
-    if (!is_late(r->region, i)) continue;
+    if (!sirius_is_late(r->region, i)) continue;
     void *data = NULL;
-    const int32_t code = allocate_output(r, i, &data);
+    const int32_t code = sirius_allocate_output(r, i, &data);
     if (code != SIRIUS_OK) return code;
-    const size_t bytes = output_bytes(r, i);
+    const size_t bytes = sirius_output_bytes(r, i);
     if (bytes) memcpy(data, r->out[i], bytes);
   }
   return SIRIUS_OK;
 }
 
-static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_bytes);
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes);
 
 /* With the shapes planned for `threads` workers: allocate and run. */
-static int32_t execute(const Request *r, int32_t threads, int64_t workspace_bytes) {
+static int32_t execute(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes) {
   const SiriusRegionInfo *region = r->region;
-  int32_t code = SIRIUS_OK;
+  int32_t code = sirius_check_sizes(r);
   for (int32_t i = 0; i < region->n_out; ++i) r->out[i] = NULL;
   for (int32_t i = 0; i < region->n_out && code == SIRIUS_OK; ++i) {
-    for (int32_t d = 0; d < region->out_rank[i]; ++d) {
-      if (r->dims[i][d] >= 0) continue;
-      snprintf(r->error, r->error_bytes, "output %d of region %s has a negative size", i, region->name);
-      code = SIRIUS_INVALID;
-    }
-    if (code != SIRIUS_OK) break;
-    if (!is_late(region, i)) {
-      code = allocate_output(r, i, &r->out[i]);
-    } else if (posix_memalign(&r->out[i], 64, output_bytes(r, i) + 1) != 0) {
+    if (!sirius_is_late(region, i)) {
+      code = sirius_allocate_output(r, i, &r->out[i]);
+    } else if (posix_memalign(&r->out[i], 64, sirius_output_bytes(r, i) + 1) != 0) {
       snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
       code = SIRIUS_EXHAUSTED;
     }
   }
-  if (code == SIRIUS_OK) code = run_region(r, threads, workspace_bytes);
+  if (code == SIRIUS_OK) code = run_region(r, run, threads, workspace_bytes);
   if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
   for (int32_t i = 0; i < region->n_out; ++i)
-    if (is_late(region, i)) free(r->out[i]);
+    if (sirius_is_late(region, i)) free(r->out[i]);
   return code;
 }
 
-static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_bytes) {
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes) {
   const SiriusRegionInfo *region = r->region;
   Workspace workspace;
   if (workspace_bytes < 0 || take_workspace((size_t)workspace_bytes, &workspace)) {
@@ -397,29 +326,36 @@ static int32_t run_region(const Request *r, int32_t threads, int64_t workspace_b
                      .queues = queues,
                      .wait = sirius_wait,
                      .wake = sirius_wake};
-  Job job = {&call, r->run};
+  Job job = {&call, run};
   const uint32_t denormals = sirius_flush_denormals();
   sirius_team_run(threads, run_job, &job);
   sirius_restore_denormals(denormals);
   give_workspace(workspace);
-  return call.failed ? report(&call.error, "region failed", r->error, r->error_bytes) : SIRIUS_OK;
+  return call.failed ? sirius_report(r, &call.error, "region failed") : SIRIUS_OK;
 }
 
-static int32_t plan_and_execute(const Request *r, int32_t threads) {
+static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
+  const int32_t isa = sirius_isa();
+  SiriusRun run = isa >= 0 ? r->region->run[isa] : NULL;
+  if (!run && isa > SIRIUS_ISA_V3) run = r->region->run[SIRIUS_ISA_V3];
+  if (!run) {
+    snprintf(r->error, r->error_bytes, "region %s has no code for this CPU", r->region->name);
+    return SIRIUS_INTERNAL;
+  }
   SiriusError problem = {0};
   int64_t bytes = 0, work = 0;
   /* Planned for one worker first: only then is it known whether more of them are worth it. */
   if (r->region->plan(r->in, 1, r->params, r->dims, &bytes, &work, &problem))
-    return report(&problem, "inputs do not fit the region", r->error, r->error_bytes);
+    return sirius_report(r, &problem, "inputs do not fit the region");
   const int64_t worth = work / WORK_PER_THREAD;
   if (worth < threads) threads = (int32_t)worth;
   threads = sirius_team_acquire(threads);
-  if (threads <= 1) return execute(r, 1, bytes);
+  if (threads <= 1) return execute(r, run, 1, bytes);
   int32_t code;
   if (r->region->plan(r->in, threads, r->params, r->dims, &bytes, &work, &problem))
-    code = report(&problem, "inputs do not fit the region", r->error, r->error_bytes);
+    code = sirius_report(r, &problem, "inputs do not fit the region");
   else
-    code = execute(r, threads, bytes);
+    code = execute(r, run, threads, bytes);
   sirius_team_release();
   return code;
 }
@@ -427,19 +363,11 @@ static int32_t plan_and_execute(const Request *r, int32_t threads) {
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
                     int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
                     size_t error_bytes) {
-  int32_t code = check_inputs(region, in, n_in, error, error_bytes);
-  if (code != SIRIUS_OK) return code;
-  const int32_t isa = sirius_isa();
-  SiriusRun run = isa >= 0 ? region->run[isa] : NULL;
-  if (!run && isa > SIRIUS_ISA_V3) run = region->run[SIRIUS_ISA_V3];
-  if (!run) {
-    snprintf(error, error_bytes, "region %s has no code for this CPU", region->name);
-    return SIRIUS_INTERNAL;
-  }
   int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
   void *out[STACK_ITEMS];
-  Request request = {bundle, region,   run,     in,    params, out, dims,
-                     allocate, context, error, error_bytes};
+  SiriusRequest request = {bundle, region, in, params, out, dims, allocate, context, error, error_bytes};
+  int32_t code = sirius_check_inputs(&request, n_in);
+  if (code != SIRIUS_OK) return code;
   const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;
   void *heap = NULL;
   if (n_params > STACK_ITEMS || n_out > STACK_ITEMS) {
@@ -452,7 +380,9 @@ int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, 
     request.dims = (int64_t(*)[SIRIUS_MAX_RANK])(request.params + n_params);
     request.out = (void **)(request.dims + n_out);
   }
-  code = plan_and_execute(&request, threads > 0 ? threads : sirius_default_threads());
+  code = sirius_cuda_call(&request);
+  if (code == SIRIUS_ELSEWHERE)
+    code = plan_and_execute(&request, threads > 0 ? threads : sirius_default_threads());
   free(heap);
   return code;
 }

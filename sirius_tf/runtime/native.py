@@ -100,6 +100,16 @@ class CudaCode:
     planner: Planner
 
 
+@dataclass(frozen=True)
+class CudaCounters:
+    """What calls on a GPU have done in this process: bytes copied to it (weights included) and back
+    from it, and kernels launched."""
+
+    to_device: int
+    from_device: int
+    launches: int
+
+
 class _RegionInfo(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -166,6 +176,7 @@ def library() -> ctypes.CDLL:
     lib.sirius_isa.restype = ctypes.c_int32
     lib.sirius_default_threads.restype = ctypes.c_int32
     lib.sirius_tf_register.restype = ctypes.c_int32
+    lib.sirius_cuda_counters.restype = None
     lib.sirius_call.restype = ctypes.c_int32
     lib.sirius_call.argtypes = (
         ctypes.c_void_p,  # bundle
@@ -344,3 +355,10 @@ def default_threads() -> int:
 def isa() -> int:
     """0 for x86-64-v3, 1 for v4, -1 if this CPU has neither."""
     return int(library().sirius_isa())
+
+
+def cuda_counters() -> CudaCounters:
+    """Read the counters of this process."""
+    values = (ctypes.c_int64 * 3)()
+    library().sirius_cuda_counters(values)
+    return CudaCounters(*values)

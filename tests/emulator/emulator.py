@@ -6,6 +6,8 @@
 
 `source` is what NVRTC would get: sirius_cuda.cuh and kernels that are `extern "C" __global__`. It
 is compiled with cuda_emu.h to a program. Each launch is a process, which a kernel may bring down.
+
+`driver` and `build_library` put kernels behind CUDA's driver API instead, in the caller's process.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ SHARED = re.compile(rf"__shared__\s+{_ALIGNED}([\w ]+?)\s+(\w+)\s*((?:\[[^\]]+\]
 TIMEOUT = 120
 #: Contraction to FMA is left out, since there it is the compiler's choice.
 FLAGS = ["-std=c++17", "-march=native", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w"]
+SHARED_OBJECT = ["-shared", "-fPIC"]
 SANITIZERS = {
     None: ["-O2"],
     "address": [
@@ -162,22 +165,48 @@ def build(source: str, sanitizer: str | None = None) -> Module:
     global memory, within a block and between blocks. It takes some 8000 resident threads at most,
     and a millisecond or two to create each.
     """
+    program = Path(_temporary_folder(), "kernel")
+    _compile(source, "main.h", program, SANITIZERS[sanitizer], compiler(sanitizer))
+    return Module(program)
+
+
+def build_library(source: str, output: Path) -> None:
+    """Compile `source` to a shared object, of which driver.cpp runs the kernels."""
+    _compile(source, "library.h", output, [*SANITIZERS[None], *SHARED_OBJECT], compiler(None))
+
+
+@functools.cache
+def driver() -> Path:
+    """Build the stand-in for CUDA's driver; the folder of its libcuda.so.1."""
+    folder = Path(_temporary_folder())
+    flags = [*FLAGS, *SHARED_OBJECT, str(HERE / "driver.cpp"), "-o", str(folder / "libcuda.so.1")]
+    _run_compiler([*compiler(None), *flags, "-ldl", "-lpthread"])
+    return folder
+
+
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="emulator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _compile(source: str, entry: str, output: Path, flags: list[str], command: list[str]) -> None:
+    """Compile CUDA with a header behind it, by which others enter."""
     kernels = KERNEL.findall(source)
     text = DYNAMIC.sub(r"EMU_DYNAMIC_SHARED(\1, \2);", source)
     text = SHARED.sub(r"EMU_SHARED(\1, \2, \3);", text)
     if "__shared__" in text:
         raise EmulationError("a __shared__ declaration is none of `T name[n]...;`")
     exported = " ".join(f"EMU_KERNEL({name})" for name in kernels)
-    folder = tempfile.mkdtemp(prefix="emulator-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    code, program = Path(folder, "kernel.cpp"), Path(folder, "kernel")
+    code = output.with_suffix(".cpp")
     code.write_text(
         f'#include "cuda_emu.h"\n#line 1 "kernel.cu"\n{text}\n'
-        f'#define EMU_KERNELS {exported}\n#include "main.h"\n'
+        f'#define EMU_KERNELS {exported}\n#include "{entry}"\n'
     )
-    flags = [*FLAGS, *SANITIZERS[sanitizer], f"-I{HERE}", str(code), "-o", str(program)]
-    command = [*compiler(sanitizer), *flags]
+    _run_compiler([*command, *FLAGS, *flags, f"-I{HERE}", str(code), "-o", str(output)])
+
+
+def _run_compiler(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EmulationError(f"{' '.join(command)}\n{done.stderr[:8000]}")
-    return Module(program)

@@ -150,6 +150,10 @@ EMU_UNCHECKED static char *create_stacks(int count) {
   }
   return memory + page;
 }
+EMU_UNCHECKED static void destroy_stacks(char *stacks, int count) {
+  const size_t page = 4096;
+  munmap(stacks - page, page + count * kStackBytes);
+}
 EMU_UNCHECKED static bool has_overflowed(const Fiber *fiber) { return *(uint64_t *)fiber->stack != kCanary; }
 
 /* A fiber on a stack of kStackBytes that calls `entry`, which never returns. Tops of stacks differ by some cache
@@ -175,6 +179,14 @@ EMU_UNCHECKED static void create_fiber(Fiber *fiber, char *stack, int number, vo
   fiber->context.uc_stack.ss_size = bytes - number % 61 * 192;
   makecontext(&fiber->context, entry, 0);
 #endif
+}
+
+/* One that does not run. */
+EMU_UNCHECKED static void destroy_fiber(Fiber *fiber) {
+#if EMU_TSAN
+  __tsan_destroy_fiber(fiber->tsan);
+#endif
+  (void)fiber;
 }
 
 }  // namespace emu

@@ -327,6 +327,18 @@ EMU_UNCHECKED static void create_block(Block *block, int number) {
   }
 }
 
+EMU_UNCHECKED static void destroy_block(Block *block) {
+  for (int i = 0; i < machine.threads; i++) {
+    free(block->threads[i].copies);
+    destroy_fiber(&block->threads[i]);
+  }
+  destroy_stacks(block->threads[0].stack, machine.threads);
+  for (int i = 0; i < block->n_arrays; i++) free(block->arrays[i].memory - kZone);
+  free(block->threads);
+  free(block->warps);
+  free(block->ready);
+}
+
 /* Runs a block until it has exited or, spinning, waits for others. */
 EMU_UNCHECKED static void run_block(Block *block) {
   machine.block = block;
@@ -379,6 +391,7 @@ EMU_UNCHECKED static void run_grid() {
     indices[k] = indices[other];
     indices[other] = ordered(k, total);
   }
+  machine.grid_barriers = 0;
   release(&machine.start_tag);
   if (machine.cooperative) {
     for (int k = 0; k < total; k++) start_block(&blocks[k], k);
@@ -390,6 +403,9 @@ EMU_UNCHECKED static void run_grid() {
     }
   }
   acquire(&machine.end_tag);
+  for (int k = 0; k < resident; k++) destroy_block(&blocks[k]);
+  free(blocks);
+  free(indices);
 }
 
 }  // namespace emu

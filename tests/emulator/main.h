@@ -1,62 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The program that emulator.py builds for a source of kernels: reads a launch from a file, runs it, and writes
- * what is in the buffers then. Included behind the kernels, with EMU_KERNELS a list of EMU_KERNEL(name).
+ * what is in the buffers then.
  *
  * A launch: Header; for each buffer its size (8 bytes) and contents; for each argument Argument and, if it is
- * no pointer, its bytes.
+ * no pointer, its bytes. An Argument that is a pointer has the number of its buffer as `size`.
  */
 #pragma once
 #include <signal.h>
 
+#include "kernels.h"
+
 namespace emu {
 
 struct Header { char kernel[128]; int64_t grid, block, shared_bytes, cooperative, order, seed, buffers, arguments; };
-/* kind: 'p' a pointer to buffer number `size`, 'f' a float, 'i' an integer, 'V' a struct, of `size` bytes. */
-struct Argument { int64_t kind, size; };
-
-/* ---- calling a kernel by pointers to its arguments */
-
-template <class T> struct Kind { static constexpr char value = 'V'; };
-template <class T> struct Kind<T *> { static constexpr char value = 'p'; };
-template <> struct Kind<float> { static constexpr char value = 'f'; };
-template <> struct Kind<double> { static constexpr char value = 'f'; };
-#define EMU_INTEGER(type) template <> struct Kind<type> { static constexpr char value = 'i'; };
-EMU_INTEGER(bool) EMU_INTEGER(int8_t) EMU_INTEGER(uint8_t) EMU_INTEGER(int16_t) EMU_INTEGER(uint16_t)
-EMU_INTEGER(int32_t) EMU_INTEGER(uint32_t) EMU_INTEGER(int64_t) EMU_INTEGER(uint64_t)
-EMU_INTEGER(long long) EMU_INTEGER(unsigned long long)
-#undef EMU_INTEGER
-
-template <int... i> struct Indices {};
-template <int n, int... i> struct Range : Range<n - 1, n - 1, i...> {};
-template <int... i> struct Range<0, i...> { typedef Indices<i...> type; };
-template <class T> struct Value { typedef T type; };
-template <class T> struct Value<const T> { typedef T type; };
-
-template <class... A, int... i> static void call(void (*kernel)(A...), void **args, Indices<i...>) {
-  kernel(*(typename Value<A>::type *)args[i]...);
-}
-template <class... A> static void call(void (*kernel)(A...), void **args) {
-  call(kernel, args, typename Range<sizeof...(A)>::type());
-}
-template <class... A> static void check(void (*)(A...), const Argument *args, int n) {
-  const char kinds[] = {Kind<typename Value<A>::type>::value..., 0};
-  const int64_t sizes[] = {(int64_t)sizeof(A)..., 0};
-  if (n != (int)sizeof...(A)) fail("%d arguments are passed, the kernel has %d", n, (int)sizeof...(A));
-  for (int i = 0; i < n; i++) {
-    if (args[i].kind != kinds[i])
-      fail("argument %d is of kind '%c', the parameter of kind '%c' (p pointer, i integer, f float, V struct)", i,
-           (char)args[i].kind, kinds[i]);
-    if (kinds[i] != 'p' && args[i].size != sizes[i])
-      fail("argument %d has %ld bytes, the parameter %ld", i, (long)args[i].size, (long)sizes[i]);
-  }
-}
-
-struct Kernel { const char *name; void (*call)(void **); void (*check)(const Argument *, int); };
-#define EMU_KERNEL(name) \
-  {#name, [](void **args) { emu::call(::name, args); }, \
-   [](const emu::Argument *args, int n) { emu::check(::name, args, n); }},
-static const Kernel kernels[] = {EMU_KERNELS};
 
 /* ---- device memory: pages that nobody may touch around each buffer, and 0xff up to them */
 
@@ -114,14 +71,25 @@ EMU_UNCHECKED static void read_bytes(FILE *file, void *to, size_t bytes) {
   if (fread(to, 1, bytes, file) != bytes) fail("the launch ends too early");
 }
 
+EMU_UNCHECKED static void check(const Argument *parameters, const Argument *args, int n) {
+  int count = 0;
+  while (parameters[count].kind) count++;
+  if (n != count) fail("%d arguments are passed, the kernel has %d", n, count);
+  for (int i = 0; i < n; i++) {
+    if (args[i].kind != parameters[i].kind)
+      fail("argument %d is of kind '%c', the parameter of kind '%c' (p pointer, i integer, f float, V struct)", i,
+           (char)args[i].kind, (char)parameters[i].kind);
+    if (args[i].kind != 'p' && args[i].size != parameters[i].size)
+      fail("argument %d has %ld bytes, the parameter %ld", i, (long)args[i].size, (long)parameters[i].size);
+  }
+}
+
 EMU_UNCHECKED static int launch(FILE *file, FILE *output) {
   Header header;
   machine.kernel = "emulator";
   read_bytes(file, &header, sizeof header);
   machine.kernel = header.kernel;
-  const Kernel *kernel = nullptr;
-  for (const Kernel &k : kernels)
-    if (!strcmp(k.name, header.kernel)) kernel = &k;
+  const Kernel *kernel = find_kernel(header.kernel);
   if (!kernel) fail("there is no such kernel");
   buffers = (Buffer *)calloc(header.buffers + 1, sizeof(Buffer));
   for (; n_buffers < header.buffers; n_buffers++) {
@@ -143,20 +111,11 @@ EMU_UNCHECKED static int launch(FILE *file, FILE *output) {
       read_bytes(file, values[i], arguments[i].size);
     }
   }
-  kernel->check(arguments, n);
-  if (header.grid < 1 || header.block < 1 || header.block > kMaxThreads)
-    fail("a grid of %ld blocks of %ld threads", (long)header.grid, (long)header.block);
-  gridDim = {(unsigned)header.grid, 1, 1};
-  blockDim = {(unsigned)header.block, 1, 1};
-  machine.call = kernel->call;
-  machine.args = values;
-  machine.blocks = (int)header.grid;
-  machine.threads = (int)header.block;
-  machine.dynamic_bytes = header.shared_bytes;
+  check(kernel->parameters, arguments, n);
   machine.cooperative = header.cooperative;
   machine.order = (int)header.order;
   machine.random = header.seed;
-  run_grid();
+  run_kernel(kernel, values, header.grid, header.block, header.shared_bytes);
   for (int i = 0; i < n_buffers; i++) poison(&buffers[i], false);
   check_surroundings();
   for (int i = 0; i < n_buffers; i++) fwrite(buffers[i].memory, 1, buffers[i].bytes, output);

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+
+#include "cuda_api.h"
+#include "host.h"
+#include "team.h"
+
+static struct {
+  pthread_mutex_t mutex;
+  int32_t tried;
+  SiriusDevice device;
+  SiriusProblem problem;
+} opened = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void sirius_driver_problem(const SiriusCudaApi *cu, const char *function, CUresult result, SiriusProblem *problem) {
+  const char *text = NULL;
+  cu->cuGetErrorString(result, &text);
+  problem->code = result == CUDA_ERROR_OUT_OF_MEMORY ? SIRIUS_EXHAUSTED : SIRIUS_INTERNAL;
+  snprintf(problem->text, sizeof problem->text, "%s failed: %s", function, text ? text : "unknown error");
+}
+
+static void give_up(SiriusProblem *problem, int32_t expected, const char *text) {
+  problem->code = SIRIUS_INTERNAL;
+  problem->expected = expected;
+  snprintf(problem->text, sizeof problem->text, "%s", text);
+}
+
+/* 0, or 1 with a problem. */
+static int resolve(SiriusCudaApi *cu, SiriusProblem *problem) {
+  void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    give_up(problem, 1, "there is no CUDA driver (libcuda.so.1)");
+    return 1;
+  }
+#define RESOLVE(name, parameters)                                                                           \
+  *(void **)(&cu->name) = dlsym(library, #name);                                                            \
+  if (!cu->name) {                                                                                          \
+    give_up(problem, 0, "the CUDA driver is too old: it has no " #name);                                    \
+    return 1;                                                                                               \
+  }
+  SIRIUS_CUDA_API(RESOLVE)
+  return 0;
+}
+
+#define TRY(name, ...)                                                                                      \
+  do {                                                                                                      \
+    const CUresult result = d->cu.name(__VA_ARGS__);                                                        \
+    if (result != CUDA_SUCCESS) {                                                                           \
+      sirius_driver_problem(&d->cu, #name, result, problem);                                                \
+      return;                                                                                               \
+    }                                                                                                       \
+  } while (0)
+
+static void open_device(SiriusDevice *d, SiriusProblem *problem) {
+  if (resolve(&d->cu, problem)) return;
+  int count = 0, cooperative = 0;
+  CUdevice device = 0;
+  const CUresult result = d->cu.cuInit(0);
+  if (result == CUDA_SUCCESS) TRY(cuDeviceGetCount, &count);
+  if (result == CUDA_ERROR_NO_DEVICE || (result == CUDA_SUCCESS && count == 0)) {
+    give_up(problem, 1, "there is no CUDA device, or CUDA_VISIBLE_DEVICES hides it");
+    return;
+  }
+  if (result != CUDA_SUCCESS) {
+    sirius_driver_problem(&d->cu, "cuInit", result, problem);
+    return;
+  }
+  TRY(cuDeviceGet, &device, 0);
+  TRY(cuDeviceGetAttribute, &d->major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+  TRY(cuDeviceGetAttribute, &d->minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+  TRY(cuDeviceGetAttribute, &d->multiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device);
+  TRY(cuDeviceGetAttribute, &cooperative, CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, device);
+  if (!cooperative) {
+    give_up(problem, 0, "the CUDA device has no cooperative launches");
+    return;
+  }
+  TRY(cuDevicePrimaryCtxRetain, &d->context, device);
+}
+
+const SiriusDevice *sirius_device(SiriusProblem *problem) {
+  pthread_mutex_lock(&opened.mutex);
+  if (!opened.tried) {
+    open_device(&opened.device, &opened.problem);
+    opened.tried = 1;
+  }
+  const int failed = opened.problem.code != SIRIUS_OK;
+  if (failed) *problem = opened.problem;
+  pthread_mutex_unlock(&opened.mutex);
+  return failed ? NULL : &opened.device;
+}
+
+static void lock(void) { pthread_mutex_lock(&opened.mutex); }
+static void unlock(void) { pthread_mutex_unlock(&opened.mutex); }
+
+/* A context does not survive fork. */
+static void unlock_in_child(void) {
+  if (opened.device.context)
+    give_up(&opened.problem, 0, "this process was forked from one that had used the CUDA device");
+  unlock();
+}
+
+__attribute__((constructor)) static void watch_forks(void) {
+  __register_atfork(lock, unlock, unlock_in_child, NULL);
+}

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions on a GPU by the native library, against those on the CPU.
+
+Where there is no GPU: children of the tests find tests/emulator/driver.cpp as libcuda.so.1.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import sirius_tf  # noqa: E402
+from sirius_tf.bundle.cuda import compile_kernel  # noqa: E402
+from sirius_tf.bundle.link import link, weights  # noqa: E402
+from sirius_tf.compile import compile_cuda, compile_program  # noqa: E402
+from sirius_tf.config import Options  # noqa: E402
+from sirius_tf.runtime import native  # noqa: E402
+from tests import programs  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
+from tests.emulator import emulator  # noqa: E402
+from tests.models import export_mmoe  # noqa: E402
+from tests.test_c import random_inputs  # noqa: E402
+from tests.test_cuda import lowered, newton, pieces  # noqa: E402
+
+pytestmark = pytest.mark.cuda_emu
+
+RNG = np.random.default_rng(0)
+#: What every child starts with; its arguments are the folder of the bundle.
+PRELUDE = """
+import ctypes, sys, threading
+import numpy as np
+from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.runtime import native
+
+bundle = native.Bundle(sys.argv[1] + "/bundle.so")
+arrays = np.load(sys.argv[1] + "/arrays.npz")
+
+def numbered(prefix):
+    return [arrays[f"{prefix}.{k}"] for k in range(sum(n.startswith(prefix) for n in arrays))]
+
+def check(case):
+    results = bundle.call(case.partition("-")[0], numbered(case + ".in"))
+    for result, want in zip(results, numbered(case + ".out"), strict=True):
+        assert result.shape == want.shape and result.dtype == want.dtype
+        np.testing.assert_allclose(result, want, rtol=2e-5, atol=2e-5)
+
+def launches():
+    return native.cuda_counters().launches
+"""
+
+
+def cases():
+    """Inputs of regions, by a name that begins with the region's."""
+    for name in ("dense", "softmax"):
+        for size in (1, 7):
+            yield f"{name}-{size}", random_inputs(getattr(programs, name)(), {"B": size}).values()
+    yield "lstm-3", random_inputs(programs.lstm(), {"B": 3, "T": 4}).values()
+    table = RNG.standard_normal((4, 2)).astype("f")
+    yield "gather-2", [np.array([3, 0, 3], np.int32), table]
+    for size in (0, 5):
+        yield f"pieces-{size}", [RNG.standard_normal((size, 6)).astype("f")]
+    yield "newton-1", [np.array([4.0], "f")]
+    yield "newton-3", [np.array([2.0, 9.0, 1e4], "f")]
+
+
+def add_kernels(bundle, folder):
+    """Emulated kernels of all regions of a bundle."""
+    for region in native.Bundle(bundle).regions.values():
+        emulator.build_library(region.cuda.source, folder / f"{region.cuda.kernel}.so")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A bundle with code for sm_80, its kernels, and arrays with the CPU's results."""
+    path = tmp_path_factory.mktemp("bundle")
+    made = [programs.dense(), programs.softmax(), programs.lstm(), programs.gather()]
+    for fn, shape in ((newton, [None]), (pieces, [None, 6])):
+        made.append(replace(lowered(fn, tf.TensorSpec(shape, "float32"))[1], name=fn.__name__))
+    kernels = [compile_program(p) for p in made]
+    compiled = [compile_kernel(compile_cuda(p), ["sm_80"]) for p in made]
+    link(kernels, path / "bundle.so", {}, cuda=compiled)
+    add_kernels(path / "bundle.so", path)
+    bundle, arrays = native.Bundle(path / "bundle.so"), {}
+    for case, given in cases():
+        inputs = list(given)
+        outputs = bundle.call(case.partition("-")[0], inputs)
+        arrays |= {f"{case}.in.{k}": a for k, a in enumerate(inputs)}
+        arrays |= {f"{case}.out.{k}": a for k, a in enumerate(outputs)}
+    np.savez(path / "arrays.npz", **arrays)
+    return path
+
+
+def child(folder, body, prelude=PRELUDE, driver=True, **environment):
+    """Run Python in a process of its own, which must end well; what it writes to stderr."""
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SIRIUS_DEVICE")
+    }
+    env |= {"PYTHONPATH": str(ROOT), "EMU_KERNELS": str(folder), "SIRIUS_DEVICE": "cuda"}
+    env |= {"LD_LIBRARY_PATH": str(emulator.driver())} if driver else {}
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + body, str(folder)],
+        env=env | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_results_are_those_of_the_cpu(folder) -> None:
+    child(
+        folder,
+        """
+names = sorted({n.partition(".")[0] for n in arrays})
+for case in names: check(case)
+assert launches() == len(names) > 0
+context = ctypes.c_void_p()
+ctypes.CDLL("libcuda.so.1").cuCtxGetCurrent(ctypes.byref(context))
+assert context.value is None  # the caller's, which had none
+""",
+    )
+
+
+def test_kernels_weights_and_memory_are_used_again(folder) -> None:
+    packed = len(weights(compile_cuda(programs.dense()).program))
+    child(
+        folder,
+        f"""
+driver = ctypes.CDLL("libcuda.so.1")
+check("dense-7")
+live, first = driver.emu_live(), native.cuda_counters()
+assert first.to_device > {packed} > 0
+for _ in range(3): check("dense-7")
+now = native.cuda_counters()
+assert driver.emu_live() == live
+assert now.launches == 4 * first.launches == 4
+assert now.to_device - first.to_device == 3 * (first.to_device - {packed})
+assert now.from_device == 4 * first.from_device > 0
+check("dense-1")  # has room in what there is
+assert driver.emu_live() == live
+""",
+    )
+
+
+def test_threads_call_at_once(folder) -> None:
+    child(
+        folder,
+        """
+failures = []
+
+def work(cases):
+    try:
+        for _ in range(5):
+            for case in cases: check(case)
+    except BaseException as error:
+        failures.append(error)
+
+cases = ["dense-7", "softmax-7", "gather-2"]
+threads = [threading.Thread(target=work, args=(cases[k % 3:] + cases[:k % 3],)) for k in range(6)]
+for t in threads: t.start()
+for t in threads: t.join()
+assert not failures, failures
+assert launches() == 90
+# 3 modules and their weights; of each frame a stream and two pieces of memory
+assert ctypes.CDLL("libcuda.so.1").emu_live() <= 3 * 2 + 6 * 3
+""",
+    )
+
+
+def test_errors_are_those_of_the_cpu(folder) -> None:
+    body = """
+message = ""
+for _ in range(3):
+    try:
+        bundle.call("gather", [np.array([1, -7, 2], np.int32), numbered("gather-2.in")[1]])
+    except InvalidArgument as error:
+        message = str(error)
+    assert message == "index -7 is not in [0, 4)", message
+try:
+    bundle.call("dense", [a[:0] for a in numbered("dense-1.in")])
+except InvalidArgument as error:
+    assert str(error) == "B is 0, less than 1", error
+else:
+    assert False
+check("gather-2")
+"""
+    on_device = """
+assert launches() == 4
+assert ctypes.CDLL("libcuda.so.1").emu_live() == 2 + 3 + 2  # what failed is used again
+"""
+    child(folder, body + on_device)
+    child(folder, body + "assert launches() == 0", SIRIUS_DEVICE="cpu")
+
+
+ERROR = """
+try:
+    check("dense-7")
+except SiriusError as error:
+    print(error, file=sys.stderr)
+assert launches() == 0
+"""
+CPU = """
+check("dense-7")
+check("softmax-7")
+assert launches() == 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "why", "told"),
+    [
+        ({"driver": False}, "there is no CUDA driver (libcuda.so.1)", False),
+        ({"EMU_DEVICES": "0"}, "there is no CUDA device", False),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "there is no CUDA device", False),
+        (
+            {"EMU_MEMORY": "1000"},
+            "cuMemAlloc_v2 failed: out of memory",
+            True,
+        ),  # no room for weights
+        (
+            {"EMU_CAPABILITY": "9.0"},
+            "the bundle has no code for compute capability 9.0: convert the model with "
+            "--arch=sm_90",
+            True,
+        ),
+    ],
+)
+def test_a_device_that_cannot_be_used(folder, environment, why, told) -> None:
+    """It is an error where the device was asked for; else the CPU takes over, with one sentence."""
+    refused = "SIRIUS_DEVICE is cuda, but region dense cannot run there: "
+    assert refused + why in child(folder, ERROR, **environment)
+    expected = f"sirius_tf: region dense runs on the CPU: {why}\n" if told else ""
+    assert child(folder, CPU, SIRIUS_DEVICE="", **environment) == expected
+
+
+def test_a_device_without_room_for_a_call(folder) -> None:
+    """The weights have room, inputs and outputs have not: the CPU takes over, until they have."""
+    size = len(weights(compile_cuda(programs.dense()).program)) + 256
+    body = """
+check("dense-7")
+assert launches() == 0 and ctypes.CDLL("libcuda.so.1").emu_live() == 2  # a module, its weights
+"""
+    told = child(folder, body, SIRIUS_DEVICE="", EMU_MEMORY=str(size))
+    assert "region dense runs on the CPU: cuMemAlloc_v2 failed: out of memory" in told
+
+
+def test_memory_that_is_not_in_use_is_given_back(folder) -> None:
+    """A call within a call makes two frames; then the device is full, but for these."""
+    body = """
+import os
+
+allocate, inner = native._Frame._allocate, [lambda: check("dense-7")]
+
+def allocate_and_call(*arguments):
+    if inner: inner.pop()()
+    return allocate(*arguments)
+
+native._Frame._allocate = allocate_and_call
+check("dense-7")
+driver = ctypes.CDLL("libcuda.so.1")
+assert driver.emu_live() == 2 + 2 * 3
+os.environ["EMU_MEMORY"] = str(driver.emu_used())
+(x,), (y,) = numbered("dense-7.in"), numbered("dense-7.out")
+(result,) = bundle.call("dense", [np.concatenate([x, x[:5]])])
+np.testing.assert_allclose(result, np.concatenate([y, y[:5]]), rtol=2e-5, atol=2e-5)
+assert launches() == 3 and driver.emu_live() == 2 + 3
+"""
+    child(folder, body)
+
+
+def test_code_of_a_lower_minor_number_fits(folder) -> None:
+    assert not child(folder, 'check("dense-7")\nassert launches() == 1', EMU_CAPABILITY="8.9")
+
+
+def test_the_device_is_taken_if_there_is_one(folder) -> None:
+    assert not child(folder, 'check("dense-7")\nassert launches() == 1', SIRIUS_DEVICE="")
+
+
+def test_another_device_is_an_error(folder) -> None:
+    told = child(folder, ERROR, SIRIUS_DEVICE="tpu")
+    assert "SIRIUS_DEVICE must be cpu, cuda or nothing, got tpu" in told
+
+
+def test_a_launch_that_faults(folder) -> None:
+    body = """
+try:
+    check("dense-7")
+except SiriusError as error:
+    assert not isinstance(error, InvalidArgument)
+    print(error, file=sys.stderr)
+assert ctypes.CDLL("libcuda.so.1").emu_live() == 2
+"""
+    told = child(folder, body, EMU_FAULT="1")
+    assert "cuStreamSynchronize failed: an illegal memory access was encountered" in told
+
+
+def test_a_fork_does_not_use_the_context(folder) -> None:
+    body = """
+import os
+check("dense-7")
+pid = os.fork()
+if not pid:
+    check("dense-7")
+    os._exit(launches())
+assert os.waitpid(pid, 0)[1] == 1 << 8, "the child has launched"
+"""
+    told = child(folder, body, SIRIUS_DEVICE="")
+    assert told.count("forked from one that had used the CUDA device") == 1
+
+
+def test_a_saved_model(tmp_path) -> None:
+    export_mmoe(tmp_path / "model")
+    options = Options(target="cuda", arch=("sm_80",), keep_slow=True)
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    add_kernels(result.bundle, tmp_path)
+    prelude = """
+import sys
+import numpy as np, tensorflow as tf
+import sirius_tf
+from sirius_tf.runtime import native
+
+x = tf.constant(np.random.default_rng(0).standard_normal((5, 8)).astype("f"))
+results = []
+for name in ("model", "out"):
+    signature = tf.saved_model.load(f"{sys.argv[1]}/{name}").signatures["serving_default"]
+    (key,) = signature.structured_input_signature[1]
+    results.append(signature(**{key: x}))
+for key, want in results[0].items():
+    np.testing.assert_allclose(results[1][key], want, rtol=2e-5, atol=2e-5)
+"""
+    child(tmp_path, "assert native.cuda_counters().launches == 1", prelude)
+    child(tmp_path, "assert native.cuda_counters().launches == 0", prelude, SIRIUS_DEVICE="cpu")
