@@ -35,6 +35,7 @@ from sirius_tf.runtime.op import register_with_tensorflow
 T = TypeVar("T")
 
 
+@native.on_cpu()  # whose code is what a conversion compares and times
 def optimize(
     saved_model_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str] | None = None,
@@ -121,6 +122,7 @@ def programs(
     return [lower(region.graph, stages.hints(part, region)) for part, region in found.values()]
 
 
+@native.on_cpu()
 def refresh(
     optimized_dir: str | os.PathLike[str],
     saved_model_dir: str | os.PathLike[str],
@@ -178,6 +180,7 @@ def refresh(
     return _result(target, bundle.name, timed, measured, start)
 
 
+@native.on_cpu()
 def optimize_graph_def(
     graph_def: Any,
     inputs: Sequence[str],

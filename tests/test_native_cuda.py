@@ -283,6 +283,19 @@ def test_the_device_is_taken_if_there_is_one(folder) -> None:
     assert not child(folder, 'check("dense-7")\nassert launches() == 1', SIRIUS_DEVICE="")
 
 
+def test_calls_held_on_the_cpu(folder) -> None:
+    child(
+        folder,
+        """
+with native.on_cpu():
+    check("dense-7")
+assert launches() == 0
+check("dense-7")
+assert launches() == 1
+""",
+    )
+
+
 def test_another_device_is_an_error(folder) -> None:
     told = child(folder, ERROR, SIRIUS_DEVICE="tpu")
     assert "SIRIUS_DEVICE must be cpu, cuda or nothing, got tpu" in told

@@ -55,6 +55,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the lists */
 static Kernel *kernels;
 static Frame *idle; /* as many as calls ever ran at once */
 static int64_t copied_to, copied_from, launches;
+static int32_t held; /* how many hold calls on the CPU */
 
 static void lock(void) { pthread_mutex_lock(&mutex); }
 static void unlock(void) { pthread_mutex_unlock(&mutex); }
@@ -68,6 +69,8 @@ void sirius_cuda_counters(int64_t counters[3]) {
   counters[1] = __atomic_load_n(&copied_from, __ATOMIC_RELAXED);
   counters[2] = __atomic_load_n(&launches, __ATOMIC_RELAXED);
 }
+
+void sirius_cuda_hold(int32_t change) { __atomic_add_fetch(&held, change, __ATOMIC_RELAXED); }
 
 /* Calls the driver; what fails is noted, and the function returns 1. */
 #define TRY(name, ...)                                                                                      \
@@ -369,7 +372,8 @@ int32_t sirius_cuda_call(const SiriusRequest *r) {
     snprintf(r->error, r->error_bytes, "SIRIUS_DEVICE must be cpu, cuda or nothing, got %s", getenv("SIRIUS_DEVICE"));
     return SIRIUS_INTERNAL;
   }
-  if (device == CPU || (device == EITHER && !r->region->cuda)) return SIRIUS_ELSEWHERE;
+  const int on_cpu = device == CPU || __atomic_load_n(&held, __ATOMIC_RELAXED);
+  if (on_cpu || (device == EITHER && !r->region->cuda)) return SIRIUS_ELSEWHERE;
   SiriusProblem problem = {.code = SIRIUS_INTERNAL, .text = "the bundle has no CUDA code: convert with --target=cuda"};
   const int32_t result = r->region->cuda ? try_device(r, &problem) : SIRIUS_ELSEWHERE;
   if (result != SIRIUS_ELSEWHERE) return result;

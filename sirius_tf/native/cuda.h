@@ -16,4 +16,7 @@ int32_t sirius_cuda_call(const SiriusRequest *request);
 /* What calls of this process did: bytes copied to the device, weights included; bytes copied back; launches. */
 void sirius_cuda_counters(int64_t counters[3]);
 
+/* With 1, until it is called with -1, the CPU runs all regions of the process. */
+void sirius_cuda_hold(int32_t change);
+
 #endif

@@ -177,6 +177,8 @@ def library() -> ctypes.CDLL:
     lib.sirius_default_threads.restype = ctypes.c_int32
     lib.sirius_tf_register.restype = ctypes.c_int32
     lib.sirius_cuda_counters.restype = None
+    lib.sirius_cuda_hold.restype = None
+    lib.sirius_cuda_hold.argtypes = (ctypes.c_int32,)
     lib.sirius_call.restype = ctypes.c_int32
     lib.sirius_call.argtypes = (
         ctypes.c_void_p,  # bundle
@@ -362,3 +364,13 @@ def cuda_counters() -> CudaCounters:
     values = (ctypes.c_int64 * 3)()
     library().sirius_cuda_counters(values)
     return CudaCounters(*values)
+
+
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Meanwhile the CPU runs all regions of the process, those with code for GPUs too."""
+    library().sirius_cuda_hold(1)
+    try:
+        yield
+    finally:
+        library().sirius_cuda_hold(-1)
