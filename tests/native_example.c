@@ -2,7 +2,8 @@
  *
  * A hand-written bundle: y = a * x + b over [n], in two phases (t = a * x, y = t + b) that split [n]
  * differently among the workers, so that a missing barrier shows. Compiled once per ISA (-DISA=run_v3 ...) plus
- * once with -DTABLES.
+ * once with -DTABLES. With n = 17 the first worker waits for the second one, and the last of y says how many there
+ * were at first and in the end.
  */
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
@@ -13,8 +14,15 @@ __attribute__((visibility("hidden"))) void ISA(SiriusCall *call, int32_t worker)
   const float *x = call->in[0].data, *a = call->in[1].data, *b = call->in[2].data;
   float *y = call->out[0], *t = (float *)call->workspace;
   for (int64_t i = worker; i < n; i += threads) t[i] = a[0] * x[i];
+  const uint64_t begin = __builtin_ia32_rdtsc();
+  while (n == 17 && worker == 1 && __builtin_ia32_rdtsc() - begin < 200000000u) continue;
   sirius_barrier(call);
-  for (int64_t i = n * worker / threads; i < n * (worker + 1) / threads; ++i) y[i] = t[i] + b[i];
+  if (worker >= call->threads) return;
+  const int64_t left = call->threads;
+  for (int64_t i = n * worker / left; i < n * (worker + 1) / left; ++i) y[i] = t[i] + b[i];
+  sirius_barrier(call);
+  if (worker >= call->threads) return;
+  if (n == 17 && worker == 0) y[n - 1] = (float)(10 * threads + call->threads);
   if (n == 13 && worker == 0 && !__atomic_exchange_n(&call->failed, 1, __ATOMIC_RELAXED))
     call->error = (SiriusError){"n = %lld brings bad luck", {n}};
 }

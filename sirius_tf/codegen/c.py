@@ -19,6 +19,7 @@ from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.plan import Plan, work
 
 _BARRIER = "sirius_barrier(call);"
+_LEAVE = "if (worker >= call->threads) return;"
 WORTH_HELPING = 1 << 19  # points of a phase, for which workers look after each other
 
 
@@ -65,8 +66,8 @@ class _Printer(SpmdPrinter):
         lines.append("  (void)workspace;")
         lines.append("  int32_t turn = 0;")
         lines += self.node(self.kernel.nest, "  ")
-        if lines[-1].strip() == _BARRIER:
-            lines.pop()  # the host waits for all workers
+        if lines[-1].strip() == _LEAVE:
+            del lines[-2:]  # the host waits for all workers
         names = [p.name for p in self.program.params]
         names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
@@ -106,7 +107,7 @@ class _Printer(SpmdPrinter):
         return cluster if points[cluster] >= WORTH_HELPING else ""
 
     def barrier(self, phase: Phase) -> list[str]:
-        return [_BARRIER]
+        return [_BARRIER, _LEAVE]
 
     def share(self, body: list[str], cluster: str) -> list[str]:
         return _helped(body) if cluster == self.helped else super().share(body, cluster)

@@ -18,6 +18,8 @@
 /* Multiplications that are worth waking a worker: 20 to 60 us. In a server it sleeps between calls, and the call
  * waits up to 90 us for it (measured: 120 us with two workers, 31 us with one, for 280 000 multiplications). */
 #define WORK_PER_THREAD 1000000
+#define ALONE_FIRST 8         /* calls by one worker, on a crowded machine: at first, */
+#define ALONE_MOST 256        /* and at most */
 #define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
 #define POOL 32               /* workspaces kept for later calls */
 
@@ -285,6 +287,22 @@ static int32_t hand_over(const SiriusRequest *r) {
 
 static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes);
 
+/* Of a region whose workers found the machine crowded, the next calls are run by one: by twice as many each time the
+ * team finds it so again. Two regions may share an entry, and two calls write it at once: it is only a guess. */
+typedef struct {
+  int32_t alone, next;
+} Load;
+static Load loads[64];
+
+static Load *load_of(const SiriusRegionInfo *region) { return &loads[(uintptr_t)region / sizeof *region % 64]; }
+
+static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
+  Load *load = load_of(region);
+  const int32_t next = !crowded ? 0 : load->next ? 2 * load->next : ALONE_FIRST;
+  __atomic_store_n(&load->next, next < ALONE_MOST ? next : ALONE_MOST, __ATOMIC_RELAXED);
+  __atomic_store_n(&load->alone, load->next, __ATOMIC_RELAXED);
+}
+
 /* With the shapes planned for `threads` workers: allocate and run. */
 static int32_t execute(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes) {
   const SiriusRegionInfo *region = r->region;
@@ -324,11 +342,14 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads
                      .threads = threads,
                      .barrier = &barrier,
                      .queues = queues,
+                     .began = sirius_now(),
                      .wait = sirius_wait,
                      .wake = sirius_wake};
   Job job = {&call, run};
   const uint32_t denormals = sirius_flush_denormals();
-  sirius_team_run(threads, run_job, &job);
+  call.waited += sirius_team_run(threads, run_job, &job);
+  const int32_t crowded = call.crowded || sirius_is_crowded(threads, sirius_now() - call.began, call.waited);
+  if (threads > 1) note_load(region, crowded);
   sirius_restore_denormals(denormals);
   give_workspace(workspace);
   return call.failed ? sirius_report(r, &call.error, "region failed") : SIRIUS_OK;
@@ -349,6 +370,10 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
     return sirius_report(r, &problem, "inputs do not fit the region");
   const int64_t worth = work / WORK_PER_THREAD;
   if (worth < threads) threads = (int32_t)worth;
+  if (threads > 1 && __atomic_load_n(&load_of(r->region)->alone, __ATOMIC_RELAXED) > 0) {
+    __atomic_sub_fetch(&load_of(r->region)->alone, 1, __ATOMIC_RELAXED);
+    threads = 1;
+  }
   threads = sirius_team_acquire(threads);
   if (threads <= 1) return execute(r, run, 1, bytes);
   int32_t code;

@@ -10,7 +10,8 @@
  * workers on one CPU, every spin is time taken from the one that is awaited (measured: 70 us a call, not 4). */
 #define SIRIUS_BARRIER_SPINS 200
 
-/* Wait until all `call->threads` workers are here; what they wrote before is visible afterwards. */
+/* Wait until all `call->threads` workers are here; what they wrote before is visible afterwards. From here on they may
+ * be fewer: a worker from call->threads on returns. */
 static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
   const int32_t threads = call->threads;
   if (threads <= 1) return;
@@ -19,6 +20,7 @@ static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
   const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_RELAXED);
   if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
     __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&call->crowded, __ATOMIC_RELAXED)) __atomic_store_n(&call->threads, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&barrier->generation, (int32_t)((uint32_t)generation + 1u), __ATOMIC_SEQ_CST);
     call->wake(&barrier->generation);
     return;
@@ -28,7 +30,7 @@ static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
     __builtin_ia32_pause();
   }
   while (__atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation)
-    call->wait(&barrier->generation, generation);
+    call->wait(call, &barrier->generation, generation);
 }
 
 #endif

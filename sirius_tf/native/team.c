@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include <xmmintrin.h>
 
@@ -21,6 +22,8 @@
  * it does not. Together they cover the gap between two calls of a busy server. */
 #define IDLE_SPINS 300
 #define YIELDS 200
+/* Waiting that is no accident: a scheduler gives others some milliseconds. */
+#define CROWDED_NS 1000000
 
 typedef struct {
   _Alignas(64) int32_t ticket; /* changes when there is a job */
@@ -47,7 +50,13 @@ uint32_t sirius_flush_denormals(void) {
 
 void sirius_restore_denormals(uint32_t state) { _mm_setcsr(state); }
 
-void sirius_wait(int32_t *word, int32_t old) {
+int64_t sirius_now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+static void await(int32_t *word, int32_t old) {
   for (int i = 0; i < YIELDS; ++i) {
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return;
     sched_yield();
@@ -56,6 +65,22 @@ void sirius_wait(int32_t *word, int32_t old) {
   __atomic_add_fetch(&team.sleepers, 1, __ATOMIC_SEQ_CST);
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
   __atomic_sub_fetch(&team.sleepers, 1, __ATOMIC_RELAXED);
+}
+
+/* All but one wait for the one that lost its CPU, `waited / (threads - 1)` each; what is left of the call they
+ * worked, and so much is what one alone would do for each of them. */
+int32_t sirius_is_crowded(int32_t threads, int64_t took, int64_t waited) {
+  return threads > 1 && waited > CROWDED_NS && waited / (threads - 1) > took - took / threads;
+}
+
+void sirius_wait(SiriusCall *call, int32_t *word, int32_t old) {
+  const int64_t before = sirius_now();
+  await(word, old);
+  const int64_t after = sirius_now();
+  const int64_t waited = __atomic_add_fetch(&call->waited, after - before, __ATOMIC_RELAXED);
+  const int32_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
+  if (sirius_is_crowded(threads, after - call->began, waited))
+    __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
 }
 
 void sirius_wake(int32_t *word) {
@@ -76,7 +101,7 @@ static void *work(void *mailbox) {
         ++spins;
         __builtin_ia32_pause();
       } else {
-        sirius_wait(&mine->ticket, ticket);
+        await(&mine->ticket, ticket);
       }
     }
     ticket = __atomic_load_n(&mine->ticket, __ATOMIC_RELAXED);
@@ -122,10 +147,10 @@ int32_t sirius_team_acquire(int32_t threads) {
 
 void sirius_team_release(void) { __atomic_store_n(&team.busy, 0, __ATOMIC_RELEASE); }
 
-void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argument) {
+int64_t sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argument) {
   if (threads <= 1) {
     job(argument, 0);
-    return;
+    return 0;
   }
   team.job = job;
   team.argument = argument;
@@ -137,15 +162,16 @@ void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argume
     sirius_wake(ticket);
   }
   job(argument, 0);
+  const int64_t done = sirius_now();
   int spins = 0;
   for (;;) {
     const int32_t running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE);
-    if (running == 0) return;
+    if (running == 0) return sirius_now() - done;
     if (spins < IDLE_SPINS) {
       ++spins;
       __builtin_ia32_pause();
     } else {
-      sirius_wait(&team.running, running);
+      await(&team.running, running);
     }
   }
 }

@@ -4,7 +4,7 @@
  */
 #ifndef SIRIUS_TEAM_H
 #define SIRIUS_TEAM_H
-#include <stdint.h>
+#include "sirius_abi.h"
 
 #define SIRIUS_MAX_THREADS 256
 
@@ -16,14 +16,21 @@ int32_t sirius_default_threads(void);
 int32_t sirius_team_acquire(int32_t threads);
 
 /* Run job(argument, worker) for worker = 0 .. threads-1 and return when all have returned; the caller is
- * worker 0. `threads` is at most what the caller acquired. */
-void sirius_team_run(int32_t threads, void (*job)(void *argument, int32_t worker), void *argument);
+ * worker 0. `threads` is at most what the caller acquired. Returns the nanoseconds that the caller waited. */
+int64_t sirius_team_run(int32_t threads, void (*job)(void *argument, int32_t worker), void *argument);
 
 void sirius_team_release(void);
 
 /* The callbacks of SiriusCall. */
-void sirius_wait(int32_t *word, int32_t old);
+void sirius_wait(SiriusCall *call, int32_t *word, int32_t old);
 void sirius_wake(int32_t *word);
+
+/* Nanoseconds of a clock. */
+int64_t sirius_now(void);
+
+/* 1 if a call that took `took` nanoseconds, of which its `threads` workers together `waited`, would have been faster
+ * with one: another process has a CPU that a worker needs, and at every barrier the others wait for that one. */
+int32_t sirius_is_crowded(int32_t threads, int64_t took, int64_t waited);
 
 /* What pthread_atfork is made of. That one is not in glibc's shared objects of all versions. */
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
