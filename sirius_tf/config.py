@@ -27,6 +27,9 @@ class Options:
     bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
     target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
     arch: the architectures these are compiled for.
+    cuda_launch: how phases follow each other on a GPU: all in one "persistent" kernel, or each as a
+        kernel of a CUDA "graph", where there are no loops around them; "auto" takes what a model of
+        their costs says.
     """
 
     threads: int = 0
@@ -39,3 +42,4 @@ class Options:
     bundle: Path | None = None
     target: Literal["cpu", "cuda"] = "cpu"
     arch: tuple[str, ...] = ("sm_80", "sm_90")
+    cuda_launch: Literal["auto", "persistent", "graph"] = "auto"

@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 5
+#define SIRIUS_ABI_VERSION 6
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -67,6 +67,9 @@ typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
 /* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
 typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);
 
+/* After plan: on how many blocks each of a region's kernels is launched, at most `blocks`. */
+typedef void (*SiriusGrids)(const int64_t *params, int32_t blocks, int32_t *grids);
+
 /* Machine code for GPUs of one architecture ("sm_90"), an ELF image. */
 typedef struct {
   const char *arch;
@@ -75,13 +78,18 @@ typedef struct {
   int32_t blocks; /* of a launch that run at once on the usual GPU of the architecture, and are of use */
 } SiriusCubin;
 
-/* A region as a cooperative CUDA kernel of one-dimensional blocks: codegen/cuda.py says what it takes. */
+/* A region as CUDA kernels of one-dimensional blocks, of which each begins when the one before has ended.
+ * codegen/cuda.py says what they take. */
 typedef struct {
-  const char *kernel;
+  const char *name;
+  const char *const *kernels;
+  int32_t n_kernels;
+  int32_t cooperative; /* 1 if blocks wait for each other, and therefore must run at once */
   const char *source; /* for other architectures; not NUL-terminated */
   int64_t source_bytes;
-  SiriusPlan plan; /* for as many blocks as `threads` */
+  SiriusPlan plan; /* for at most as many blocks as `threads` */
   SiriusShapes shapes;
+  SiriusGrids grids;
   int32_t threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
   const SiriusCubin *cubins;
   int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
