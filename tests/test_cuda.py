@@ -5,6 +5,7 @@ Kernels run in tests/emulator, in several orders of threads and blocks, against 
 interpreter.
 """
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -17,7 +18,9 @@ tf = pytest.importorskip("tensorflow")
 import sirius_tf  # noqa: E402
 from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
+from sirius_tf.codegen import cuda_launch  # noqa: E402
 from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.nest import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
 from sirius_tf.config import Options  # noqa: E402
 from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
@@ -152,6 +155,19 @@ def test_a_graph_is_for_many_phases(steps, launch) -> None:
 @pytest.mark.parametrize("make", [programs.lstm, lambda: lowered(newton, tf.TensorSpec([None]))[1]])
 def test_loops_around_phases_are_in_one_kernel(make) -> None:
     assert print_kernel(schedule_program(make(), machine_of("sm_90")), "graph").cooperative
+
+
+def test_a_guard_around_phases_is_around_each() -> None:
+    phases = [Phase(Tile(Run(name, ()))) for name in "abcd"]
+    positive = (programs.T - 1,)
+    nest = Block((phases[0], Guard(positive, Block(tuple(phases[1:3])), phases[3])))
+    assert cuda_launch.kernels(nest, "k", "graph") == {
+        "k_phase1": phases[0],
+        "k_phase2": Guard(positive, phases[1]),
+        "k_phase3": Guard(positive, phases[2]),
+        "k_phase4": Guard(positive, Block(()), phases[3]),
+    }
+    assert cuda_launch.kernels(nest, "k", "persistent") == {"k": nest}
 
 
 def test_no_more_blocks_than_tiles() -> None:
@@ -344,8 +360,15 @@ def inverted_residual(path):
     return {"x": RNG.standard_normal((2, 9, 9, 8)).astype("f")}
 
 
-@pytest.mark.parametrize("build", [lstm, mmoe, bert, translator, inverted_residual])
-def test_models(tmp_path, build) -> None:
+@pytest.mark.parametrize(
+    ("build", "launch"),
+    [
+        *itertools.product((mmoe, bert, inverted_residual), ("persistent", "graph")),
+        (lstm, "persistent"),
+        (translator, "persistent"),
+    ],
+)
+def test_models(tmp_path, build, launch) -> None:
     feeds = build(tmp_path / "model")
     signature = savedmodel.read(tmp_path / "model", [DEFAULT]).signatures[DEFAULT]
     if len(signature.inputs) == 1:  # Keras has names of its own
@@ -355,9 +378,11 @@ def test_models(tmp_path, build) -> None:
     model = tf.saved_model.load(str(tmp_path / "model"))
     found = model.signatures[DEFAULT](**{k: tf.constant(v) for k, v in feeds.items()})
     expected = [found[name].numpy() for name, _ in signature.graph.outputs]
-    emulated, arrays = Emulated(program), [feeds[names[n]] for n in program.inputs]
+    emulated = Emulated(program, launch=launch)
+    arrays = [feeds[names[n]] for n in program.inputs]
     agree(program, expected, arrays, emulated, 2e-5)
-    Emulated(program, "thread")(arrays)  # which finds no race
+    Emulated(program, "thread", launch=launch)(arrays)  # which finds no race
+    assert emulated.kernel.launch == launch
     fits(emulated.kernel)
 
 
@@ -402,19 +427,31 @@ def test_every_barrier_is_needed(number) -> None:
         Emulated(program, "thread", without)(list(inputs.values()), 2, 64)
 
 
-def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
-    terms = 150
-    names = [f"v{k}" for k in range(terms)]
+def greedy(name, values=150):
+    """A kernel that has some values in registers at once."""
+    names = [f"v{k}" for k in range(values)]
     loads = "".join(f"volatile float &{n} = p[{k}]; float s{n} = {n};" for k, n in enumerate(names))
-    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
-    body = f'extern "C" __global__ void __launch_bounds__(256, 2) {kernel.name}(float *p) {{'
     stores = "".join(f"p[{k}] = s{n} * s{n};" for k, n in enumerate(names))
-    body += loads + "__syncthreads();" + stores
-    greedy = replace(kernel, source=body + "}")
-    compiled = compile_kernel(greedy, ["sm_90"])
-    assert compiled.kernel == alone(greedy, greedy.kernels)
+    head = f'extern "C" __global__ void __launch_bounds__(256, 2) {name}(float *p)'
+    return f"{head} {{{loads} __syncthreads(); {stores}}}\n"
+
+
+def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
+    kernel = replace(kernel, source=greedy(kernel.name))
+    compiled = compile_kernel(kernel, ["sm_90"])
+    assert compiled.kernel == alone(kernel, kernel.kernels)
     assert "(256, 1)" in complete_source(compiled.kernel)
     assert compiled.kernel.blocks == compiled.blocks("sm_90") == kernel.blocks // 2
+
+
+def test_of_a_graph_only_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
+    kernel = print_kernel(schedule_program(chain(2), machine_of("sm_90")), "graph")
+    sources = map(greedy, kernel.kernels, (10, 150, 10))
+    compiled = compile_kernel(replace(kernel, source="".join(sources)), ["sm_90"])
+    bounds = re.findall(r"__launch_bounds__\(256, (\d)\)", compiled.kernel.source)
+    assert bounds == ["2", "1", "2"]
+    assert compiled.blocks("sm_90") == kernel.blocks
 
 
 def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:

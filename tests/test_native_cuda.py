@@ -216,6 +216,20 @@ assert native.cuda_counters().replays == 2 + 2 + 3
     )
 
 
+def test_a_device_without_room_for_a_graph(folder) -> None:
+    child(
+        folder,
+        """
+for again in range(2):
+    for case in ("chain-33", "chain-7"): check(case)
+assert native.cuda_counters().replays == 1
+for case in ("chain-33", "chain-7"): check(case)
+assert native.cuda_counters().replays == 2 and launches() == 6
+""",
+        EMU_GRAPHS="1",
+    )
+
+
 def test_threads_call_at_once(folder) -> None:
     child(
         folder,
@@ -409,6 +423,22 @@ except SiriusError as error:
 assert ctypes.CDLL("libcuda.so.1").emu_live() == 2
 """
     told = child(folder, body, EMU_FAULT="1")
+    assert "cuStreamSynchronize failed: an illegal memory access was encountered" in told
+
+
+def test_a_graph_that_faults(folder) -> None:
+    body = """
+import os
+for _ in range(2): check("chain-7")
+os.environ["EMU_FAULT"] = "1"
+try:
+    check("chain-7")
+except SiriusError as error:
+    print(error, file=sys.stderr)
+assert native.cuda_counters().replays == 2
+assert ctypes.CDLL("libcuda.so.1").emu_live() == 2
+"""
+    told = child(folder, body)
     assert "cuStreamSynchronize failed: an illegal memory access was encountered" in told
 
 

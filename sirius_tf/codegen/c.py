@@ -60,7 +60,8 @@ class _Printer(SpmdPrinter):
             kind = "int64_t" if p.exit else "const int64_t"
             lines.append(f"  {kind} {p.name} = call->params[{k}];")
         lines.append("  char *workspace = call->workspace;")
-        lines += [f"  {line}" for line in self.slots()]
+        temps = [t for t in self.program.tensors if t.role == "temp"]
+        lines += [f"  {line}" for line in self.slots(temps)]
         lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
         lines.append("  (void)workspace;")
         lines.append("  int32_t turn = 0;")

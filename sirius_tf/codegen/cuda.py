@@ -174,7 +174,7 @@ class _Printer(SpmdPrinter):
         if not temps:
             return lines
         fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
-        first = [*self.slots(), *(f"{self.name_of(t)} = {self.place(t)};" for t in temps)]
+        first = [*self.slots(temps), *(f"{self.name_of(t)} = {self.place(t)};" for t in temps)]
         lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]

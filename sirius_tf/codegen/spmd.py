@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from sirius_tf.codegen import scalar
@@ -79,11 +79,16 @@ class SpmdPrinter(ABC):
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         """The function of a leaf."""
 
-    def slots(self) -> list[str]:
-        """The slots lie one after the other in the workspace."""
-        lines = []
+    def slots(self, tensors: Iterable[Tensor]) -> list[str]:
+        """Where the slots of some temporaries begin: they lie one after the other."""
+        used = {self.kernel.storage.slots[t.name] for t in tensors}
+        lines, before = list[str](), list[str]()
         for k, size in slot_bytes(self.kernel, self.workers, self.language).items():
-            lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
+            if k in used:
+                lines += [f"workspace += {' + '.join(before)};"] if before else []
+                lines.append(f"char *slot{k} = workspace;")
+                before.clear()
+            before.append(size)
         return lines
 
     def name_of(self, t: Tensor) -> str:

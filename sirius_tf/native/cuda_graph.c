@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host.h"
+
 #define KEPT 16 /* in a list */
 
 struct SiriusGraph {
@@ -83,14 +85,9 @@ static int replay(const SiriusDevice *d, const SiriusGraph *graph, CUstream stre
 int sirius_graph_launch(const SiriusDevice *d, SiriusGraph **graphs, const uint64_t *key, size_t words,
                         SiriusEnqueue enqueue, const void *context, CUstream stream, SiriusProblem *problem) {
   SiriusGraph *graph = take(graphs, key, words);
-  int failed;
-  if (graph) {
-    failed = (!graph->exec && capture(d, enqueue, context, stream, &graph->exec, problem)) ||
-             replay(d, graph, stream, problem);
-  } else {
-    failed = enqueue(d, context, stream, problem);
-    graph = create(key, words); /* without memory the next one is the first again */
-  }
-  if (graph) put(d, graphs, graph);
+  int failed = graph && !graph->exec && capture(d, enqueue, context, stream, &graph->exec, problem);
+  if (!failed || problem->code == SIRIUS_EXHAUSTED)
+    failed = graph && graph->exec ? replay(d, graph, stream, problem) : enqueue(d, context, stream, problem);
+  if (graph || (graph = create(key, words))) put(d, graphs, graph);
   return failed;
 }

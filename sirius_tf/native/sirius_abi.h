@@ -75,7 +75,7 @@ typedef struct {
   const char *arch;
   const char *code;
   int64_t bytes;
-  int32_t blocks; /* of a launch that run at once on the usual GPU of the architecture, and are of use */
+  int32_t blocks; /* the most of a launch: that run at once on the usual GPU of the architecture, and are of use */
 } SiriusCubin;
 
 /* A region as CUDA kernels of one-dimensional blocks, of which each begins when the one before has ended.

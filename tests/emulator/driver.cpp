@@ -9,6 +9,7 @@
  *   EMU_DEVICES      how many devices there are (1); CUDA_VISIBLE_DEVICES="" hides them
  *   EMU_CAPABILITY   their compute capability (8.0)
  *   EMU_MEMORY       bytes of device memory that are free (1 GiB)
+ *   EMU_GRAPHS       for how many executable graphs there is memory (1000)
  *   EMU_KERNELS      the folder with `<kernel>.so` for each kernel
  *   EMU_FAULT        a launch accesses an illegal address: its context is of no use any more
  */
@@ -352,6 +353,7 @@ int cuStreamEndCapture(Stream *stream, Work **graph) {
 int cuGraphInstantiateWithFlags(Work **executable, Work *graph, unsigned long long) {
   ENTER;
   if (!graphs.count(graph)) fail("there is no such graph");
+  if (executables.size() >= number("EMU_GRAPHS", 1000)) return OUT_OF_MEMORY;
   executables.insert(*executable = new Work(*graph));
   return SUCCESS;
 }
