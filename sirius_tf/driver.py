@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
-from sirius_tf.bundle import tilings
+from sirius_tf.bundle import cache, tilings
 from sirius_tf.config import Options
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend import savedmodel
@@ -22,7 +23,7 @@ from sirius_tf.lower.registry import lower
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
-from sirius_tf.rewrite.canonical import digest
+from sirius_tf.rewrite.canonical import array_digest, digest
 from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
@@ -259,7 +260,11 @@ def _finish(
     samples: Mapping[str, Mapping[str, Array]],
     options: Options,
 ) -> dict[str, check.Measured]:
-    """Write the SavedModel with the regions of the parts, and compare it with the original."""
+    """Write the SavedModel with the regions of the parts, and compare it with the original.
+
+    `work` began as a copy of `source`: all files but the graph are the same. If a comparison of the
+    same bytes on the same samples is remembered, there is nothing to load.
+    """
     stage = options.progress or (lambda name: None)
     meta_graph = metagraph.select(saved_model)
     edits = [Edit(part.signature, part.inlined, part.uses) for part in parts]
@@ -269,7 +274,11 @@ def _finish(
     tags = list(meta_graph.meta_info_def.tags)
     graphs = {part.signature.name: part.signature.graph for part in parts}
     tolerances = {name: allowed(graph, options.tolerance) for name, graph in graphs.items()}
-    measured = check.compare(source, work, tags, samples, tolerances)
+    compare = functools.partial(check.compare, source, work, tags, samples, tolerances)
+    graph_def = [cache.content(file) for file in sorted(source.glob("saved_model.*"))]
+    arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
+    key = (graph_def, cache.content(work), arrays, sorted(tolerances.items()), stages.machine())
+    measured = cache.remembered("checks", key, compare)
     stage("write")
     return measured
 

@@ -84,9 +84,9 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     compiled = []
     original = cc.run_compiler
 
-    def count(arguments, command=None):
+    def count(arguments, *others):
         compiled.append(arguments)
-        original(arguments, command)
+        original(arguments, *others)
 
     monkeypatch.setattr(cc, "run_compiler", count)
     kernel = compile_program(programs.softmax())
@@ -95,6 +95,17 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     link([kernel], tmp_path / "b.so", {})
     assert first == 5  # a plan, two instruction sets, tables, the link
     assert len(compiled) - first == 2  # tables and the link
+
+
+def test_a_bundle_does_not_depend_on_where_it_was_made(tmp_path, monkeypatch) -> None:
+    bundles = []
+    for name in ("first", "second"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+        bundles.append(tmp_path / name / f"{name}.so")
+        link([compile_program(programs.softmax())], bundles[-1], {})
+    assert bundles[0].read_bytes() == bundles[1].read_bytes()
 
 
 def test_a_cache_that_cannot_be_written_is_none(tmp_path, monkeypatch) -> None:

@@ -16,7 +16,7 @@ from tensorflow.python.saved_model import loader_impl
 import sirius_tf
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
-from sirius_tf.rewrite import measure
+from sirius_tf.rewrite import check, measure
 from sirius_tf.rewrite.measure import rounding
 from sirius_tf.runtime.native import Bundle
 from sirius_tf.runtime.op import sirius_region
@@ -105,6 +105,18 @@ def test_a_wrong_shape_is_an_error_of_tensorflow(mmoe) -> None:
     for shape in ((2, 7), (8,)):
         with pytest.raises(tf.errors.InvalidArgumentError):
             sirius_region([tf.zeros(shape)], result.bundle, "serve_0", [tf.float32] * 2)
+
+
+def test_what_was_compared_once_is_not_loaded_again(mmoe, tmp_path, monkeypatch) -> None:
+    folder, result = mmoe
+    compared = []
+    monkeypatch.setattr(check, "compare", lambda *given: compared.append(given) or {}["stop"])
+    again = sirius_tf.optimize(folder / "model", tmp_path / "again", options=OPTIONS)
+    assert again.bundle.read_bytes() == result.bundle.read_bytes() and not compared
+    x = np.random.default_rng().standard_normal((3, 8)).astype("float32")
+    samples = {"serve": {"x": x}, "serving_default": {"x": x}}
+    with pytest.raises(KeyError, match="stop"):
+        sirius_tf.optimize(folder / "model", tmp_path / "other", samples=samples, options=OPTIONS)
 
 
 def test_another_process_can_load_the_model(mmoe) -> None:
@@ -309,7 +321,8 @@ def test_what_is_slower_goes_back(tmp_path, monkeypatch) -> None:
     same(tmp_path / "model", result.output_dir, "serving_default", ids=np.zeros((1, 1), "int32"))
 
 
-def test_nothing_is_written_if_the_results_differ(tmp_path, monkeypatch) -> None:
+def test_nothing_is_written_if_the_results_differ(tmp_path, monkeypatch, tmp_path_factory) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     models.save_gathers(tmp_path / "model")
     monkeypatch.setattr("sirius_tf.rewrite.check.relative_error", lambda a, b: 1.0)
     with pytest.raises(SiriusError, match="has an error of 1"):

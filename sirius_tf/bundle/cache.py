@@ -71,6 +71,18 @@ def compiled(text: str, flags: Sequence[str], include: Path, command: str | None
     return target
 
 
+def content(path: Path) -> str:
+    """A hash of a file, or of a folder: of what its files are called, and hold."""
+    digest = hashlib.sha256()
+    for file in sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]:
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def _entry(kind: str, key: object) -> Path:
     digest = hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
     return directory() / kind / f"{digest}.pickle"

@@ -29,11 +29,15 @@ def compiler_command(command: str | None = None) -> list[str]:
     return [sys.executable, "-m", "ziglang", "cc", "-target", TARGET]
 
 
-def run_compiler(arguments: Sequence[str], command: str | None = None) -> None:
-    """Run the C compiler with `arguments`."""
+def run_compiler(
+    arguments: Sequence[str], command: str | None = None, folder: Path | None = None
+) -> None:
+    """Run the C compiler with `arguments`, in a folder."""
     words = [*compiler_command(command), *arguments]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", check=False, cwd=folder
+        )
     except OSError as error:
         raise CompilerError(f"cannot run the C compiler {words[0]}: {error}") from error
     if done.returncode != 0:
@@ -65,5 +69,6 @@ def compile_shared(
 def compile_object(
     source: Path, output: Path, flags: Sequence[str] = (), command: str | None = None
 ) -> None:
-    """Compile one C source to the object file `output`."""
-    run_compiler(["-c", "-fPIC", "-o", str(output), str(source), *flags], command)
+    """Compile one C source to the object file `output`, which is the same wherever both are."""
+    arguments = ["-c", "-fPIC", "-o", str(output.absolute()), source.name, *flags]
+    run_compiler(arguments, command, source.parent)

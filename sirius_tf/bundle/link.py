@@ -26,7 +26,7 @@ MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in I
 _NATIVE = Path(__file__).parent.parent / "native"
 # -fno-builtin: a loop that copies stays a loop, instead of becoming a call of memcpy
 _FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=on", "-fno-sanitize=all", "-fvisibility=hidden"]
-_FLAGS += ["-fno-builtin"]
+_FLAGS += ["-fno-builtin", "-g0"]  # debugging information names folders
 _BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets an error
 _COMPILERS = 2  # compilations at once
 _MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,13 @@ def digest(graph: Graph) -> str:
     for part in _parts(graph):
         sha.update(part.encode() + b"\0")
     return sha.hexdigest()
+
+
+def array_digest(array: np.ndarray[Any, Any]) -> str:
+    """A hash of an array: its type, shape and elements."""
+    raw = np.ascontiguousarray(array)
+    data = repr(raw.tolist()).encode() if raw.dtype.hasobject else raw.tobytes()
+    return f"{raw.dtype}{array.shape}{hashlib.sha256(data).hexdigest()}"
 
 
 def _parts(graph: Graph) -> list[str]:
@@ -36,9 +44,7 @@ def _parts(graph: Graph) -> list[str]:
 
 def _value(bodies: Mapping[str, Graph], value: object) -> str:
     if isinstance(value, np.ndarray):
-        raw = np.ascontiguousarray(value)
-        data = repr(raw.tolist()).encode() if raw.dtype.hasobject else raw.tobytes()
-        return f"{raw.dtype}{raw.shape}{hashlib.sha256(data).hexdigest()}"
+        return array_digest(value)
     if isinstance(value, str) and value in bodies:
         return digest(bodies[value])
     if isinstance(value, list):

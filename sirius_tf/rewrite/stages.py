@@ -6,14 +6,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from sirius_tf.bundle import cache, cuda
+from sirius_tf.bundle import cache, cuda, library
 from sirius_tf.bundle import link as linker
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.codegen.entry import plan_reads
@@ -24,8 +25,8 @@ from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.lower.registry import lower
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
-from sirius_tf.rewrite import metagraph, regions
-from sirius_tf.rewrite.canonical import digest
+from sirius_tf.rewrite import checkpoint, metagraph, regions
+from sirius_tf.rewrite.canonical import array_digest, digest
 from sirius_tf.rewrite.check import Measured
 from sirius_tf.rewrite.manifest import manifest
 from sirius_tf.rewrite.regions import Region, constant, is_variable
@@ -232,11 +233,11 @@ def link(
         launches = {c.kernel.program.name: c.kernel.launch for c in for_gpus}
         notes = {"arch": archs, "plan_reads": reads, "launch": launches}
         content["cuda"] = {"state": "emulated, untimed", **notes}
-    checkpoint = str(content["variables_hash"])
+    variables = str(content["variables_hash"])
     if old is not None:
-        linker.repack(old, bundle, made, content, checkpoint, for_gpus)
+        linker.repack(old, bundle, made, content, variables, for_gpus)
     else:
-        linker.link(made, bundle, content, checkpoint, cuda=for_gpus)
+        linker.link(made, bundle, content, variables, cuda=for_gpus)
 
 
 def compare_and_time(
@@ -257,16 +258,25 @@ def compare_and_time(
         return part
     graph, name = part.signature.graph, part.signature.name
     reports, reasons = [], {}
-    with Session(work, meta_graph, part.inlined, graph, part.uses, bundle) as session:
+    bytes_of = cache.content(bundle), checkpoint.variables_hash(work) if work else ""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def session() -> Session:
+            made = Session(work, meta_graph, part.inlined, graph, part.uses, bundle)
+            return stack.enter_context(made)
+
         for use in part.uses:
             region = use.region.name
-            problem = session.difference(use, part.values, options.tolerance)
+            shape, arrays = hints(part, use.region), _values(part, use.region)
+            of = (region, digest(use.region.graph), *bytes_of, arrays, options.tolerance)
+            find = functools.partial(_difference, session, use, part.values, options.tolerance)
+            problem = cache.remembered("differences", (*of, machine()), find)
             if problem and not options.strict_math:
                 raise DifferenceError(f"region {region}: {problem}")
             if not problem and use.kernel not in times:
                 measure = functools.partial(_best_times, session, use, part.values)
-                of = (digest(use.region.graph), kernels[use.kernel].code)
-                key = (*of, hints(part, use.region), _machine())
+                key = (digest(use.region.graph), kernels[use.kernel].code, shape, machine())
                 times[use.kernel] = cache.remembered("times", key, measure)
             tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
             if our_ms > tf_ms and not options.keep_slow:
@@ -280,19 +290,32 @@ def compare_and_time(
     return replace(part.without(reasons), timed=tuple(reports))
 
 
-def _machine() -> tuple[str, int, str]:
-    """What times depend on beside the code: the processor, the workers, TensorFlow."""
-    return cache.processor(), len(os.sched_getaffinity(0)), tf.__version__
+def machine() -> tuple[str, int, str, str]:
+    """What runs the code: the processor, the workers, TensorFlow, and the host of bundles."""
+    return cache.processor(), len(os.sched_getaffinity(0)), tf.__version__, library.digest()
 
 
-def _best_times(session: Session, use: Use, values: Mapping[Edge, Array]) -> tuple[float, float]:
+def _values(part: Part, region: Region) -> list[str]:
+    """What a region reads on the samples, but for tables."""
+    return [array_digest(part.values[e]) for e in region.inputs if e in part.values]
+
+
+def _difference(
+    session: Callable[[], Session], use: Use, values: Mapping[Edge, Array], tolerance: float
+) -> str | None:
+    return session().difference(use, values, tolerance)
+
+
+def _best_times(
+    session: Callable[[], Session], use: Use, values: Mapping[Edge, Array]
+) -> tuple[float, float]:
     """Milliseconds of TensorFlow and ours; taken again before a region is given up.
 
     Other load on the machine only ever adds, so the lower median of each is nearer the truth.
     """
-    theirs, ours = session.time(use, values)
+    theirs, ours = session().time(use, values)
     if ours > theirs:
-        again = session.time(use, values)
+        again = session().time(use, values)
         theirs, ours = min(theirs, again[0]), min(ours, again[1])
     return theirs, ours
 
