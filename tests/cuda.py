@@ -47,8 +47,8 @@ class Emulated:
         constants = np.frombuffer(weights(self.program) or bytes(64), np.uint8)
         decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
-        workspace = np.full(max(planned.workspace_bytes, 1), 0xFF, np.uint8)  # NaN, until written
-        arguments = [*kept, *planned.params, workspace, constants, decided]
+        slots = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        arguments = [*kept, *planned.params, *slots, constants, decided]
         arguments += [np.zeros(1, SYNC), failure]
         shared, cooperative = self.kernel.shared_bytes, self.kernel.cooperative
         for name, grid in zip(self.kernel.kernels, planned.grids, strict=True):
@@ -83,9 +83,10 @@ def _plan(kernel: CudaKernel):
         cc.compile_shared([code], path)
         library = ctypes.CDLL(str(path))
     program, late = kernel.program, any(late_outputs(kernel.program))
-    plan, grids, shapes = (
+    plan, geometry, shapes = (
         ctypes.cast(getattr(library, f"{kernel.name}_{key}"), ctypes.c_void_p).value if key else 0
-        for key in ("plan", "grids", "shapes" if late else "")
+        for key in ("plan", "geometry", "shapes" if late else "")
     )
     ranks = tuple(len(o.shape) for o in program.outputs)
-    return Planner(plan, shapes, grids, len(kernel.kernels), len(program.params), ranks)
+    counts = len(kernel.kernels), kernel.slots, len(program.params)
+    return Planner(plan, shapes, geometry, *counts, ranks)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sirius_tf.bundle import nvrtc
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
-from sirius_tf.codegen.cuda_launch import GRIDS
+from sirius_tf.codegen.cuda_launch import GEOMETRY
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.occupancy import cooperative_limit
 from sirius_tf.errors import SiriusError
@@ -52,9 +52,9 @@ def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
         size = len(cubin.data)
         rows.append(f'{{"{arch}", {name}_{arch}, {size}, {compiled.blocks(arch)}}}')
     late = any(late_outputs(kernel.program))
-    functions = {"plan": PLAN, "shapes": SHAPES if late else "", "grids": GRIDS}
+    functions = {"plan": PLAN, "shapes": SHAPES if late else "", "geometry": GEOMETRY}
     text += "".join(f"{f.format(name=name)};\n" for f in functions.values() if f)
-    numbers = [kernel.threads_per_block, kernel.shared_bytes, len(rows)]
+    numbers = [kernel.slots, kernel.threads_per_block, kernel.shared_bytes, len(rows)]
     fields = [f'"{name}"', f"{name}_kernels", len(kernel.kernels), int(kernel.cooperative)]
     fields += [f"{name}_source", len(source)]
     fields += [f"{name}_{key}" if f else "0" for key, f in functions.items()]

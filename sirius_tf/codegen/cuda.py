@@ -28,6 +28,7 @@ from sirius_tf.schedule.plan import Plan
 HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
 _MOST_NAMED = 3  # tensors that a comment names
+_FEW = 8  # temporaries, of which each thread can have the pointers
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class CudaKernel:
     `blocks` keep the machine busy, and are the most for which there is a workspace. A kernel takes
     any number of blocks, if it is cooperative of those that run at the same time. All have the same
     arguments: a pointer for each input and each output; the parameters as plan computed them,
-    int64; the workspace; the constants; an array of int64, of which element k receives parameter k
-    if data decides it; a SiriusSync and a SiriusFailure, all zero at first. No pointer is null, be
-    an array empty or not. `plan` is C of what the host computes before: `<name>_plan` and others
-    (sirius_abi.h).
+    int64; a pointer for each of the `slots` of the workspace; the constants; an array of int64, of
+    which element k receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all
+    zero at first. No pointer is null, be an array empty or not. `plan` is C of what the host
+    computes before: `<name>_plan` and others (sirius_abi.h).
     """
 
     program: Program
@@ -49,6 +50,7 @@ class CudaKernel:
     name: str
     kernels: tuple[str, ...]
     cooperative: bool
+    slots: int
     threads_per_block: int
     shared_bytes: int
     blocks: int
@@ -69,14 +71,23 @@ def machine_of(arch: str) -> Machine:
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
     """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`."""
     program, machine = scheduled.program, scheduled.machine
-    name = f"{program.name}_cuda"
-    nests = cuda_launch.kernels(scheduled.nest, name, launch)
+    name, printer = f"{program.name}_cuda", _Printer(scheduled)
+    nests = cuda_launch.kernels(printer.kernel.nest, name, launch)
     cooperative = name in nests
-    source = HEADER + _Printer(scheduled, cooperative).source(nests)
     plan = print_plan(replace(scheduled, program=replace(program, name=name)))
-    plan += cuda_launch.print_grids(program, name, list(nests.values()))
-    launched = tuple(nests), cooperative, machine.threads, 0, machine.workers
-    return CudaKernel(program, plan, source, name, *launched)
+    plan += cuda_launch.print_geometry(printer.kernel, name, list(nests.values()))
+    return CudaKernel(
+        program,
+        plan,
+        HEADER + printer.source(nests, cooperative),
+        name,
+        tuple(nests),
+        cooperative,
+        printer.slots,
+        machine.threads,
+        0,
+        machine.workers,
+    )
 
 
 def alone(kernel: CudaKernel, names: Collection[str]) -> CudaKernel:
@@ -110,17 +121,20 @@ class _Printer(SpmdPrinter):
     workers = "blocks"
     weights = "weights"
 
-    def __init__(self, kernel: Scheduled, persistent: bool) -> None:
+    def __init__(self, kernel: Scheduled) -> None:
         super().__init__(kernel, "cuda")
-        self.persistent = persistent
+        self.slots = len(set(kernel.storage.slots.values()))
+        self.persistent = True
+        self.shares_pointers = False  # which threads of a block do
         self.touched = _Touched()
         self.phases = 0
         self.staged = 0  # float32 elements of a kernel's shared memory
         own, folded = kernel.storage.private, kernel.storage.windows
         self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
 
-    def source(self, kernels: Mapping[str, LoopNest]) -> str:
+    def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
         """The kernels, and before them the functions they call."""
+        self.persistent = persistent
         texts = [self.kernel_function(name, nest) for name, nest in kernels.items()]
         leaves = [
             f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
@@ -133,7 +147,8 @@ class _Printer(SpmdPrinter):
         arrays = [*program.inputs, *(o.tensor for o in program.outputs)]
         pointers = [self.parameter(program.tensor[n]) for n in arrays]
         sizes = [f"int64_t {p.name}" for p in program.params]
-        others = ["char *workspace", "const char *__restrict__ weights", "int64_t *decided"]
+        others = [f"char *slot{k}" for k in range(self.slots)]
+        others += ["const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
         bounds = _bounds(machine.threads, BLOCKS_PER_SM)
@@ -150,7 +165,7 @@ class _Printer(SpmdPrinter):
         lines += body
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
-        lines.append("  (void)workspace; (void)decided; (void)sync; (void)failure;")
+        lines.append("  (void)decided; (void)sync; (void)failure;")
         return "\n".join([*lines, "}", ""])
 
     def parameter(self, t: Tensor) -> str:
@@ -161,20 +176,22 @@ class _Printer(SpmdPrinter):
         return f"{c_type} *T_{t.name}"
 
     def name_of(self, t: Tensor) -> str:
-        return f"at.T_{t.name}" if t.role == "temp" else f"T_{t.name}"
+        return f"at.T_{t.name}" if self.shares_pointers and t.role == "temp" else f"T_{t.name}"
 
     def pointers(self, nest: LoopNest) -> list[str]:
-        """Those of temporaries are in shared memory, where they take no registers from sums."""
+        """To constants and temporaries. Many of the latter are in shared memory, where they take no
+        registers from sums."""
         touched = self.tensors_of(nest)
         used = touched.read | touched.written | self.program.conditions
         tensors = [t for t in self.program.tensors if t.name in used]
         constants = [t for t in tensors if t.role == "constant"]
         lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
         temps = [t for t in tensors if t.role == "temp"]
-        if not temps:
-            return lines
+        self.shares_pointers = len(temps) > _FEW
+        if not self.shares_pointers:
+            return lines + [f"{CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in temps]
         fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
-        first = [*self.slots(temps), *(f"{self.name_of(t)} = {self.place(t)};" for t in temps)]
+        first = [f"{self.name_of(t)} = {self.place(t)};" for t in temps]
         lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sirius_tf.codegen.entry import bound_text, nested
+from sirius_tf.codegen.entry import Scheduled, bound_text, nested, slot_bytes
 from sirius_tf.codegen.nest import (
     Block,
     Guard,
@@ -25,7 +25,6 @@ from sirius_tf.codegen.nest import (
     walk,
 )
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.program import Program
 
 Launch = Literal["auto", "persistent", "graph"]
 
@@ -34,7 +33,8 @@ Launch = Literal["auto", "persistent", "graph"]
 #: graph: Spector et al., "Look Ma, No Bubbles!" (Hazy Research, 2025).
 BARRIER_US, NODE_US = 1.5, 1.3
 
-GRIDS = "void {name}_grids(const int64_t *params, int32_t blocks, int32_t *grids)"
+GEOMETRY = """\
+void {name}_geometry(const int64_t *params, int32_t blocks, int32_t *grids, int64_t *bytes)"""
 
 
 def kernels(nest: LoopNest, name: str, launch: Launch) -> dict[str, LoopNest]:
@@ -76,21 +76,23 @@ def _phases(nest: LoopNest) -> list[LoopNest]:
     raise VerifyError(f"a phase of a graph is inside of {nest}")
 
 
-def print_grids(program: Program, name: str, nests: Sequence[LoopNest]) -> str:
-    """C of `<name>_grids`: the blocks that each kernel is launched on, at most `blocks`.
+def print_geometry(scheduled: Scheduled, name: str, nests: Sequence[LoopNest]) -> str:
+    """C of `<name>_geometry`: the blocks of each kernel, and the bytes of each slot.
 
-    No more than its largest phase has tiles: idle blocks would only be waited for. `params` are
-    those of plan.
+    No more blocks than its largest phase has tiles: idle ones would only be waited for. `params`
+    are those of plan; slots have room for as many `blocks` as plan was told.
     """
-    known = {p.name for p in program.params}
-    body = [f"const int64_t {p.name} = params[{k}];" for k, p in enumerate(program.params)]
-    body += [f"(void){p.name};" for p in program.params]
+    params = scheduled.program.params
+    known = {p.name for p in params}
+    body = [f"const int64_t {p.name} = params[{k}];" for k, p in enumerate(params)]
+    body += [f"(void){p.name};" for p in params] + ["(void)bytes;"]
     for number, nest in enumerate(nests):
         phases = [_tiles(n.body, known) for n in walk(nest) if isinstance(n, Phase)]
         most = nested("max", list(dict.fromkeys(["1", *phases])))
         body.append(f"grids[{number}] = (int32_t)sirius_min_i64(blocks, {most});")
+    body += [f"bytes[{k}] = {size};" for k, size in enumerate(slot_bytes(scheduled, "blocks"))]
     lines = "".join(f"  {line}\n" for line in body)
-    return f"{GRIDS.format(name=name)} {{\n{lines}}}\n"
+    return f"{GEOMETRY.format(name=name)} {{\n{lines}}}\n"
 
 
 def _tiles(phase: LoopNest, known: set[str]) -> str:

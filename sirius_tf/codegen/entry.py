@@ -88,7 +88,7 @@ def print_plan(kernel: Scheduled) -> str:
     for number, output in enumerate(program.outputs):
         for axis, size in enumerate(output.shape):
             body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = slot_bytes(kernel, "threads").values()
+    sizes = slot_bytes(kernel, "threads")
     body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
     body += [f"*work = {_work(kernel)};", "(void)in; (void)threads; (void)params;"]
     body += ["if (call->failed) *error = call->error;", "return call->failed;"]
@@ -143,20 +143,14 @@ def tensor_bytes(kernel: Scheduled, t: Tensor, language: Language = scalar.C) ->
     return f"(({count}) * (int64_t)sizeof({language.types[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 
-def slot_bytes(kernel: Scheduled, threads: str, language: Language = scalar.C) -> dict[int, str]:
-    """C of the size of each slot: that of its largest tensor, or of a copy for each worker.
-
-    In the order in which they lie in the workspace: where those are that all workers share does
-    not depend on how many workers there are.
-    """
-    own = {slot for name, slot in kernel.storage.slots.items() if name in kernel.storage.private}
+def slot_bytes(kernel: Scheduled, threads: str, language: Language = scalar.C) -> list[str]:
+    """C of the size of each slot: that of its largest tensor, or of a copy for each worker."""
     members: dict[int, list[str]] = {}
     for name, slot in kernel.storage.slots.items():
         copies = f"{threads} * " if name in kernel.storage.private else ""
         size = copies + tensor_bytes(kernel, kernel.program.tensor[name], language)
         members.setdefault(slot, []).append(size)
-    order = sorted(members, key=lambda slot: (slot in own, slot))
-    return {slot: nested("max", list(dict.fromkeys(members[slot]))) for slot in order}
+    return [nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
 
 
 def nested(function: str, texts: list[str]) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.coalesce import coalesce
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.entry import Scheduled, bound_text, slot_bytes, tensor_bytes, weight_offsets
+from sirius_tf.codegen.entry import Scheduled, bound_text, tensor_bytes, weight_offsets
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.nest import (
     Block,
@@ -78,18 +78,6 @@ class SpmdPrinter(ABC):
     @abstractmethod
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         """The function of a leaf."""
-
-    def slots(self, tensors: Iterable[Tensor]) -> list[str]:
-        """Where the slots of some temporaries begin: they lie one after the other."""
-        used = {self.kernel.storage.slots[t.name] for t in tensors}
-        lines, before = list[str](), list[str]()
-        for k, size in slot_bytes(self.kernel, self.workers, self.language).items():
-            if k in used:
-                lines += [f"workspace += {' + '.join(before)};"] if before else []
-                lines.append(f"char *slot{k} = workspace;")
-                before.clear()
-            before.append(size)
-        return lines
 
     def name_of(self, t: Tensor) -> str:
         """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""

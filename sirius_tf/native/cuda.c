@@ -177,21 +177,23 @@ static int launch(const SiriusDevice *d, const SiriusKernels *kernels, const Sir
                   const Layout *layout, const uint64_t *arrays, SiriusProblem *problem) {
   const SiriusRegionInfo *region = r->region;
   const SiriusCuda *code = kernels->code;
-  const int32_t n_arrays = region->n_in + region->n_out, n = n_arrays + region->n_params + 5;
+  const int32_t n_arrays = region->n_in + region->n_out, n = n_arrays + region->n_params + code->n_slots + 4;
   uint64_t values[n + 1]; /* pointers and int64 alike; the last one is no argument, but whose they are */
   void *arguments[n];
   int32_t grids[code->n_kernels];
+  int64_t bytes[code->n_slots + 1]; /* there may be none */
   uint64_t *next = values;
   for (int32_t i = 0; i < n_arrays; ++i) *next++ = frame->device + arrays[i];
   for (int32_t i = 0; i < region->n_params; ++i) *next++ = (uint64_t)r->params[i];
-  *next++ = frame->device + layout->workspace;
+  code->geometry(r->params, kernels->blocks, grids, bytes);
+  CUdeviceptr slot = frame->device + layout->workspace;
+  for (int32_t i = 0; i < code->n_slots; slot += (CUdeviceptr)bytes[i++]) *next++ = slot;
   *next++ = kernels->weights;
   *next++ = frame->device + layout->control + offsetof(Control, decided);
   *next++ = frame->device + layout->control + offsetof(Control, sync);
   *next++ = frame->device + layout->control + offsetof(Control, failure);
   *next = (uint64_t)(uintptr_t)kernels;
   for (int32_t i = 0; i < n; ++i) arguments[i] = &values[i];
-  code->grids(r->params, kernels->blocks, grids);
   const Launch l = {kernels, frame, layout, grids, arguments};
   const int failed = code->cooperative ? enqueue(d, &l, frame->stream, problem)
                                        : sirius_graph_launch(d, &frame->graphs, values, (size_t)n + 1, enqueue, &l,

@@ -67,8 +67,9 @@ typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
 /* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
 typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);
 
-/* After plan: on how many blocks each of a region's kernels is launched, at most `blocks`. */
-typedef void (*SiriusGrids)(const int64_t *params, int32_t blocks, int32_t *grids);
+/* After plan for `blocks`: on how many of them each of a region's kernels is launched, and how many bytes each slot
+ * of the workspace has, a multiple of 64. */
+typedef void (*SiriusGeometry)(const int64_t *params, int32_t blocks, int32_t *grids, int64_t *bytes);
 
 /* Machine code for GPUs of one architecture ("sm_90"), an ELF image. */
 typedef struct {
@@ -89,8 +90,8 @@ typedef struct {
   int64_t source_bytes;
   SiriusPlan plan; /* for at most as many blocks as `threads` */
   SiriusShapes shapes;
-  SiriusGrids grids;
-  int32_t threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
+  SiriusGeometry geometry;
+  int32_t n_slots, threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
   const SiriusCubin *cubins;
   int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
 } SiriusCuda;

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import itertools
 import math
 import re
 import warnings
@@ -145,11 +146,23 @@ class _Frame:
         self.device = cupy.empty(state.itemsize, np.uint8)
         first, second = SYNC.itemsize, SYNC.itemsize + FAILURE.itemsize
         self.parts = self.device[:first], self.device[first:second], self.device[second:]
-        self.workspace = cupy.empty(1, np.uint8)
         self.graphs = _Graphs(cupy)
+        self._cupy = cupy
+        self._planned: Planned | None = None  # the last one, for which the slots are
+        self.workspace, self.slots = cupy.empty(1, np.uint8), list[Any]()
 
     def reset(self, planned: Planned) -> None:
-        """Before a launch: the parameters, of which it overwrites those that data decides."""
+        """Before a launch: slots, and the parameters, of which it overwrites those that data
+        decides."""
+        if planned is not self._planned:
+            ends = list(itertools.accumulate(planned.slots, initial=0))
+            if self.workspace.size <= ends[-1]:
+                self.workspace = self._cupy.empty(
+                    ends[-1] + 1, np.uint8
+                )  # an empty slot is a place
+            pairs = itertools.pairwise(ends)
+            self.slots = [self.workspace[first : max(end, first + 1)] for first, end in pairs]
+            self._planned = planned
         self.host[:] = np.zeros((), self.host.dtype)
         self.host["params"] = planned.params
         self.device.set(self.host.view(np.uint8))
@@ -217,8 +230,6 @@ class CudaRegion:
             frame = self._idle.pop()
         except IndexError:
             frame = _Frame(cupy, planner.n_params)
-        if frame.workspace.size < planned.workspace_bytes:
-            frame.workspace = cupy.empty(planned.workspace_bytes, np.uint8)
         frame.reset(planned)
         self._launch(inputs, flat, frame, planned)
         frame.read()
@@ -238,7 +249,7 @@ class CudaRegion:
         sync, failure, decided = frame.parts
         given = [x if x.size else frame.workspace for x in inputs]  # that of none may be null
         decided = decided if decided.size else frame.workspace
-        arrays = [*given, *outputs], [frame.workspace, self._weights, decided, sync, failure]
+        arrays = [*given, *outputs], [*frame.slots, self._weights, decided, sync, failure]
         arguments = (*arrays[0], *planned.params, *arrays[1])
 
         def enqueue() -> None:

@@ -81,7 +81,8 @@ class _CudaInfo(ctypes.Structure):
         ("source_bytes", ctypes.c_int64),
         ("plan", ctypes.c_void_p),
         ("shapes", ctypes.c_void_p),
-        ("grids", ctypes.c_void_p),
+        ("geometry", ctypes.c_void_p),
+        ("n_slots", ctypes.c_int32),
         ("threads_per_block", ctypes.c_int32),
         ("shared_bytes", ctypes.c_int32),
         ("n_cubins", ctypes.c_int32),
@@ -283,7 +284,15 @@ class Region:
             c.shared_bytes,
             cubins,
             ctypes.string_at(start + c.weights_offset, c.weights_bytes),
-            Planner(c.plan, c.shapes or 0, c.grids, c.n_kernels, self._n_params, self.output_ranks),
+            Planner(
+                c.plan,
+                c.shapes or 0,
+                c.geometry,
+                c.n_kernels,
+                c.n_slots,
+                self._n_params,
+                self.output_ranks,
+            ),
         )
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:
