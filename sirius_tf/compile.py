@@ -10,9 +10,9 @@ from sirius_tf.codegen.c import Kernel, print_kernel
 from sirius_tf.codegen.control import decide
 from sirius_tf.codegen.cuda import CudaKernel, machine_of
 from sirius_tf.codegen.cuda import print_kernel as print_cuda
-from sirius_tf.codegen.cuda_launch import Launch
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
+from sirius_tf.config import Launch
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program

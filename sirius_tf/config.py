@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Launch = Literal["auto", "persistent", "graph"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -42,4 +44,4 @@ class Options:
     bundle: Path | None = None
     target: Literal["cpu", "cuda"] = "cpu"
     arch: tuple[str, ...] = ("sm_80", "sm_90")
-    cuda_launch: Literal["auto", "persistent", "graph"] = "auto"
+    cuda_launch: Launch = "auto"

@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from sirius_tf.codegen import cuda_launch, cuda_leaf, cuda_staged
-from sirius_tf.codegen.cuda_launch import Launch
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
 from sirius_tf.codegen.occupancy import ARCHITECTURES
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.config import Launch
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu

@@ -8,7 +8,6 @@ a kernel, and a CUDA graph runs one after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from sirius_tf.codegen.entry import Scheduled, bound_text, nested, slot_bytes
 from sirius_tf.codegen.nest import (
@@ -24,9 +23,8 @@ from sirius_tf.codegen.nest import (
     rectangle_of,
     walk,
 )
+from sirius_tf.config import Launch
 from sirius_tf.errors import VerifyError
-
-Launch = Literal["auto", "persistent", "graph"]
 
 #: Microseconds on an H100, neither of which was measured by us. A barrier of all blocks is an
 #: estimate: three round trips to the second-level cache. For what lies between two kernels of a

@@ -178,7 +178,7 @@ static int launch(const SiriusDevice *d, const SiriusKernels *kernels, const Sir
   const SiriusRegionInfo *region = r->region;
   const SiriusCuda *code = kernels->code;
   const int32_t n_arrays = region->n_in + region->n_out, n = n_arrays + region->n_params + code->n_slots + 4;
-  uint64_t values[n + 1]; /* pointers and int64 alike; the last one is no argument, but whose they are */
+  uint64_t values[n + 2]; /* pointers and int64 alike; behind the arguments, what else the work follows from */
   void *arguments[n];
   int32_t grids[code->n_kernels];
   int64_t bytes[code->n_slots + 1]; /* there may be none */
@@ -192,11 +192,12 @@ static int launch(const SiriusDevice *d, const SiriusKernels *kernels, const Sir
   *next++ = frame->device + layout->control + offsetof(Control, decided);
   *next++ = frame->device + layout->control + offsetof(Control, sync);
   *next++ = frame->device + layout->control + offsetof(Control, failure);
-  *next = (uint64_t)(uintptr_t)kernels;
+  *next++ = (uint64_t)(uintptr_t)kernels;
+  *next = layout->workspace;
   for (int32_t i = 0; i < n; ++i) arguments[i] = &values[i];
   const Launch l = {kernels, frame, layout, grids, arguments};
   const int failed = code->cooperative ? enqueue(d, &l, frame->stream, problem)
-                                       : sirius_graph_launch(d, &frame->graphs, values, (size_t)n + 1, enqueue, &l,
+                                       : sirius_graph_launch(d, &frame->graphs, values, (size_t)n + 2, enqueue, &l,
                                                              frame->stream, problem);
   if (failed) return 1;
   TRY(cuStreamSynchronize, frame->stream);

@@ -156,10 +156,9 @@ class _Frame:
         decides."""
         if planned is not self._planned:
             ends = list(itertools.accumulate(planned.slots, initial=0))
-            if self.workspace.size <= ends[-1]:
-                self.workspace = self._cupy.empty(
-                    ends[-1] + 1, np.uint8
-                )  # an empty slot is a place
+            room = ends[-1] + 1  # an empty slot is a place, too
+            if self.workspace.size < room:
+                self.workspace = self._cupy.empty(room, np.uint8)
             pairs = itertools.pairwise(ends)
             self.slots = [self.workspace[first : max(end, first + 1)] for first, end in pairs]
             self._planned = planned
