@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from sirius_tf.lower.registry import lower
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
-from sirius_tf.rewrite.canonical import array_digest, digest
+from sirius_tf.rewrite.canonical import array_digest
 from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
@@ -86,7 +87,8 @@ def _optimize(
         raise SiriusError(f"{source} is already optimized; take the model it was made from")
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
-    parts = _cut(source, meta_graph, model, given)
+    content = cache.content(source)
+    parts = _cut(source, content, meta_graph, model, given)
     stage("compile")
     parts, kernels = stages.compile_parts(parts, _threads(options), options, tilings.read())
     with output.workplace(source, target) as work:
@@ -98,7 +100,7 @@ def _optimize(
         if [part.uses for part in timed] != [part.uses for part in parts]:
             stages.link(work, meta_graph, timed, kernels, bundle)
         stage("rewrite")
-        measured = _finish(source, work, saved_model, timed, bundle, given, options)
+        measured = _finish(source, content, work, saved_model, timed, bundle, given, options)
         output.publish(work, target)
     return _result(target, bundle.name, timed, measured, start)
 
@@ -116,8 +118,8 @@ def programs(
     meta_graph = metagraph.select(loader_impl.parse_saved_model(str(source)))
     given = sampling.of_signatures(model.signatures, samples)
     found = {
-        digest(use.region.graph): (part, use.region)
-        for part in _cut(source, meta_graph, model, given)
+        use.region.digest: (part, use.region)
+        for part in _cut(source, cache.content(source), meta_graph, model, given)
         for use in part.uses
     }
     return [lower(region.graph, stages.hints(part, region)) for part, region in found.values()]
@@ -150,9 +152,10 @@ def refresh(
     meta_graph = metagraph.select(saved_model)
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
+    content = cache.content(source)
     parts = [
         part.only(notes["signatures"][part.signature.name]["uses"])
-        for part in _cut(source, meta_graph, model, given)
+        for part in _cut(source, content, meta_graph, model, given)
     ]
     stage("compile")
     launches = notes.get("cuda", {}).get("launch", {})
@@ -181,7 +184,7 @@ def refresh(
         for region in (region for part in timed for region in part.timed if not region.kept):
             raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
         stage("rewrite")
-        measured = _finish(source, work, saved_model, timed, bundle, given, options)
+        measured = _finish(source, content, work, saved_model, timed, bundle, given, options)
         output.publish(work, target)
     return _result(target, bundle.name, timed, measured, start)
 
@@ -220,9 +223,9 @@ def _optimize_graph_def(
 ) -> Any:
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
-    part = stages.cut(
-        None, meta_graph, signature, signature.name, arrays, graphdef.named_parts(signature)
-    )
+    kept = graphdef.named_parts(signature)
+    content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
+    part = stages.cut(None, content, meta_graph, signature, signature.name, arrays, kept)
     parts, kernels = stages.compile_parts([part], _threads(options), options, tilings.read())
     with output.written(bundle) as work:
         stages.link(None, meta_graph, parts, kernels, work)
@@ -231,18 +234,19 @@ def _optimize_graph_def(
             stages.link(None, meta_graph, [timed], kernels, work)
     if not timed.uses:
         return graph_def
-    return graphdef.rewrite(graph_def, Edit(signature, timed.inlined, timed.uses), bundle)
+    return graphdef.rewrite(graph_def, Edit(signature, timed.uses), bundle)
 
 
 def _cut(
     source: Path,
+    content: str,
     meta_graph: Any,
     model: savedmodel.Model,
     samples: Mapping[str, Mapping[str, Array]],
 ) -> list[Part]:
     names = stems(model.signatures)
     return [
-        stages.cut(source, meta_graph, signature, names[name], samples[name])
+        stages.cut(source, content, meta_graph, signature, names[name], samples[name])
         for name, signature in model.signatures.items()
     ]
 
@@ -253,6 +257,7 @@ def _threads(options: Options) -> int:
 
 def _finish(
     source: Path,
+    content: str,
     work: Path,
     saved_model: Any,
     parts: Sequence[Part],
@@ -262,12 +267,12 @@ def _finish(
 ) -> dict[str, check.Measured]:
     """Write the SavedModel with the regions of the parts, and compare it with the original.
 
-    `work` began as a copy of `source`: all files but the graph are the same. If a comparison of the
-    same bytes on the same samples is remembered, there is nothing to load.
+    `content` is a hash of the original. If a comparison of the same bytes on the same samples is
+    remembered, there is nothing to load.
     """
     stage = options.progress or (lambda name: None)
     meta_graph = metagraph.select(saved_model)
-    edits = [Edit(part.signature, part.inlined, part.uses) for part in parts]
+    edits = [Edit(part.signature, part.uses) for part in parts]
     meta_graph.CopyFrom(metagraph.rewrite(meta_graph, edits, bundle))
     output.write_saved_model(work, saved_model)
     stage("check")
@@ -275,9 +280,8 @@ def _finish(
     graphs = {part.signature.name: part.signature.graph for part in parts}
     tolerances = {name: allowed(graph, options.tolerance) for name, graph in graphs.items()}
     compare = functools.partial(check.compare, source, work, tags, samples, tolerances)
-    graph_def = [cache.content(file) for file in sorted(source.glob("saved_model.*"))]
     arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
-    key = (graph_def, cache.content(work), arrays, sorted(tolerances.items()), stages.machine())
+    key = (content, cache.content(work), arrays, sorted(tolerances.items()), stages.machine())
     measured = cache.remembered("checks", key, compare)
     stage("write")
     return measured

@@ -254,8 +254,8 @@ def test_probes_do_what_they_are_counted_for(tmp_path):
         out.ctypes.data_as(ctypes.c_void_p),
     )
     assert out.sum() == x.sum()
-    x, w = np.ones((3, 5), np.float32), roofline.product(3, 5, 7).tensor["w"].value
-    np.testing.assert_allclose(run(roofline.product(3, 5, 7), {"x": x})[0], x @ w, rtol=1e-6)
+    x, w = np.ones((3, 5), np.float32), roofline.program_of(3, 5, 7).tensor["w"].value
+    np.testing.assert_allclose(run(roofline.program_of(3, 5, 7), {"x": x})[0], x @ w, rtol=1e-6)
 
 
 def test_products_beside_the_peak(tmp_path, capsys):

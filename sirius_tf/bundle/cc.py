@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +36,16 @@ def run_compiler(
     """Run the C compiler with `arguments`, in a folder."""
     words = [*compiler_command(command), *arguments]
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", check=False, cwd=folder
-        )
+        with tempfile.TemporaryDirectory() as cache:  # zig keeps all it ever made, if it may
+            done = subprocess.run(
+                words,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                cwd=folder,
+                env={"ZIG_LOCAL_CACHE_DIR": cache, **os.environ},
+            )
     except OSError as error:
         raise CompilerError(f"cannot run the C compiler {words[0]}: {error}") from error
     if done.returncode != 0:

@@ -142,7 +142,7 @@ class Block:
         if packed and not (self.plan.across or self.ctx.box[str(self.plan.lanes)].aligned):
             raise NotVectorizableError("lanes that cross panels")
         at = f"{pointer} + {offset}"
-        if packed and j % self.isa.per_panel == 0:
+        if packed and self.rows > 1 and j % self.isa.per_panel == 0:
             self.before_panel(load, pointer, j // self.isa.per_panel)
         if step != "1":
             count = "left" if self.tail else "SIRIUS_LANES"

@@ -15,6 +15,7 @@ from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
+SMALL_BLOCK = 4  # sums that still keep the units busy
 MOST_UNROLLED = 32  # points of a reduction
 
 
@@ -57,8 +58,14 @@ class Isa:
     vectors: Mapping[int, int]
 
     def beside(self, rows: int, panels: bool) -> int:
-        """Vectors side by side for a number of rows; they share panels if there are some."""
+        """Vectors side by side for a number of rows; they share panels if there are some.
+
+        One row reads a panel once, as fast as it comes: of two at a time, since more streams than
+        that come slower.
+        """
         most = self.vectors[max(r for r in self.vectors if r <= rows)]
+        if panels and rows == 1:
+            most = max(2 * self.per_panel, SMALL_BLOCK)
         return most // self.per_panel * self.per_panel if panels else most
 
     @property

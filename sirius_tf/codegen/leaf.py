@@ -15,7 +15,7 @@ from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import Isa, Range
+from sirius_tf.codegen.context import SMALL_BLOCK, Isa, Range
 from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -27,8 +27,6 @@ from sirius_tf.schedule.storage import Storage
 
 Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
 Span = tuple[int, str, str]  # rows of a block, and C of where such blocks begin and end
-
-SMALL_BLOCK = 4  # rows that still keep the units busy
 
 SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
@@ -180,16 +178,29 @@ class _Printer(LeafPrinter):
         lanes = self.box.get(self.plan.lanes or "")
         if self.plan.lanes is None or self.plan.across or lanes is None:
             return body(1, False)
-        width = wide * self.isa.lanes
-        offset, lines = f"{lanes.name}_b", list[str]()
+        lines = list[str]()
         if lanes.low is None and lanes.aligned:
             lines.append(f"const int64_t {lanes.name}_q = {lanes.lo} / {PANEL};")
-        if lanes.size is None or lanes.size >= width:
-            end = f"{lanes.n} / {width}" if lanes.size is None else str(lanes.size // width)
-            head = f"for (int64_t {offset} = 0; {offset} < {end}; ++{offset}) {{"
-            self.at = self.lanes_base(lanes) + symbol(offset) * width
-            lines += [head, *indented(body(wide, False)), "}"]
-        return lines + self.lanes_left(body, lanes, width)
+        lines += self.full_blocks(body, lanes, wide)
+        if self.ctx.has_panels and wide > self.isa.per_panel:
+            lines += self.full_blocks(body, lanes, self.isa.per_panel, wide)
+            wide = self.isa.per_panel
+        return lines + self.lanes_left(body, lanes, wide * self.isa.lanes)
+
+    def full_blocks(self, body: Body, lanes: Range, vectors: int, done: int = 0) -> list[str]:
+        """Blocks of some vectors, as many as there are behind blocks of `done` vectors."""
+        offset, width, before = f"{lanes.name}_b", vectors * self.isa.lanes, done * self.isa.lanes
+        if lanes.size is None:
+            first = f"{lanes.n} / {before} * {before // width}" if done else "0"
+            end = f"{lanes.n} / {width}"
+        else:
+            first = str(lanes.size // before * before // width) if done else "0"
+            end = str(lanes.size // width)
+            if first == end:
+                return []
+        self.at = self.lanes_base(lanes) + symbol(offset) * width
+        head = f"for (int64_t {offset} = {first}; {offset} < {end}; ++{offset}) {{"
+        return [head, *indented(body(vectors, False)), "}"]
 
     def lanes_left(self, body: Body, lanes: Range, width: int) -> list[str]:
         """What full blocks leave: single vectors, of which the last moves back to end in time.

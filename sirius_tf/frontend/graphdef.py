@@ -17,6 +17,4 @@ def from_graph_def(
 
     Calls are inlined, so that an output is an Identity with its side effects as control inputs.
     """
-    inlined = savedmodel.inline(graph_def, outputs)
-    probes = {key: f"{savedmodel.PROBE}{index}:0" for index, key in enumerate(outputs)}
-    return savedmodel.graph_of(inlined, name, inputs, probes, {})
+    return savedmodel.between(graph_def, name, inputs, {key: key for key in outputs}, {})[1]

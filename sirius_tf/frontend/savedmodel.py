@@ -44,12 +44,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature; an argument of `graph` is called as the node of the input's tensor."""
+    """A signature; an argument of `graph` is called as the node of the input's tensor.
+
+    `inlined` is the GraphDef that `graph` shows.
+    """
 
     name: str
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     graph: Graph
+    inlined: Any
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,23 @@ def load_meta_graph(path: str | os.PathLike[str]) -> Any:
     return saved_model.meta_graphs[0]
 
 
-def inline(graph_def: Any, tensors: Sequence[str]) -> Any:
+def between(
+    graph_def: Any,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Mapping[str, Tensor | str],
+    values: Mapping[str, np.ndarray[Any, Any]],
+) -> tuple[Any, Graph]:
+    """What is between tensors of a GraphDef: that with function calls inlined, and its Graph.
+
+    Results are called by the keys of `outputs`: tensors, or names of some of unknown types.
+    """
+    inlined = inline(graph_def, list(outputs.values()))
+    probes = {key: f"{PROBE}{index}:0" for index, key in enumerate(outputs)}
+    return inlined, graph_of(inlined, name, inputs, probes, values)
+
+
+def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
     """A GraphDef that computes these tensors of `graph_def`, function calls inlined.
 
     Tensor i is the Identity `sirius_output_<i>`, whose control inputs are the side effects.
@@ -99,14 +119,11 @@ def inline(graph_def: Any, tensors: Sequence[str]) -> Any:
     """
     work = meta_graph_pb2.MetaGraphDef()
     work.graph_def.CopyFrom(graph_def)
-    dtypes = _tensor_dtypes(graph_def, tensors)
-    probes = []
-    for index, (tensor, dtype) in enumerate(zip(tensors, dtypes, strict=True)):
+    for index, tensor in enumerate(_typed(graph_def, tensors)):
         probe = work.graph_def.node.add(name=f"{PROBE}{index}", op="Identity")
-        probe.input.append(tensor)
-        probe.attr["T"].type = dtype
-        probes.append(probe.name)
-    work.collection_def["train_op"].node_list.value.extend(probes)
+        probe.input.append(tensor.name)
+        probe.attr["T"].type = tf.dtypes.as_dtype(tensor.dtype).as_datatype_enum
+        work.collection_def["train_op"].node_list.value.append(probe.name)
     functions = work.graph_def.library.function
     for function in functions:
         for attr in ("_noinline", "_XlaMustCompile"):
@@ -202,16 +219,20 @@ def _body(
     return Body(list(made.inputs), list(zip(names, made.outputs, strict=True)), effects)
 
 
-def _tensor_dtypes(graph_def: Any, tensors: Sequence[str]) -> list[int]:
-    """The dtypes of tensors of a GraphDef, as numbers of the DataType enum."""
+def _typed(graph_def: Any, tensors: Sequence[Tensor | str]) -> list[Tensor]:
+    """Tensors of a GraphDef; it is read where only their names are known."""
     graph = tf.Graph()
     try:
         with graph.as_default():
-            tf.import_graph_def(graph_def, name="")
+            if any(isinstance(tensor, str) for tensor in tensors):
+                tf.import_graph_def(graph_def, name="")
     except (ValueError, tf.errors.OpError) as error:
         raise SiriusError(f"TensorFlow rejects the main graph: {error}") from error
-    found = [_tensor(graph, "main", tensor) for tensor in tensors]
-    return [tensor.dtype.base_dtype.as_datatype_enum for tensor in found]
+    found = {t: _tensor(graph, "main", t) for t in tensors if isinstance(t, str)}
+    return [
+        Tensor(t, dtype_name(found[t]), static_shape(found[t])) if isinstance(t, str) else t
+        for t in tensors
+    ]
 
 
 def _signature(meta_graph: Any, name: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Signature:
@@ -223,10 +244,9 @@ def _signature(meta_graph: Any, name: str, values: Mapping[str, np.ndarray[Any, 
             if info.WhichOneof("encoding") != "name":
                 raise SiriusError(f"signature '{name}': '{key}' is not a dense tensor")
             tensors[key] = Tensor(info.name, _dtype(info.dtype), _info_shape(info.tensor_shape))
-    inlined = inline(meta_graph.graph_def, [tensor.name for tensor in outputs.values()])
-    probes = {key: f"{PROBE}{index}:0" for index, key in enumerate(outputs)}
-    graph = graph_of(inlined, name, [t.name for t in inputs.values()], probes, values)
-    return Signature(name, inputs, outputs, graph)
+    given = [tensor.name for tensor in inputs.values()]
+    inlined, graph = between(meta_graph.graph_def, name, given, outputs, values)
+    return Signature(name, inputs, outputs, graph, inlined)
 
 
 def _info_shape(shape: Any) -> Shape | None:

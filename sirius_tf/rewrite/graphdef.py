@@ -10,8 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from sirius_tf.errors import SiriusError
-from sirius_tf.frontend.graphdef import from_graph_def
-from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor
+from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor, between
 from sirius_tf.rewrite.metagraph import ASSET, Edit
 from sirius_tf.rewrite.substitute import node_of, substitute
 
@@ -20,7 +19,8 @@ SIGNATURE = "graph"
 
 def as_signature(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Signature:
     """What is between tensors of a GraphDef, as a signature; its keys are the given names."""
-    graph = from_graph_def(graph_def, inputs, outputs, SIGNATURE)
+    results = {key: key for key in outputs}
+    inlined, graph = between(graph_def, SIGNATURE, inputs, results, {})
     known = {f"{a.name}:0" if ":" not in a.name else a.name: a for a in graph.inputs}
     arguments = {key: known[_full(key)] for key in inputs}
     return Signature(
@@ -28,6 +28,7 @@ def as_signature(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) 
         {key: Tensor(_full(key), a.dtype, a.shape) for key, a in arguments.items()},
         {key: Tensor(_full(key), graph.dtype(e), graph.shape(e)) for key, e in graph.outputs},
         graph,
+        inlined,
     )
 
 
@@ -47,7 +48,7 @@ def named_parts(signature: Signature) -> dict[str, str]:
 def rewrite(graph_def: Any, edit: Edit, bundle: Path) -> Any:
     """The GraphDef with the regions; the path of the bundle is a constant in it."""
     signature = edit.signature
-    made = substitute(edit.inlined, signature.graph, edit.uses, f"{ASSET}:0")
+    made = substitute(signature.inlined, signature.graph, edit.uses, f"{ASSET}:0")
     path = made.node.add(name=ASSET, op="Const")
     path.attr["dtype"].type = tf.string.as_datatype_enum
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle.resolve())))

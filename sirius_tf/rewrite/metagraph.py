@@ -20,7 +20,6 @@ from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import SiriusError
-from sirius_tf.frontend import savedmodel
 from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.graph import Node
 from sirius_tf.frontend.savedmodel import PROBE, Signature
@@ -43,10 +42,9 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 @dataclass(frozen=True)
 class Edit:
-    """A signature, its GraphDef with function calls inlined, and the regions to be used there."""
+    """A signature, and the regions to be used there."""
 
     signature: Signature
-    inlined: Any
     uses: tuple[Use, ...]
 
 
@@ -61,7 +59,7 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
     done: set[str] = set()
     others = [key for key in meta_graph.signature_def if key != _INIT_OP]
     for edit in edits:
-        graph_def = substitute(edit.inlined, edit.signature.graph, edit.uses, _READ)
+        graph_def = substitute(edit.signature.inlined, edit.signature.graph, edit.uses, _READ)
         _add_functions(made.graph_def.library, graph_def.library)
         call = function_call(meta_graph, edit.signature)
         if call is None:
@@ -323,9 +321,3 @@ def select(saved_model: Any) -> Any:
         if "serve" in meta_graph.meta_info_def.tags:
             return meta_graph
     return saved_model.meta_graphs[0]
-
-
-def inlined(meta_graph: Any, signature: Signature) -> Any:
-    """The GraphDef that the Graph of a signature shows."""
-    tensors = [tensor.name for tensor in signature.outputs.values()]
-    return savedmodel.inline(meta_graph.graph_def, tensors)

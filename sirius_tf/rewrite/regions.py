@@ -9,6 +9,7 @@ nodes again. The nodes of one level are a region: convex, and regions depend on 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from tensorflow.python.framework import op_def_registry
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
 from sirius_tf.lower.registry import RULES, lower
+from sirius_tf.rewrite.canonical import digest
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
 DTYPES = frozenset(
@@ -48,6 +50,11 @@ class Region:
     inputs: tuple[Edge, ...]
     outputs: tuple[Edge, ...]
     nodes: frozenset[str]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of what it computes: regions that are the same share a kernel."""
+        return digest(self.graph)
 
 
 @dataclass(frozen=True)

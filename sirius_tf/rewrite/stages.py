@@ -25,8 +25,8 @@ from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.lower.registry import lower
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
-from sirius_tf.rewrite import checkpoint, metagraph, regions
-from sirius_tf.rewrite.canonical import array_digest, digest
+from sirius_tf.rewrite import checkpoint, regions
+from sirius_tf.rewrite.canonical import array_digest
 from sirius_tf.rewrite.check import Measured
 from sirius_tf.rewrite.manifest import manifest
 from sirius_tf.rewrite.regions import Region, constant, is_variable
@@ -67,7 +67,6 @@ class Part:
     """
 
     signature: Signature
-    inlined: Any
     values: Mapping[Edge, Array]
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
@@ -96,28 +95,37 @@ class Part:
 
 def cut(
     source: Path | None,
+    content: str,
     meta_graph: Any,
     signature: Signature,
     stem: str,
     arrays: Mapping[str, Array],
     kept: Mapping[str, str] | None = None,
 ) -> Part:
-    """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow."""
+    """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow.
+
+    The model runs on the samples; what regions read then is remembered by a hash of its content.
+    """
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
     found = regions.cut(graph, stem, {**probes, **(kept or {})})
-    inlined = metagraph.inlined(meta_graph, signature)
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
     if not uses:
-        return Part(signature, inlined, {}, uses, left)
-    edges = {edge for region in found.regions for edge in _read(signature, region)}
-    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
-    with Session(source, meta_graph, inlined, graph) as session:
+        return Part(signature, {}, uses, left)
+    edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
+
+    def run() -> dict[Edge, Array]:
+        feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
         outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
-        found_values = session.values(feeds, [*sorted(edges, key=str), *outputs])
-    values = {edge: found_values[edge] for edge in edges}
-    return Part(signature, inlined, values, uses, left)
+        with Session(source, meta_graph, signature.inlined, graph) as session:
+            values = session.values(feeds, [*edges, *outputs])
+        return {edge: values[edge] for edge in edges}
+
+    samples = [(key, array_digest(array)) for key, array in arrays.items()]
+    key = (content, signature.name, samples, edges, tf.__version__)
+    values = cache.remembered("values", key, run)
+    return Part(signature, values, uses, left)
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:
@@ -145,7 +153,7 @@ def compile_parts(
         uses, failed = [], {}
         for use in part.uses:
             region = use.region
-            key = digest(region.graph)
+            key = region.digest
             if key not in names:
                 shapes = hints(part, region)
                 try:
@@ -203,7 +211,7 @@ def compile_region(
     if options.dump is not None:  # what is remembered shows no stages
         return make()
     on_gpus = (options.arch, options.cuda_launch) if options.target == "cuda" else ()
-    of = (region.name, digest(region.graph), sorted(hints.items()))
+    of = (region.name, region.digest, sorted(hints.items()))
     key = (*of, threads, strict, sorted(tilings.items()), on_gpus)
     return cache.remembered("kernels", key, make)
 
@@ -263,20 +271,20 @@ def compare_and_time(
 
         @functools.cache
         def session() -> Session:
-            made = Session(work, meta_graph, part.inlined, graph, part.uses, bundle)
+            made = Session(work, meta_graph, part.signature.inlined, graph, part.uses, bundle)
             return stack.enter_context(made)
 
         for use in part.uses:
             region = use.region.name
             shape, arrays = hints(part, use.region), _values(part, use.region)
-            of = (region, digest(use.region.graph), *bytes_of, arrays, options.tolerance)
+            of = (region, use.region.digest, *bytes_of, arrays, options.tolerance)
             find = functools.partial(_difference, session, use, part.values, options.tolerance)
             problem = cache.remembered("differences", (*of, machine()), find)
             if problem and not options.strict_math:
                 raise DifferenceError(f"region {region}: {problem}")
             if not problem and use.kernel not in times:
                 measure = functools.partial(_best_times, session, use, part.values)
-                key = (digest(use.region.graph), kernels[use.kernel].code, shape, machine())
+                key = (use.region.digest, kernels[use.kernel].code, shape, machine())
                 times[use.kernel] = cache.remembered("times", key, measure)
             tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
             if our_ms > tf_ms and not options.keep_slow:

@@ -27,6 +27,7 @@ PANEL = 16  # lanes-iterator values that packed constants keep together: a multi
 _ELEMENTARY = 10.0  # vector operations of exp, tanh, ...
 _CHEAP = {"add", "sub", "mul", "max", "min", "neg", "abs", "select", "cast", "eq", "ne", "lt", "le"}
 _CHEAP |= {"gt", "ge", "and", "or", "not", "isnan", "floor", "ceil", "round", "sqrt"}
+_STREAMS = 1.5  # reading several streams at a time instead of one or two
 _SCATTERED = 16.0  # a vector whose lanes lie apart, in loads of a contiguous one
 
 
@@ -142,6 +143,8 @@ class _Coster:
         for load in self.loads:
             step = self.along(load, plan.lanes)
             one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else _SCATTERED
+            if plan.across and self.read_once(plan, load):
+                one *= _STREAMS
             total += one / self.reuse(plan, load)
         if self.s.reduce:  # a sum needs the last one before the next: several run at a time
             rows = min(self.extents.get(str(plan.rows), 1), ROWS)
@@ -154,6 +157,11 @@ class _Coster:
         steps = [stored, *(self.along(load, plan.lanes) for load in self.finish_loads)]
         at_end = sum(1.0 if step in (poly(0), poly(1)) else _SCATTERED for step in steps)
         return total + at_end / filled / self.reduced
+
+    def read_once(self, plan: Plan, load: Load) -> bool:
+        """Whether rows are parts of a constant that lie apart, where a panel would be one."""
+        constant = self.strides.program.tensor[load.tensor].role == "constant"
+        return constant and plan.rows is not None and self.along(load, plan.rows) != poly(0)
 
     def reordered(self, lanes: str) -> float:
         """Cost of the statements that must then store, or read, with a stride instead."""

@@ -84,13 +84,18 @@ class _Tiler:
                 if whole <= math.prod(self.tile[k + 1 : rows + 1]) and 2 * whole <= most:
                     self.grow(k, most // whole, 1, balance=True)
         if lanes is not None:
-            least = PANEL if rows is None or self.extents[rows] >= ROWS else 4 * PANEL
-            self.grow(lanes, least, PANEL, keep=False)
+            self.grow(lanes, 4 * PANEL if self.few_rows(rows) else PANEL, PANEL, keep=False)
         for k in reversed(range(len(self.loops))):
             while self.work() < self.worth and self.tile[k] < self.extents[k]:
                 if not self.grow(k, 2 * self.tile[k], self.units[k]):
                     break
         return tuple(self.tile)
+
+    def few_rows(self, rows: int | None) -> bool:
+        """Whether the rows of a sum are too few to keep the units busy with one panel."""
+        if rows is None:
+            return self.heavy.reduce is not None and self.plan.rows is None
+        return self.extents[rows] < ROWS
 
     def most_rows(self) -> int:
         """The rows with which least moves between caches: constants for every tile, and what a tile
