@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Launch = Literal["auto", "persistent", "graph"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,6 +29,9 @@ class Options:
     bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
     target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
     arch: the architectures these are compiled for.
+    cuda_launch: how phases follow each other on a GPU: all in one "persistent" kernel, or each as a
+        kernel of a CUDA "graph", where there are no loops around them; "auto" takes what a model of
+        their costs says.
     """
 
     threads: int = 0
@@ -39,3 +44,4 @@ class Options:
     bundle: Path | None = None
     target: Literal["cpu", "cuda"] = "cpu"
     arch: tuple[str, ...] = ("sm_80", "sm_90")
+    cuda_launch: Launch = "auto"

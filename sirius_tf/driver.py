@@ -158,12 +158,17 @@ def refresh(
         for part in _cut(source, content, meta_graph, model, given)
     ]
     stage("compile")
+    launches = notes.get("cuda", {}).get("launch", {})
     kernels = {
         name: stages.compile_region(
             region,
             notes["kernels"][name]["hints"],
             notes["kernels"][name]["threads"],
-            replace(options, strict_math=notes["kernels"][name]["strict_math"]),
+            replace(
+                options,
+                strict_math=notes["kernels"][name]["strict_math"],
+                cuda_launch=launches.get(name, options.cuda_launch),
+            ),
             notes["kernels"][name].get("tilings", {}),
         )
         for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()

@@ -11,7 +11,8 @@ from pathlib import Path
 class RegionReport:
     """A region, its nodes (constants aside), and its time against that of what it stands for.
 
-    What TensorFlow takes to start a call is in neither time.
+    What TensorFlow takes to start a call is in neither time. `cuda_launch` is how its phases follow
+    each other on a GPU, "persistent" or "graph"; "" if there is no code for one.
     """
 
     name: str
@@ -20,6 +21,7 @@ class RegionReport:
     tf_ms: float
     sirius_ms: float
     kept: bool
+    cuda_launch: str = ""
 
 
 @dataclass(frozen=True)

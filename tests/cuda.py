@@ -24,10 +24,10 @@ from tests.emulator import emulator
 
 
 class Emulated:
-    """The kernel of a program, emulated: a function of arrays."""
+    """The kernels of a program, emulated: a function of arrays."""
 
-    def __init__(self, program, sanitizer=None, edit=lambda source: source):
-        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")))
+    def __init__(self, program, sanitizer=None, edit=lambda source: source, launch="auto"):
+        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")), launch)
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)
@@ -47,23 +47,12 @@ class Emulated:
         constants = np.frombuffer(weights(self.program) or bytes(64), np.uint8)
         decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
-        self.module.launch(
-            self.kernel.name,
-            blocks,
-            threads,
-            [
-                *kept,
-                *planned.params,
-                np.full(max(planned.workspace_bytes, 1), 0xFF, np.uint8),  # NaN until it is written
-                constants,
-                decided,
-                np.zeros(1, SYNC),
-                failure,
-            ],
-            self.kernel.shared_bytes,
-            cooperative=True,
-            order=order,
-        )
+        slots = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        arguments = [*kept, *planned.params, *slots, constants, decided]
+        arguments += [np.zeros(1, SYNC), failure]
+        shared, cooperative = self.kernel.shared_bytes, self.kernel.cooperative
+        for name, grid in zip(self.kernel.kernels, planned.grids, strict=True):
+            self.module.launch(name, grid, threads, arguments, shared, cooperative, order)
         if failure["failed"][0]:
             raise InvalidArgument(message(FORMATS[failure["format"][0]], failure["args"][0]))
         return self.shaped(results, decided[:-1])
@@ -93,8 +82,11 @@ def _plan(kernel: CudaKernel):
         path = Path(folder, "plan.so")
         cc.compile_shared([code], path)
         library = ctypes.CDLL(str(path))
-    program, names = kernel.program, [f"{kernel.name}_plan"]
-    names += [f"{kernel.name}_shapes"] if any(late_outputs(program)) else []
-    plan, *shapes = (ctypes.cast(getattr(library, n), ctypes.c_void_p).value for n in names)
+    program, late = kernel.program, any(late_outputs(kernel.program))
+    plan, geometry, shapes = (
+        ctypes.cast(getattr(library, f"{kernel.name}_{key}"), ctypes.c_void_p).value if key else 0
+        for key in ("plan", "geometry", "shapes" if late else "")
+    )
     ranks = tuple(len(o.shape) for o in program.outputs)
-    return Planner(plan, *shapes or [0], len(program.params), ranks)
+    counts = len(kernel.kernels), kernel.slots, len(program.params)
+    return Planner(plan, shapes, geometry, *counts, ranks)

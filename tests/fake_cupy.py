@@ -7,7 +7,9 @@
 them for such fails.
 """
 
+import collections
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -29,12 +31,28 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
+class Memory:
+    """What an array and its parts are in. When they are gone, the next one of its size gets it."""
+
+    def __init__(self, pool, nbytes):
+        self.free = pool[nbytes]
+        try:
+            self.block = self.free.pop()
+        except IndexError:
+            self.block = np.empty(nbytes, np.uint8)
+        self.block.fill(0xFF)  # NaN until it is written
+
+    def __del__(self):
+        self.free.append(self.block)
+
+
 class ndarray:  # noqa: N801
     """An array on a device."""
 
-    def __init__(self, data, device):
-        self.data_, self.device = data, device
+    def __init__(self, data, device, memory):
+        self.data_, self.device, self.memory = data, device, memory
 
+    data = property(lambda self: SimpleNamespace(ptr=self.data_.__array_interface__["data"][0]))
     dtype = property(lambda self: self.data_.dtype)
     shape = property(lambda self: self.data_.shape)
     ndim = property(lambda self: self.data_.ndim)
@@ -46,13 +64,15 @@ class ndarray:  # noqa: N801
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
     def __getitem__(self, index):
-        return ndarray(self.data_[index], self.device)
+        return ndarray(self.data_[index], self.device, self.memory)
 
     def reshape(self, shape):
-        return ndarray(self.data_.reshape(shape), self.device)
+        return ndarray(self.data_.reshape(shape), self.device, self.memory)
 
     def copy(self):
-        return ndarray(self.data_.copy(), self.device)
+        result = self.device.cupy.empty(self.shape, self.dtype)
+        result.set(self.data_)
+        return result
 
     def get(self):
         return np.array(self.data_, order="C")
@@ -90,10 +110,12 @@ class FakeCupy(ModuleType):
         self.multiprocessors, self.occupancy = multiprocessors, occupancy
         self.most_blocks = None  # of a cooperative launch, if not what occupancy says
         self.memory = 1 << 40  # bytes of an array that is too large
-        self.uploads, self.loads, self.grids = [], 0, []
+        self.uploads, self.loads, self.grids, self.replays = [], 0, [], 0
+        self.pool, self.streams = collections.defaultdict(list), threading.local()
         self.ndarray = ndarray
         self.cuda = SimpleNamespace(
             Device=self._device,
+            Stream=lambda non_blocking: Stream(self, non_blocking),
             runtime=SimpleNamespace(getDeviceCount=self._count, CUDARuntimeError=CUDARuntimeError),
             driver=SimpleNamespace(
                 occupancyMaxActiveBlocksPerMultiprocessor=self._occupancy,
@@ -116,11 +138,15 @@ class FakeCupy(ModuleType):
         return self.occupancy
 
     def empty(self, shape, dtype):
-        array = np.empty(shape, dtype)
-        if array.nbytes > self.memory:
-            raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
-        array.reshape(-1).view(np.uint8).fill(0xFF)  # NaN until it is written
-        return ndarray(array, self._device())
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if nbytes > self.memory:
+            raise OutOfMemoryError(f"Out of memory allocating {nbytes} bytes")
+        memory = Memory(self.pool, nbytes)
+        return ndarray(memory.block.view(dtype).reshape(shape), self._device(), memory)
+
+    def captured(self):
+        """The work that the thread's current stream is captured to, or None."""
+        return getattr(self.streams, "captured", None)
 
     def asarray(self, array):
         if isinstance(array, ndarray):
@@ -135,10 +161,10 @@ class FakeCupy(ModuleType):
         return self.asarray(np.from_dlpack(_Holder(capsule)))
 
     def RawModule(self, path, enable_cooperative_groups):  # noqa: N802
-        assert enable_cooperative_groups
+        assert self.captured() is None, "a module is loaded during a capture"
         self.loads += 1
-        module = emulator.build(self.sources[Path(path).read_bytes()])
-        return SimpleNamespace(get_function=lambda name: Kernel(self, module, name))
+        of = emulator.build(self.sources[Path(path).read_bytes()]), enable_cooperative_groups
+        return SimpleNamespace(get_function=lambda name: Kernel(self, name, *of))
 
 
 class _Holder:
@@ -154,36 +180,83 @@ class _Holder:
         return (1, 0)
 
 
+class Stream:
+    """A stream that is only captured: the default one does all work at once."""
+
+    def __init__(self, cupy, non_blocking):
+        assert non_blocking, "the default stream would wait for it"
+        self.cupy, self.current = cupy, False
+
+    def __enter__(self):
+        self.current = True
+
+    def __exit__(self, *_):
+        self.current = False
+
+    def begin_capture(self):
+        assert self.current and self.cupy.captured() is None
+        self.cupy.streams.captured = []
+
+    def end_capture(self):
+        work, self.cupy.streams.captured = self.cupy.captured(), None
+        return Graph(self.cupy, work)
+
+
+class Graph:
+    """Launches and the blocks of memory they take, of which a graph keeps none."""
+
+    def __init__(self, cupy, launches):
+        self.cupy, self.launches = cupy, launches
+
+    def launch(self):
+        self.cupy.replays += 1
+        free = [id(block) for blocks in self.cupy.pool.values() for block in blocks]
+        for launch, blocks in self.launches:
+            assert not {id(block) for block in blocks} & set(free), "memory that was given back"
+            launch()
+
+
 class Kernel:
     """A RawKernel."""
 
-    def __init__(self, cupy, module, name):
-        self.cupy, self.module, self.name = cupy, module, name
+    def __init__(self, cupy, name, module, cooperative):
+        self.cupy, self.name, self.module, self.cooperative = cupy, name, module, cooperative
         self.kernel = SimpleNamespace(ptr="a function")
 
     def __call__(self, grid, block, args, shared_mem):
         (blocks,), (threads,) = grid, block
         most = self.cupy.most_blocks or self.cupy.multiprocessors * self.cupy.occupancy
-        if blocks > most:
+        if self.cooperative and blocks > most:
             warnings.warn(
                 f"The grid size will be reduced from {blocks} to {most}, as the specified grid "
                 "size exceeds the limit.",
                 stacklevel=2,
             )
             blocks = most
-        self.cupy.grids.append(blocks)
         given = [self._argument(a) for a in args]
-        self.module.launch(self.name, blocks, threads, given, shared_mem, cooperative=True)
-        for array, result in zip(args, given, strict=True):
-            if isinstance(array, ndarray) and array.data_.flags.writeable:
-                array.data_.reshape(-1).view(np.uint8)[:] = result
+        captured = self.cupy.captured()
+        if captured is None:
+            self._run(blocks, threads, given, shared_mem)
+        else:
+            memories = [a.memory.block for a in args if isinstance(a, ndarray)]
+            captured.append((lambda: self._run(blocks, threads, given, shared_mem), memories))
+
+    def _run(self, blocks, threads, args, shared_mem):
+        """With memory of its own for each array, since they may be parts of each other."""
+        self.cupy.grids.append(blocks)
+        arrays = [isinstance(a, np.ndarray) for a in args]
+        given = [a.copy() if array else a for a, array in zip(args, arrays, strict=True)]
+        self.module.launch(self.name, blocks, threads, given, shared_mem, self.cooperative)
+        for old, new, array in zip(args, given, arrays, strict=True):
+            if array and old.flags.writeable:
+                old[:] = new
 
     def _argument(self, value):
-        """The bytes of an array in memory of its own: arrays may be parts of each other."""
+        """The bytes of an array, or a number."""
         if not isinstance(value, ndarray):
             assert isinstance(value, np.generic), "CuPy would guess its width"
             return value
         assert value.size, "a null pointer"
         assert value.flags.c_contiguous, "CuPy would pass a pointer and no strides"
         assert value.device.id == self.cupy.current, "memory of another device"
-        return value.get().reshape(-1).view(np.uint8)
+        return value.data_.reshape(-1).view(np.uint8)

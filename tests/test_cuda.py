@@ -5,6 +5,7 @@ Kernels run in tests/emulator, in several orders of threads and blocks, against 
 interpreter.
 """
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -17,7 +18,9 @@ tf = pytest.importorskip("tensorflow")
 import sirius_tf  # noqa: E402
 from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
+from sirius_tf.codegen import cuda_launch  # noqa: E402
 from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.nest import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
 from sirius_tf.config import Options  # noqa: E402
 from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
@@ -58,9 +61,10 @@ def fits(kernel):
     """No thread spills, and as many blocks as the schedule is for run at the same time."""
     compiled = compile_kernel(kernel, ARCHITECTURES)
     for arch in ARCHITECTURES:
-        used = compiled.cubins[arch].kernels[kernel.name]
-        assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
-        assert used.registers <= 65536 // kernel.threads_per_block // 2
+        for name in kernel.kernels:
+            used = compiled.cubins[arch].kernels[name]
+            assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+            assert used.registers <= 65536 // kernel.threads_per_block // 2
     assert compiled.kernel == kernel
     assert compiled.blocks("sm_90") == kernel.blocks
 
@@ -87,6 +91,19 @@ def check(fn, shape, sizes=(0, 1, 7), dtype="float32", tolerance=1e-5):
     return emulated
 
 
+def chain(length):
+    """Every step reads all rows that the one before has made: each is a phase."""
+    steps = [RNG.standard_normal((12, 12)).astype("f") / 4 for _ in range(length)]
+
+    def fn(x):
+        for step in steps:
+            x = tf.matmul(x - tf.reduce_max(x, 0), step)
+        return x
+
+    spec = tf.TensorSpec([None, 12], "float32")
+    return replace(lowered(fn, spec)[1], name="chain")
+
+
 def product():
     """A matrix of many rows, times one: operands are staged in shared memory."""
     program = programs.dense(70, 96)
@@ -100,12 +117,67 @@ def test_text(golden, make) -> None:
     golden(f"{make.__name__}.plan", kernel.plan)
 
 
+def test_text_of_a_graph(golden) -> None:
+    kernel = print_kernel(schedule_program(chain(2), machine_of("sm_90")), "graph")
+    golden("graph.cuda", kernel.source)
+    golden("graph.plan", kernel.plan)
+
+
 @pytest.mark.parametrize("sizes", [{"B": 1, "T": 1}, {"B": 7, "T": 9}, {"B": 33, "T": 2}])
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm, product])
 def test_programs(make, sizes) -> None:
     program = make()
     inputs = random_inputs(program, sizes)
     agree(program, interp.run(program, inputs), list(inputs.values()), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("launch", ["persistent", "graph"])
+def test_phases(launch) -> None:
+    program = chain(3)
+    emulated = Emulated(program, launch=launch)
+    assert len(emulated.kernel.kernels) == {"persistent": 1, "graph": 4}[launch]
+    assert ("sirius_grid_barrier(sync)" in emulated.kernel.source) == (launch == "persistent")
+    for rows in (1, 7, 33):
+        inputs = random_inputs(program, {"x_0": rows})
+        expected = interp.run(program, inputs)
+        agree(program, expected, list(inputs.values()), emulated, 2e-5)
+        Emulated(program, "thread", launch=launch)(list(inputs.values()))  # which finds no race
+    fits(emulated.kernel)
+
+
+@pytest.mark.parametrize(("steps", "launch"), [(6, "persistent"), (7, "graph")])
+def test_a_graph_is_for_many_phases(steps, launch) -> None:
+    """Of which each costs less there, but there is one more than there are barriers."""
+    scheduled = schedule_program(chain(steps), machine_of("sm_90"))
+    assert print_kernel(scheduled).launch == launch
+
+
+@pytest.mark.parametrize("make", [programs.lstm, lambda: lowered(newton, tf.TensorSpec([None]))[1]])
+def test_loops_around_phases_are_in_one_kernel(make) -> None:
+    assert print_kernel(schedule_program(make(), machine_of("sm_90")), "graph").cooperative
+
+
+def test_a_guard_around_phases_is_around_each() -> None:
+    phases = [Phase(Tile(Run(name, ()))) for name in "abcd"]
+    positive = (programs.T - 1,)
+    nest = Block((phases[0], Guard(positive, Block(tuple(phases[1:3])), phases[3])))
+    assert cuda_launch.kernels(nest, "k", "graph") == {
+        "k_phase1": phases[0],
+        "k_phase2": Guard(positive, phases[1]),
+        "k_phase3": Guard(positive, phases[2]),
+        "k_phase4": Guard(positive, Block(()), phases[3]),
+    }
+    assert cuda_launch.kernels(nest, "k", "persistent") == {"k": nest}
+
+
+def test_no_more_blocks_than_tiles() -> None:
+    """Phases of a tile, and one with a tile for 8 rows; a barrier has to be for all of them."""
+    feeds = [np.zeros((33, 12), "f")]
+    for launch, grids in (("graph", (1, 1, 5)), ("persistent", (5,))):
+        plan = Emulated(chain(2), launch=launch).plan
+        assert plan([(feeds[0].shape, feeds[0])], 100).grids == grids
+        assert plan([(feeds[0].shape, feeds[0])], 3).grids == tuple(min(g, 3) for g in grids)
+        assert plan([((0, 12), feeds[0])], 100).grids == (1,) * len(grids)
 
 
 @pytest.mark.parametrize("width", [8, 13, 64])
@@ -288,8 +360,15 @@ def inverted_residual(path):
     return {"x": RNG.standard_normal((2, 9, 9, 8)).astype("f")}
 
 
-@pytest.mark.parametrize("build", [lstm, mmoe, bert, translator, inverted_residual])
-def test_models(tmp_path, build) -> None:
+@pytest.mark.parametrize(
+    ("build", "launch"),
+    [
+        *itertools.product((mmoe, bert, inverted_residual), ("persistent", "graph")),
+        (lstm, "persistent"),
+        (translator, "persistent"),
+    ],
+)
+def test_models(tmp_path, build, launch) -> None:
     feeds = build(tmp_path / "model")
     signature = savedmodel.read(tmp_path / "model", [DEFAULT]).signatures[DEFAULT]
     if len(signature.inputs) == 1:  # Keras has names of its own
@@ -299,9 +378,11 @@ def test_models(tmp_path, build) -> None:
     model = tf.saved_model.load(str(tmp_path / "model"))
     found = model.signatures[DEFAULT](**{k: tf.constant(v) for k, v in feeds.items()})
     expected = [found[name].numpy() for name, _ in signature.graph.outputs]
-    emulated, arrays = Emulated(program), [feeds[names[n]] for n in program.inputs]
+    emulated = Emulated(program, launch=launch)
+    arrays = [feeds[names[n]] for n in program.inputs]
     agree(program, expected, arrays, emulated, 2e-5)
-    Emulated(program, "thread")(arrays)  # which finds no race
+    Emulated(program, "thread", launch=launch)(arrays)  # which finds no race
+    assert emulated.kernel.launch == launch
     fits(emulated.kernel)
 
 
@@ -326,7 +407,7 @@ def barriers(make):
     return re.split(r"(sirius_grid_barrier\(sync\);|__syncthreads\(\); // .*)", kernel.source)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_every_barrier_is_needed(number) -> None:
     """Without one of them there is a race.
 
@@ -334,7 +415,7 @@ def test_every_barrier_is_needed(number) -> None:
     """
     program = programs.lstm()
     missing = barriers(programs.lstm)
-    assert len(missing) == 2 * 6 + 1
+    assert len(missing) == 2 * 5 + 1
     missing[2 * number + 1] = ""
 
     def without(source):
@@ -346,19 +427,31 @@ def test_every_barrier_is_needed(number) -> None:
         Emulated(program, "thread", without)(list(inputs.values()), 2, 64)
 
 
-def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
-    terms = 150
-    names = [f"v{k}" for k in range(terms)]
+def greedy(name, values=150):
+    """A kernel that has some values in registers at once."""
+    names = [f"v{k}" for k in range(values)]
     loads = "".join(f"volatile float &{n} = p[{k}]; float s{n} = {n};" for k, n in enumerate(names))
-    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
-    body = f'extern "C" __global__ void __launch_bounds__(256, 2) {kernel.name}(float *p) {{'
     stores = "".join(f"p[{k}] = s{n} * s{n};" for k, n in enumerate(names))
-    body += loads + "__syncthreads();" + stores
-    greedy = replace(kernel, source=body + "}")
-    compiled = compile_kernel(greedy, ["sm_90"])
-    assert compiled.kernel == alone(greedy)
+    head = f'extern "C" __global__ void __launch_bounds__(256, 2) {name}(float *p)'
+    return f"{head} {{{loads} __syncthreads(); {stores}}}\n"
+
+
+def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
+    kernel = replace(kernel, source=greedy(kernel.name))
+    compiled = compile_kernel(kernel, ["sm_90"])
+    assert compiled.kernel == alone(kernel, kernel.kernels)
     assert "(256, 1)" in complete_source(compiled.kernel)
     assert compiled.kernel.blocks == compiled.blocks("sm_90") == kernel.blocks // 2
+
+
+def test_of_a_graph_only_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
+    kernel = print_kernel(schedule_program(chain(2), machine_of("sm_90")), "graph")
+    sources = map(greedy, kernel.kernels, (10, 150, 10))
+    compiled = compile_kernel(replace(kernel, source="".join(sources)), ["sm_90"])
+    bounds = re.findall(r"__launch_bounds__\(256, (\d)\)", compiled.kernel.source)
+    assert bounds == ["2", "1", "2"]
+    assert compiled.blocks("sm_90") == kernel.blocks
 
 
 def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:
@@ -375,7 +468,8 @@ def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:
         for result, want in zip(bundle.call(name, inputs), wanted, strict=True):
             np.testing.assert_allclose(result, want, rtol=2e-5, atol=2e-5)
         code = bundle.regions[name].cuda
-        assert code.kernel == f"{name}_cuda"
+        assert (code.name, code.kernels) == (f"{name}_cuda", (f"{name}_cuda",))
+        assert code.cooperative
         assert code.source == complete_source(made.kernel)
         assert code.weights == weights(made.kernel.program)
         assert (code.threads_per_block, code.shared_bytes) == (256, 0)
@@ -394,18 +488,20 @@ def test_new_weights_for_gpus(tmp_path) -> None:
 
 def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     export_mmoe(tmp_path / "model")
-    options = Options(target="cuda", arch=("sm_90",), keep_slow=True, dump=tmp_path / "dump")
+    kind = {"target": "cuda", "arch": ("sm_90",), "cuda_launch": "graph"}
+    options = Options(**kind, keep_slow=True, dump=tmp_path / "dump")
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
     bundle = native.Bundle(result.bundle)
     (region,) = bundle.regions.values()
     reads = {region.name: []}
     notes = {"state": "emulated, untimed", "arch": ["sm_90"], "plan_reads": reads}
-    assert bundle.manifest["cuda"] == notes
+    assert bundle.manifest["cuda"] == notes | {"launch": {region.name: "graph"}}
+    assert region.cuda.kernels == tuple(f"{region.name}_cuda_phase{k}" for k in (1, 2))
     (dumped,) = (tmp_path / "dump").glob("*.cuda.txt")
     assert dumped.read_text().partition("\n\n")[2].strip() in region.cuda.source
     assert len(list((tmp_path / "dump").glob("*.cuda_schedule.txt"))) == 1
     refreshed = sirius_tf.refresh(tmp_path / "out", tmp_path / "model")
-    assert native.Bundle(refreshed.bundle).manifest["cuda"]["arch"] == ["sm_90"]
+    assert native.Bundle(refreshed.bundle).manifest["cuda"] == bundle.manifest["cuda"]
 
 
 def test_an_architecture_that_is_not_known_is_an_error() -> None:

@@ -25,7 +25,7 @@ from tests.conftest import ROOT  # noqa: E402
 from tests.emulator import emulator  # noqa: E402
 from tests.models import export_mmoe  # noqa: E402
 from tests.test_c import random_inputs  # noqa: E402
-from tests.test_cuda import lowered, newton, pieces  # noqa: E402
+from tests.test_cuda import chain, lowered, newton, pieces  # noqa: E402
 
 pytestmark = pytest.mark.cuda_emu
 
@@ -64,6 +64,8 @@ def cases():
     yield "gather-2", [np.array([3, 0, 3], np.int32), table]
     for size in (0, 5):
         yield f"pieces-{size}", [RNG.standard_normal((size, 6)).astype("f")]
+    for size in (1, 7, 33):
+        yield f"chain-{size}", [RNG.standard_normal((size, 12)).astype("f")]
     yield "newton-1", [np.array([4.0], "f")]
     yield "newton-3", [np.array([2.0, 9.0, 1e4], "f")]
 
@@ -71,7 +73,10 @@ def cases():
 def add_kernels(bundle, folder):
     """Emulated kernels of all regions of a bundle."""
     for region in native.Bundle(bundle).regions.values():
-        emulator.build_library(region.cuda.source, folder / f"{region.cuda.kernel}.so")
+        first, *others = (folder / f"{name}.so" for name in region.cuda.kernels)
+        emulator.build_library(region.cuda.source, first)
+        for other in others:
+            other.symlink_to(first)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +86,10 @@ def folder(tmp_path_factory):
     made = [programs.dense(), programs.softmax(), programs.lstm(), programs.gather()]
     for fn, shape in ((newton, [None]), (pieces, [None, 6])):
         made.append(replace(lowered(fn, tf.TensorSpec(shape, "float32"))[1], name=fn.__name__))
-    kernels = [compile_program(p) for p in made]
     compiled = [compile_kernel(compile_cuda(p), ["sm_80"]) for p in made]
+    made.append(chain(3))
+    compiled.append(compile_kernel(compile_cuda(made[-1], launch="graph"), ["sm_80"]))
+    kernels = [compile_program(p) for p in made]
     link(kernels, path / "bundle.so", {}, cuda=compiled)
     add_kernels(path / "bundle.so", path)
     bundle, arrays = native.Bundle(path / "bundle.so"), {}
@@ -149,6 +156,80 @@ assert driver.emu_live() == live
     )
 
 
+def test_the_second_call_of_a_kind_is_captured(folder) -> None:
+    """And later ones are replayed; there is memory for all sizes from the first call on."""
+    child(
+        folder,
+        """
+driver = ctypes.CDLL("libcuda.so.1")
+check("dense-7")
+check("chain-33")
+live = driver.emu_live()
+assert native.cuda_counters().replays == 0
+for again in range(3):
+    for case in ("chain-33", "chain-7", "dense-7"): check(case)
+    replays = native.cuda_counters().replays
+    assert replays == (1, 3, 5)[again], replays
+assert launches() == 11
+assert driver.emu_live() == live + 2  # graphs
+""",
+    )
+
+
+def test_a_list_of_graphs_does_not_grow_for_ever(folder) -> None:
+    child(
+        folder,
+        """
+driver = ctypes.CDLL("libcuda.so.1")
+(x,), (y,) = numbered("chain-33.in"), numbered("chain-33.out")
+check("chain-33")
+live = driver.emu_live()
+
+def call(rows):
+    for again in range(2):
+        bundle.call("chain", [x[:rows]])
+
+for rows in range(1, 31): call(rows)
+assert driver.emu_live() == live + 16
+before = native.cuda_counters().replays
+call(30)
+assert native.cuda_counters().replays == before + 2
+call(1)  # is not known any more
+assert native.cuda_counters().replays == before + 3
+check("chain-33")
+""",
+    )
+
+
+def test_graphs_of_memory_that_has_moved_are_gone(folder) -> None:
+    child(
+        folder,
+        """
+driver = ctypes.CDLL("libcuda.so.1")
+for _ in range(3): check("chain-7")
+live = driver.emu_live()
+check("chain-33")  # is larger
+assert driver.emu_live() == live - 1
+for _ in range(3): check("chain-7"); check("chain-33")
+assert native.cuda_counters().replays == 2 + 2 + 3
+""",
+    )
+
+
+def test_a_device_without_room_for_a_graph(folder) -> None:
+    child(
+        folder,
+        """
+for again in range(2):
+    for case in ("chain-33", "chain-7"): check(case)
+assert native.cuda_counters().replays == 1
+for case in ("chain-33", "chain-7"): check(case)
+assert native.cuda_counters().replays == 2 and launches() == 6
+""",
+        EMU_GRAPHS="1",
+    )
+
+
 def test_threads_call_at_once(folder) -> None:
     child(
         folder,
@@ -162,14 +243,14 @@ def work(cases):
     except BaseException as error:
         failures.append(error)
 
-cases = ["dense-7", "softmax-7", "gather-2"]
+cases = ["dense-7", "chain-33", "gather-2"]
 threads = [threading.Thread(target=work, args=(cases[k % 3:] + cases[:k % 3],)) for k in range(6)]
 for t in threads: t.start()
 for t in threads: t.join()
 assert not failures, failures
 assert launches() == 90
-# 3 modules and their weights; of each frame a stream and two pieces of memory
-assert ctypes.CDLL("libcuda.so.1").emu_live() <= 3 * 2 + 6 * 3
+# 3 modules and their weights; of each frame a stream, two pieces of memory and perhaps a graph
+assert ctypes.CDLL("libcuda.so.1").emu_live() <= 3 * 2 + 6 * 4
 """,
     )
 
@@ -251,6 +332,37 @@ assert launches() == 0 and ctypes.CDLL("libcuda.so.1").emu_live() == 2  # a modu
     assert "region dense runs on the CPU: cuMemAlloc_v2 failed: out of memory" in told
 
 
+@pytest.mark.parametrize(
+    ("name", "lacking", "later"),
+    [("EMU_MEMORY", "1000", 1), ("EMU_KERNELS", "nowhere", 0)],
+    ids=["memory", "kernels"],
+)
+def test_kernels_that_cannot_be_loaded(folder, name, lacking, later) -> None:
+    """There may be memory for their weights later; machine code stays what it is."""
+    body = f"""
+import os
+from unittest import mock
+
+with mock.patch.dict(os.environ, {name}="{lacking}"): check("dense-7")
+assert launches() == ctypes.CDLL("libcuda.so.1").emu_live() == 0
+check("dense-7")
+assert launches() == {later}
+"""
+    child(folder, body, SIRIUS_DEVICE="")
+
+
+def test_kernels_take_memory_that_is_not_in_use(folder) -> None:
+    body = """
+import os
+check("dense-7")
+driver = ctypes.CDLL("libcuda.so.1")
+os.environ["EMU_MEMORY"] = str(driver.emu_used())
+check("softmax-1")
+assert launches() == 2 and driver.emu_live() == 4 + 3
+"""
+    child(folder, body)
+
+
 def test_memory_that_is_not_in_use_is_given_back(folder) -> None:
     """A call within a call makes two frames; then the device is full, but for these."""
     body = """
@@ -311,6 +423,22 @@ except SiriusError as error:
 assert ctypes.CDLL("libcuda.so.1").emu_live() == 2
 """
     told = child(folder, body, EMU_FAULT="1")
+    assert "cuStreamSynchronize failed: an illegal memory access was encountered" in told
+
+
+def test_a_graph_that_faults(folder) -> None:
+    body = """
+import os
+for _ in range(2): check("chain-7")
+os.environ["EMU_FAULT"] = "1"
+try:
+    check("chain-7")
+except SiriusError as error:
+    print(error, file=sys.stderr)
+assert native.cuda_counters().replays == 2
+assert ctypes.CDLL("libcuda.so.1").emu_live() == 2
+"""
+    told = child(folder, body)
     assert "cuStreamSynchronize failed: an illegal memory access was encountered" in told
 
 

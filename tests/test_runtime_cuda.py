@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,27 @@ def several(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def chained(tmp_path_factory):
+    """A model whose phases are kernels of a graph, and the original."""
+    folder = tmp_path_factory.mktemp("chained")
+    module, steps = tf.Module(), [RNG.standard_normal((12, 12)).astype("f") / 4 for _ in range(2)]
+
+    def fn(x):
+        for step in steps:
+            x = tf.matmul(x - tf.reduce_max(x, 0), step)
+        return {"out": x}
+
+    spec = tf.TensorSpec([None, 12], tf.float32, name="x")
+    module.fn = tf.function(fn, input_signature=[spec])
+    tf.saved_model.save(module, str(folder / "model"), signatures=module.fn)
+    options = replace(OPTIONS, cuda_launch="graph")
+    result = sirius_tf.optimize(folder / "model", folder / "out", options=options)
+    (region,) = result.signatures[0].regions
+    assert region.cuda_launch == "graph"
+    return folder / "model", folder / "out"
+
+
+@pytest.fixture(scope="module")
 def scaled(tmp_path_factory):
     """A model with a table, and a signature that takes a string."""
     kernel = compile_kernel(compile_cuda(test_load.scale()), ["sm_80"])
@@ -112,6 +134,44 @@ def test_a_keras_model(monkeypatch, tmp_path):
         x = RNG.standard_normal((batch, 8)).astype("f")
         for given in (x, cupy.asarray(x)):
             agree((tmp_path / "model", tmp_path / "out"), model(x=given), "serving_default", x=x)
+
+
+def test_a_graph(chained, monkeypatch):
+    """The second launch of a kind is captured, and arrays at other addresses are another kind."""
+    model, cupy = loaded(monkeypatch, chained[1])
+    given = [cupy.asarray(RNG.standard_normal((20, 12)).astype("f")) for _ in range(2)]
+    for x, replays in ((0, 0), (0, 1), (1, 1), (1, 2), (0, 3), (1, 4)):
+        agree(chained, model(x=given[x]), "serving_default", x=given[x].get())
+        assert cupy.replays == replays
+    kept = model(x=given[0])  # so that the next output is elsewhere
+    assert cupy.replays == 5
+    agree(chained, model(x=given[0]), "serving_default", x=given[0].get())
+    assert cupy.replays == 5
+    agree(chained, kept, "serving_default", x=given[0].get())
+    agree(chained, model(x=given[0].get()[:9]), "serving_default", x=given[0].get()[:9])
+    assert cupy.grids[-3:] == [1, 1, 4]  # two phases of one tile, one of more than blocks
+
+
+def test_a_graph_that_is_forgotten(chained, monkeypatch):
+    model, cupy = loaded(monkeypatch, chained[1])
+    x = cupy.asarray(RNG.standard_normal((20, 12)).astype("f"))
+    for rows in (*range(1, 18), 1, 17):  # 17 is the last that has not been forgotten
+        agree(chained, model(x=x[:rows]), "serving_default", x=x[:rows].get())
+    assert cupy.replays == 1
+
+
+def test_graphs_of_calls_at_the_same_time(chained, monkeypatch):
+    model, _ = loaded(monkeypatch, chained[1])
+    x = RNG.standard_normal((20, 12)).astype("f")
+    want = runtime.load(chained[1])(x=x)["out"]
+
+    def many(_):
+        for _ in range(3):
+            np.testing.assert_allclose(model(x=x)["out"].get(), want, rtol=1e-5, atol=1e-6)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(many, range(4)))
 
 
 def test_arrays_that_are_not_dense(several, monkeypatch):
@@ -223,14 +283,14 @@ def test_tensors_of_tensorflow(scaled, monkeypatch):
 )
 def test_no_more_blocks_than_run_at_the_same_time(scaled, monkeypatch, limits, blocks):
     model, cupy = loaded(monkeypatch, scaled, **limits)
-    model.signatures["scale"](x=np.ones(3, "f"), unused=0)
+    model.signatures["scale"](x=np.ones(2000, "f"), unused=0)
     assert cupy.grids == [blocks]
 
 
 def test_no_more_blocks_than_the_bundle_says(scaled, monkeypatch):
     model, cupy = loaded(monkeypatch, scaled, multiprocessors=10**6)
     _, blocks = model.bundle.regions["scale"].cuda.cubins["sm_80"]
-    model.signatures["scale"](x=np.ones(3, "f"), unused=0)
+    model.signatures["scale"](x=np.ones(2000, "f"), unused=0)
     assert cupy.grids == [blocks]
 
 
@@ -240,7 +300,7 @@ def test_a_smaller_grid_is_an_error(scaled, monkeypatch):
         model, cupy = loaded(monkeypatch, scaled)
         cupy.most_blocks = 1
         with pytest.raises(SiriusError, match="region scale: The grid size will be reduced from 4"):
-            model.signatures["scale"](x=np.ones(3, "f"), unused=0)
+            model.signatures["scale"](x=np.ones(2000, "f"), unused=0)
 
 
 def test_another_architecture_is_compiled_for(scaled, monkeypatch):

@@ -3,6 +3,7 @@
 
 usage: convert.py INPUT OUTPUT [--signatures=a,b] [--input_shapes=x=1,100,256]
            [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N] [--dump=FOLDER]
+           [--target=cuda] [--arch=sm_80,sm_90] [--cuda_launch=auto]
            [--keep_slow] [--strict_math] [--strict] [--force] [--refresh]
 
 INPUT itself is not changed. OUTPUT is written only after it was loaded, run on the samples, and
@@ -90,6 +91,14 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "arch", list(default.arch), "GPU architectures to compile for.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "cuda_launch",
+        default.cuda_launch,
+        ["auto", "persistent", "graph"],
+        "Phases on a GPU: in one persistent kernel, or as kernels of a CUDA graph where no loop is "
+        "around them; auto is by a model of their costs.",
+        flag_values=values,
     )
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
@@ -226,11 +235,14 @@ def _signatures(result: Result) -> Table:
 
 
 def _regions(result: Result) -> Table:
-    table = _table("Regions", "region", "ops", "ms", "speed", "kept")
-    for region in (r for s in result.signatures for r in s.regions):
+    regions = [r for s in result.signatures for r in s.regions]
+    launches = ["launch on GPUs"] if any(r.cuda_launch for r in regions) else []
+    table = _table("Regions", "region", "ops", "ms", "speed", "kept", *launches)
+    for region in regions:
         kept = "yes" if region.kept else "no"
         times = _times(region.tf_ms, region.sirius_ms)
-        table.add_row(region.name, str(region.nodes), *times, kept)
+        launch = [region.cuda_launch] if launches else []
+        table.add_row(region.name, str(region.nodes), *times, kept, *launch)
     return table
 
 
@@ -278,6 +290,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             progress=progress,
             target=values.target,
             arch=tuple(values.arch),
+            cuda_launch=values.cuda_launch,
         )
         shapes = parse_shapes(values.input_shapes)
         samples = read_samples(source, values.signatures, shapes, values.samples)

@@ -11,6 +11,7 @@ from pathlib import Path
 from sirius_tf.bundle import nvrtc
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
+from sirius_tf.codegen.cuda_launch import GEOMETRY
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.occupancy import cooperative_limit
 from sirius_tf.errors import SiriusError
@@ -18,21 +19,27 @@ from sirius_tf.errors import SiriusError
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel and its machine code, by architecture ("sm_90")."""
+    """The kernels of a region and their machine code, by architecture ("sm_90")."""
 
     kernel: CudaKernel
     cubins: Mapping[str, Cubin]
 
     def blocks(self, arch: str) -> int:
-        """Blocks of a launch on the usual GPU of an architecture: no more than run at once."""
-        used = self.cubins[arch].kernels[self.kernel.name]
-        shared = used.static_shared + self.kernel.shared_bytes
-        threads = self.kernel.threads_per_block
-        return min(cooperative_limit(arch, threads, used.registers, shared), self.kernel.blocks)
+        """Blocks of a launch on the usual GPU of an architecture: no more than run at once.
+
+        If not all of them have to, that of a kernel of which most do; 0 if one cannot run at all.
+        """
+        kernel, limits = self.kernel, list[int]()
+        for name in kernel.kernels:
+            used = self.cubins[arch].kernels[name]
+            shared = used.static_shared + kernel.shared_bytes
+            limits.append(cooperative_limit(arch, kernel.threads_per_block, used.registers, shared))
+        limit = min(limits) if kernel.cooperative or not all(limits) else max(limits)
+        return min(limit, kernel.blocks)
 
 
 def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
-    """C of the SiriusCuda `<kernel>_info`; the code it includes is written to a folder.
+    """C of the SiriusCuda `<name>_info`; the code it includes is written to a folder.
 
     The constants are at `weights_offset` of the bundle's.
     """
@@ -45,12 +52,16 @@ def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
         size = len(cubin.data)
         rows.append(f'{{"{arch}", {name}_{arch}, {size}, {compiled.blocks(arch)}}}')
     late = any(late_outputs(kernel.program))
-    text += f"{PLAN.format(name=name)};\n" + (f"{SHAPES.format(name=name)};\n" if late else "")
-    numbers = [kernel.threads_per_block, kernel.shared_bytes, len(rows)]
-    fields = [f'"{name}"', f"{name}_source", len(source), f"{name}_plan"]
-    fields += [f"{name}_shapes" if late else "0", *numbers, f"{name}_cubins"]
-    fields += [weights_offset, weight_offsets(kernel.program)[""]]
-    return f"""{text}static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};
+    functions = {"plan": PLAN, "shapes": SHAPES if late else "", "geometry": GEOMETRY}
+    text += "".join(f"{f.format(name=name)};\n" for f in functions.values() if f)
+    numbers = [kernel.slots, kernel.threads_per_block, kernel.shared_bytes, len(rows)]
+    fields = [f'"{name}"', f"{name}_kernels", len(kernel.kernels), int(kernel.cooperative)]
+    fields += [f"{name}_source", len(source)]
+    fields += [f"{name}_{key}" if f else "0" for key, f in functions.items()]
+    fields += [*numbers, f"{name}_cubins", weights_offset, weight_offsets(kernel.program)[""]]
+    names = ", ".join(f'"{k}"' for k in kernel.kernels)
+    return f"""{text}static const char *const {name}_kernels[] = {{{names}}};
+static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};
 static const SiriusCuda {name}_info = {{{", ".join(map(str, fields))}}};
 """
 
@@ -77,8 +88,9 @@ def compile_kernel(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
     Where a thread needs more registers than it may have, a block has its multiprocessor to itself.
     """
     compiled = _compiled(kernel, archs)
-    if any(_spills(cubin, kernel.name) for cubin in compiled.cubins.values()):
-        compiled = _compiled(alone(kernel), archs)
+    cubins = compiled.cubins.values()
+    if spilling := [k for k in kernel.kernels if any(_spills(cubin, k) for cubin in cubins)]:
+        compiled = _compiled(alone(kernel, spilling), archs)
     for arch in archs:
         if not compiled.blocks(arch):
             raise SiriusError(f"{kernel.name} needs more than a multiprocessor of {arch} has")

@@ -13,7 +13,16 @@ from pathlib import Path
 from sirius_tf.bundle import cc
 
 NAME = "libsirius_tf.so"
-SOURCES = ("team.c", "request.c", "cuda_device.c", "cuda.c", "host.c", "tf_op.c")
+SOURCES = (
+    "team.c",
+    "request.c",
+    "cuda_device.c",
+    "cuda_kernels.c",
+    "cuda_graph.c",
+    "cuda.c",
+    "host.c",
+    "tf_op.c",
+)
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")
 
 

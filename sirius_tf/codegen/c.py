@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.entry import Scheduled, print_plan
+from sirius_tf.codegen.entry import Scheduled, print_plan, slot_bytes
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.nest import Loop, Phase, Run, Tile, walk
 from sirius_tf.codegen.spmd import SpmdPrinter
@@ -61,7 +61,8 @@ class _Printer(SpmdPrinter):
             kind = "int64_t" if p.exit else "const int64_t"
             lines.append(f"  {kind} {p.name} = call->params[{k}];")
         lines.append("  char *workspace = call->workspace;")
-        lines += [f"  {line}" for line in self.slots()]
+        for k, size in enumerate(slot_bytes(self.kernel, self.workers, self.language)):
+            lines += [f"  char *slot{k} = workspace;", f"  workspace += {size};"]
         lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
         lines.append("  (void)workspace;")
         lines.append("  int32_t turn = 0;")

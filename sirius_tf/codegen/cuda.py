@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoopNest -> one persistent cooperative CUDA kernel (native/sirius_cuda.cuh).
+"""LoopNest -> CUDA kernels (native/sirius_cuda.cuh): a persistent one, or one for each phase.
 
-A worker is a block: all blocks run the phases of the region together, and wait for each other
-between them. In a tile the threads of a block run one statement after the other, together; they
-wait for each other where one touches what another has touched.
+A worker is a block: all blocks run the phases of the region together. Between phases the blocks of
+a persistent kernel wait for each other; else the next kernel begins. In a tile the threads of a
+block run one statement after the other, together; they wait for each other where one touches what
+another has touched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sirius_tf.codegen import cuda_leaf, cuda_staged
+from sirius_tf.codegen import cuda_launch, cuda_leaf, cuda_staged
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
 from sirius_tf.codegen.occupancy import ARCHITECTURES
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.config import Launch
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
@@ -25,26 +28,37 @@ from sirius_tf.schedule.plan import Plan
 HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
 _MOST_NAMED = 3  # tensors that a comment names
+_FEW = 8  # temporaries, of which each thread can have the pointers
 
 
 @dataclass(frozen=True)
 class CudaKernel:
-    """The CUDA of a program, `source`, in which the kernel is `name`, and how it is launched.
+    """The CUDA of a program, `source`, its `kernels`, and how they are launched: in this order.
 
-    `blocks` keep the machine busy; it takes any number that run at the same time (a cooperative
-    launch). Its arguments: a pointer for each input and each output; the parameters as plan
-    computed them, int64; the workspace; the constants; an array of int64, of which element k
-    receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all zero at first.
-    No pointer is null, be an array empty or not.
+    `blocks` keep the machine busy, and are the most for which there is a workspace. A kernel takes
+    any number of blocks, if it is cooperative of those that run at the same time. All have the same
+    arguments: a pointer for each input and each output; the parameters as plan computed them,
+    int64; a pointer for each of the `slots` of the workspace; the constants; an array of int64, of
+    which element k receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all
+    zero at first. No pointer is null, be an array empty or not. `plan` is C of what the host
+    computes before: `<name>_plan` and others (sirius_abi.h).
     """
 
     program: Program
     plan: str
     source: str
     name: str
+    kernels: tuple[str, ...]
+    cooperative: bool
+    slots: int
     threads_per_block: int
     shared_bytes: int
     blocks: int
+
+    @property
+    def launch(self) -> Launch:
+        """Which way was chosen: "persistent" or "graph"."""
+        return "persistent" if self.cooperative else "graph"
 
 
 def machine_of(arch: str) -> Machine:
@@ -54,20 +68,36 @@ def machine_of(arch: str) -> Machine:
     return gpu(ARCHITECTURES[arch].sms)
 
 
-def print_kernel(scheduled: Scheduled) -> CudaKernel:
-    """The kernel `<name>_cuda` of a scheduled program, and its plan."""
-    name = f"{scheduled.program.name}_cuda"
-    source = HEADER + _Printer(scheduled).kernel_function(name)
-    plan = print_plan(replace(scheduled, program=replace(scheduled.program, name=name)))
-    threads, workers = scheduled.machine.threads, scheduled.machine.workers
-    return CudaKernel(scheduled.program, plan, source, name, threads, 0, workers)
+def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
+    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`."""
+    program, machine = scheduled.program, scheduled.machine
+    name, printer = f"{program.name}_cuda", _Printer(scheduled)
+    nests = cuda_launch.kernels(printer.kernel.nest, name, launch)
+    cooperative = name in nests
+    plan = print_plan(replace(scheduled, program=replace(program, name=name)))
+    plan += cuda_launch.print_geometry(printer.kernel, name, list(nests.values()))
+    return CudaKernel(
+        program,
+        plan,
+        HEADER + printer.source(nests, cooperative),
+        name,
+        tuple(nests),
+        cooperative,
+        printer.slots,
+        machine.threads,
+        0,
+        machine.workers,
+    )
 
 
-def alone(kernel: CudaKernel) -> CudaKernel:
-    """The kernel for threads that need more registers: one block on each multiprocessor."""
-    threads = kernel.threads_per_block
-    source = kernel.source.replace(_bounds(threads, BLOCKS_PER_SM), _bounds(threads, 1))
-    return replace(kernel, source=source, blocks=kernel.blocks // BLOCKS_PER_SM)
+def alone(kernel: CudaKernel, names: Collection[str]) -> CudaKernel:
+    """With kernels for threads that need more registers: one block on each multiprocessor."""
+    threads, source, blocks = kernel.threads_per_block, kernel.source, kernel.blocks
+    for name in names:
+        wide, narrow = (f"{_bounds(threads, n)} {name}(" for n in (BLOCKS_PER_SM, 1))
+        source = source.replace(wide, narrow)
+    blocks = blocks // BLOCKS_PER_SM if kernel.cooperative else blocks
+    return replace(kernel, source=source, blocks=blocks)
 
 
 def _bounds(threads: int, blocks: int) -> str:
@@ -93,35 +123,50 @@ class _Printer(SpmdPrinter):
 
     def __init__(self, kernel: Scheduled) -> None:
         super().__init__(kernel, "cuda")
+        self.slots = len(set(kernel.storage.slots.values()))
+        self.persistent = True
+        self.shares_pointers = False  # which threads of a block do
         self.touched = _Touched()
         self.phases = 0
-        self.staged = 0  # float32 elements of shared memory
+        self.staged = 0  # float32 elements of a kernel's shared memory
         own, folded = kernel.storage.private, kernel.storage.windows
         self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
 
-    def kernel_function(self, name: str) -> str:
-        """The kernel, and the functions it calls."""
+    def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
+        """The kernels, and before them the functions they call."""
+        self.persistent = persistent
+        texts = [self.kernel_function(name, nest) for name, nest in kernels.items()]
+        leaves = [
+            f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
+        ]
+        return "".join(leaves) + "\n".join(texts)
+
+    def kernel_function(self, name: str, nest: LoopNest) -> str:
+        """A kernel, which runs a part of the region or all of it."""
         machine, program = self.kernel.machine, self.program
         arrays = [*program.inputs, *(o.tensor for o in program.outputs)]
         pointers = [self.parameter(program.tensor[n]) for n in arrays]
         sizes = [f"int64_t {p.name}" for p in program.params]
-        others = ["char *workspace", "const char *__restrict__ weights", "int64_t *decided"]
+        others = [f"char *slot{k}" for k in range(self.slots)]
+        others += ["const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
         bounds = _bounds(machine.threads, BLOCKS_PER_SM)
-        lines = [f'extern "C" __global__ void {bounds} {name}({parameters}) {{']
+        written = self.tensors_of(nest).written
+        outputs = [f"{name} for the caller" for name in arrays if name in written]
+        makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
+        lines = [] if self.persistent else [makes]
+        lines.append(f'extern "C" __global__ void {bounds} {name}({parameters}) {{')
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
-        lines += [f"  {line}" for line in self.pointers()]
-        body = self.node(self.kernel.nest, "  ")
+        lines += [f"  {line}" for line in self.pointers(nest)]
+        self.staged = 0
+        body = self.node(nest, "  ")
         lines += [f"  __shared__ float staged[{self.staged}];"] if self.staged else []
         lines += body
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
-        lines.append("  (void)workspace; (void)decided; (void)sync; (void)failure;")
-        leaves = [
-            f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
-        ]
-        return "".join(leaves) + "\n".join([*lines, "}", ""])
+        lines.append("  (void)decided; (void)sync; (void)failure;")
+        return "\n".join([*lines, "}", ""])
 
     def parameter(self, t: Tensor) -> str:
         """The kernel's parameter for an input, which nobody writes, or an output."""
@@ -131,18 +176,22 @@ class _Printer(SpmdPrinter):
         return f"{c_type} *T_{t.name}"
 
     def name_of(self, t: Tensor) -> str:
-        return f"at.T_{t.name}" if t.role == "temp" else f"T_{t.name}"
+        return f"at.T_{t.name}" if self.shares_pointers and t.role == "temp" else f"T_{t.name}"
 
-    def pointers(self) -> list[str]:
-        """Those of temporaries are in shared memory, where they take no registers from sums."""
-        tensors = self.program.tensors
+    def pointers(self, nest: LoopNest) -> list[str]:
+        """To constants and temporaries. Many of the latter are in shared memory, where they take no
+        registers from sums."""
+        touched = self.tensors_of(nest)
+        used = touched.read | touched.written | self.program.conditions
+        tensors = [t for t in self.program.tensors if t.name in used]
         constants = [t for t in tensors if t.role == "constant"]
         lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
         temps = [t for t in tensors if t.role == "temp"]
-        if not temps:
-            return lines
+        self.shares_pointers = len(temps) > _FEW
+        if not self.shares_pointers:
+            return lines + [f"{CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in temps]
         fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
-        first = [*self.slots(), *(f"{self.name_of(t)} = {self.place(t)};" for t in temps)]
+        first = [f"{self.name_of(t)} = {self.place(t)};" for t in temps]
         lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]
@@ -156,18 +205,24 @@ class _Printer(SpmdPrinter):
         return [f"// Phase {self.phases}: {', '.join(names)}"]
 
     def barrier(self, phase: Phase) -> list[str]:
-        inside = {n.statement for n in walk(phase) if isinstance(n, Run)}
+        if not self.persistent:
+            return []
+        results = _listed(self.results(phase))
+        why = (
+            f"blocks make {results}" if results else "memory that is read here may be written next"
+        )
+        return [f"// {why}", _BARRIER]
+
+    def results(self, nest: LoopNest) -> list[str]:
+        """What others read of what is made inside, and who."""
+        inside = {n.statement for n in walk(nest) if isinstance(n, Run)}
         made = {self.statements[n].target for n in inside} - self.kernel.storage.private.keys()
         readers = dict[str, list[str]]()
         for s in self.program.statements:
             for name in {load.tensor for load in self.program.needs(s)} & made:
                 if s.name not in inside or self.loops:
                     readers.setdefault(name, []).append(s.name)
-        reasons = [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
-        more = len(reasons) - _MOST_NAMED
-        text = "; ".join(reasons[:_MOST_NAMED]) + (f"; {more} more" if more > 0 else "")
-        why = f"blocks make {text}" if text else "memory that is read here may be written next"
-        return [f"// {why}", _BARRIER]
+        return [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
 
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (block == 0 && threadIdx.x == 0) decided[{number}] = {loop.var};"
@@ -227,3 +282,8 @@ class _Printer(SpmdPrinter):
         function = cuda_staged.print_leaf(*arguments) or cuda_leaf.print_leaf(*arguments)
         self.staged = max(self.staged, function.shared)
         return function
+
+
+def _listed(results: list[str]) -> str:
+    more = len(results) - _MOST_NAMED
+    return "; ".join(results[:_MOST_NAMED]) + (f"; {more} more" if more > 0 else "")

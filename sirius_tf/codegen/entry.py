@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
+from sirius_tf.codegen.nest import Bound, Loop, LoopNest, Phase, parts_of
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load, loads
@@ -159,6 +159,11 @@ def nested(function: str, texts: list[str]) -> str:
     for text in texts[1:]:
         result = f"sirius_{function}_i64({result}, {text})"
     return result
+
+
+def bound_text(function: str, bound: Bound) -> str:
+    """C of a loop's bound, of which `function` ("min" or "max") says which term counts."""
+    return nested(function, [scalar.index(t) for t in bound.terms])
 
 
 def _work(kernel: Scheduled) -> str:

@@ -127,6 +127,17 @@ def chain_of(nest: LoopNest) -> tuple[list[Loop], LoopNest]:
     return loops, nest
 
 
+def rectangle_of(outermost: Loop) -> tuple[list[Loop], LoopNest]:
+    """Loops right inside of each other, of which none bounds another, and what they run."""
+    loops, bound = list[Loop](), set[str]()
+    nest: LoopNest = outermost
+    while isinstance(nest, Loop) and not bound & bound_names(nest):
+        loops.append(nest)
+        bound.add(nest.var)
+        nest = nest.body
+    return loops, nest
+
+
 def is_box(chain: list[Loop], run: Run) -> bool:
     """Every loop is one iterator of the statement, and no bound depends on another of them."""
     names = {loop.var for loop in chain}

@@ -16,11 +16,10 @@ from typing import ClassVar
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.coalesce import coalesce
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.entry import Scheduled, nested, slot_bytes, tensor_bytes, weight_offsets
+from sirius_tf.codegen.entry import Scheduled, bound_text, tensor_bytes, weight_offsets
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.nest import (
     Block,
-    Bound,
     Guard,
     Loop,
     LoopNest,
@@ -28,9 +27,9 @@ from sirius_tf.codegen.nest import (
     Run,
     Tile,
     When,
-    bound_names,
     chain_of,
     is_box,
+    rectangle_of,
     walk,
 )
 from sirius_tf.codegen.scalar import Language
@@ -79,13 +78,6 @@ class SpmdPrinter(ABC):
     @abstractmethod
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         """The function of a leaf."""
-
-    def slots(self) -> list[str]:
-        """The slots lie one after the other in the workspace."""
-        lines = []
-        for k, size in enumerate(slot_bytes(self.kernel, self.workers, self.language)):
-            lines += [f"char *slot{k} = workspace;", f"workspace += {size};"]
-        return lines
 
     def name_of(self, t: Tensor) -> str:
         """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
@@ -167,7 +159,7 @@ class SpmdPrinter(ABC):
                 f"{pad}  {end}",
                 f"{pad}}}",
             ]
-        first, end = _bound("max", loop.lower), _bound("min", loop.upper)
+        first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
         head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
         return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
 
@@ -200,17 +192,12 @@ class SpmdPrinter(ABC):
 
     def numbered(self, outermost: Loop, pad: str) -> list[str]:
         """A number for every tile, and what this worker does with those of its share."""
-        loops, bound = list[Loop](), set[str]()
         cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
-        nest: LoopNest = outermost
-        while isinstance(nest, Loop) and not bound & bound_names(nest):
-            loops.append(nest)
-            bound.add(nest.var)
-            self.multiples[nest.var] = _multiple(nest)
-            nest = nest.body
+        loops, nest = rectangle_of(outermost)
+        self.multiples |= {loop.var: _multiple(loop) for loop in loops}
         lines, total = list[str](), list[str]()
         for loop in loops:
-            first, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
             lines.append(f"{pad}const int64_t {loop.var}_first = {first};")
             count = f"({end} - {loop.var}_first + {loop.step - 1}) / {loop.step}"
             lines.append(f"{pad}const int64_t {loop.var}_count = sirius_max_i64({count}, 0);")
@@ -292,7 +279,7 @@ class SpmdPrinter(ABC):
                 passed[name] = scalar.index(value)
                 continue
             box.append(self.range(name, loop))
-            low, end = _bound("max", loop.lower), _bound("min", loop.upper)
+            low, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
             passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
         starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
         plan, storage = self.plans[s.name], self.kernel.storage
@@ -349,7 +336,3 @@ def _multiple(loop: Loop) -> int:
 def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
     parts = [c * (multiples.get(k, 1) if isinstance(k, str) else 1) for k, c in value.terms]
     return all(p % number == 0 for p in (*parts, value.const))
-
-
-def _bound(function: str, bound: Bound) -> str:
-    return nested(function, [scalar.index(t) for t in bound.terms])

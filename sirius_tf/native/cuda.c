@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A call is two copies and a launch on a stream. What it needs on the device is one piece of memory,
+ * A call is a copy, kernels and a copy on a stream, which a graph repeats. What it needs on the device is one piece of memory,
  *
  *     inputs | control | outputs | workspace
  *
@@ -16,9 +16,11 @@
 #include <string.h>
 
 #include "cuda_api.h"
+#include "cuda_graph.h"
+#include "cuda_kernels.h"
 #include "team.h"
 
-#define ALIGN 256 /* of arrays, as cuMemAlloc aligns */
+#define ALIGN SIRIUS_CUDA_ALIGN
 
 /* SiriusSync and SiriusFailure of sirius_cuda.cuh, zero at first, and the parameters: the kernel overwrites
  * those that data decides. */
@@ -30,17 +32,6 @@ typedef struct {
 
 static const char *const formats[] = {"index %lld is not in [0, %lld)", "integer division by zero"};
 
-/* A region's kernel on the device. Loaded once, and kept: bundles are never closed. */
-typedef struct Kernel {
-  struct Kernel *next;
-  const SiriusCuda *code;
-  SiriusProblem problem; /* why it cannot be used */
-  CUmodule module;
-  CUfunction function;
-  CUdeviceptr weights;
-  int32_t blocks;
-} Kernel;
-
 /* What a call has to itself. */
 typedef struct Frame {
   struct Frame *next;
@@ -49,12 +40,11 @@ typedef struct Frame {
   size_t device_bytes;
   char *host;
   size_t host_bytes;
+  SiriusGraph *graphs; /* of calls in this memory */
 } Frame;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the lists */
-static Kernel *kernels;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the list */
 static Frame *idle; /* as many as calls ever ran at once */
-static int64_t copied_to, copied_from, launches;
 static int32_t held; /* how many hold calls on the CPU */
 
 static void lock(void) { pthread_mutex_lock(&mutex); }
@@ -62,104 +52,12 @@ static void unlock(void) { pthread_mutex_unlock(&mutex); }
 
 __attribute__((constructor)) static void watch_forks(void) { __register_atfork(lock, unlock, unlock, NULL); }
 
-static void count(int64_t *counter, int64_t n) { __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
-
-void sirius_cuda_counters(int64_t counters[3]) {
-  counters[0] = __atomic_load_n(&copied_to, __ATOMIC_RELAXED);
-  counters[1] = __atomic_load_n(&copied_from, __ATOMIC_RELAXED);
-  counters[2] = __atomic_load_n(&launches, __ATOMIC_RELAXED);
-}
-
 void sirius_cuda_hold(int32_t change) { __atomic_add_fetch(&held, change, __ATOMIC_RELAXED); }
-
-/* Calls the driver; what fails is noted, and the function returns 1. */
-#define TRY(name, ...)                                                                                      \
-  do {                                                                                                      \
-    const CUresult result = d->cu.name(__VA_ARGS__);                                                        \
-    if (result != CUDA_SUCCESS) {                                                                           \
-      sirius_driver_problem(&d->cu, #name, result, problem);                                                \
-      return 1;                                                                                             \
-    }                                                                                                       \
-  } while (0)
-
-/* ---- kernels */
-
-/* The machine code for the device: of its architecture, or of the last one before it of the same major number. */
-static const SiriusCubin *find_cubin(const SiriusDevice *d, const SiriusCuda *code) {
-  const SiriusCubin *best = NULL;
-  long best_arch = 0;
-  for (int32_t i = 0; i < code->n_cubins; ++i) {
-    char *end;
-    const long arch = strtol(code->cubins[i].arch + strlen("sm_"), &end, 10);
-    const int exact = *end == 'a'; /* sm_90a: for 9.0 alone */
-    const long device = 10 * d->major + d->minor;
-    if (arch / 10 != d->major || arch > device || (exact && arch != device) || arch < best_arch) continue;
-    best = &code->cubins[i];
-    best_arch = arch;
-  }
-  return best;
-}
-
-static int load(const SiriusDevice *d, const SiriusBundle *bundle, Kernel *kernel, SiriusProblem *problem) {
-  const SiriusCuda *code = kernel->code;
-  const SiriusCubin *cubin = find_cubin(d, code);
-  if (!cubin) {
-    problem->code = SIRIUS_INTERNAL;
-    snprintf(problem->text, sizeof problem->text,
-             "the bundle has no code for compute capability %d.%d: convert the model with --arch=sm_%d%d", d->major,
-             d->minor, d->major, d->minor);
-    return 1;
-  }
-  TRY(cuModuleLoadData, &kernel->module, cubin->code);
-  TRY(cuModuleGetFunction, &kernel->function, kernel->module, code->kernel);
-  if (code->shared_bytes)
-    TRY(cuFuncSetAttribute, kernel->function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, code->shared_bytes);
-  int resident = 0; /* blocks that wait for each other must run at once */
-  TRY(cuOccupancyMaxActiveBlocksPerMultiprocessor, &resident, kernel->function, code->threads_per_block,
-      (size_t)code->shared_bytes);
-  resident *= d->multiprocessors;
-  kernel->blocks = resident < cubin->blocks ? resident : cubin->blocks;
-  if (kernel->blocks == 0) {
-    problem->code = SIRIUS_INTERNAL;
-    snprintf(problem->text, sizeof problem->text, "%s needs more than a multiprocessor has", code->kernel);
-    return 1;
-  }
-  TRY(cuMemAlloc_v2, &kernel->weights, (size_t)code->weights_bytes + ALIGN); /* there may be none */
-  if (code->weights_bytes)
-    TRY(cuMemcpyHtoD_v2, kernel->weights, bundle->weights + code->weights_offset, (size_t)code->weights_bytes);
-  count(&copied_to, code->weights_bytes);
-  return 0;
-}
-
-/* The region's kernel, or NULL with a problem. A thread that finds it being loaded waits. */
-static const Kernel *find_kernel(const SiriusDevice *d, const SiriusRequest *r, SiriusProblem *problem) {
-  const SiriusCuda *code = r->region->cuda;
-  lock();
-  Kernel *kernel = kernels;
-  while (kernel && kernel->code != code) kernel = kernel->next;
-  if (!kernel && (kernel = calloc(1, sizeof *kernel))) {
-    kernel->code = code;
-    if (load(d, r->bundle, kernel, &kernel->problem)) {
-      if (kernel->weights) d->cu.cuMemFree_v2(kernel->weights);
-      if (kernel->module) d->cu.cuModuleUnload(kernel->module);
-    }
-    kernel->next = kernels;
-    kernels = kernel;
-  }
-  unlock();
-  if (!kernel) {
-    problem->code = SIRIUS_EXHAUSTED;
-    snprintf(problem->text, sizeof problem->text, "the host is out of memory");
-    return NULL;
-  }
-  if (kernel->problem.code == SIRIUS_OK) return kernel;
-  *problem = kernel->problem;
-  return NULL;
-}
 
 /* ---- frames */
 
 static void destroy_frame(const SiriusDevice *d, Frame *frame) {
+  sirius_graphs_drop(d, &frame->graphs);
   if (frame->stream) d->cu.cuStreamDestroy_v2(frame->stream);
   if (frame->device) d->cu.cuMemFree_v2(frame->device);
   if (frame->host) d->cu.cuMemFreeHost(frame->host);
@@ -197,6 +95,7 @@ static void drop_idle(const SiriusDevice *d) {
 static int grow_frame(const SiriusDevice *d, Frame *frame, size_t device_bytes, size_t host_bytes,
                       SiriusProblem *problem) {
   if (!frame->stream) TRY(cuStreamCreate, &frame->stream, CU_STREAM_NON_BLOCKING);
+  if (frame->device_bytes < device_bytes || frame->host_bytes < host_bytes) sirius_graphs_drop(d, &frame->graphs);
   if (frame->device_bytes < device_bytes) {
     if (frame->device) TRY(cuMemFree_v2, frame->device);
     frame->device = frame->device_bytes = 0;
@@ -247,31 +146,64 @@ static Layout lay_out(const SiriusRequest *r, size_t workspace_bytes, uint64_t *
   return layout;
 }
 
-static int launch(const SiriusDevice *d, const Kernel *kernel, const SiriusRequest *r, const Frame *frame,
+/* What a call puts on its stream. */
+typedef struct {
+  const SiriusKernels *kernels;
+  const Frame *frame;
+  const Layout *layout;
+  const int32_t *grids;
+  void **arguments;
+} Launch;
+
+static int enqueue(const SiriusDevice *d, const void *context, CUstream stream, SiriusProblem *problem) {
+  const Launch *l = context;
+  const SiriusCuda *code = l->kernels->code;
+  const unsigned threads = (unsigned)code->threads_per_block, shared = (unsigned)code->shared_bytes;
+  TRY(cuMemcpyHtoDAsync_v2, l->frame->device, l->frame->host, l->layout->outputs, stream);
+  for (int32_t k = 0; k < code->n_kernels; ++k) {
+    const CUfunction function = l->kernels->functions[k];
+    const unsigned grid = (unsigned)l->grids[k];
+    if (code->cooperative)
+      TRY(cuLaunchCooperativeKernel, function, grid, 1, 1, threads, 1, 1, shared, stream, l->arguments);
+    else
+      TRY(cuLaunchKernel, function, grid, 1, 1, threads, 1, 1, shared, stream, l->arguments, NULL);
+  }
+  TRY(cuMemcpyDtoHAsync_v2, l->frame->host + l->layout->control, l->frame->device + l->layout->control,
+      l->layout->workspace - l->layout->control, stream);
+  return 0;
+}
+
+static int launch(const SiriusDevice *d, const SiriusKernels *kernels, const SiriusRequest *r, Frame *frame,
                   const Layout *layout, const uint64_t *arrays, SiriusProblem *problem) {
   const SiriusRegionInfo *region = r->region;
-  const int32_t n_arrays = region->n_in + region->n_out, n = n_arrays + region->n_params + 5;
-  uint64_t values[n]; /* pointers and int64 alike */
+  const SiriusCuda *code = kernels->code;
+  const int32_t n_arrays = region->n_in + region->n_out, n = n_arrays + region->n_params + code->n_slots + 4;
+  uint64_t values[n + 2]; /* pointers and int64 alike; behind the arguments, what else the work follows from */
   void *arguments[n];
+  int32_t grids[code->n_kernels];
+  int64_t bytes[code->n_slots + 1]; /* there may be none */
   uint64_t *next = values;
   for (int32_t i = 0; i < n_arrays; ++i) *next++ = frame->device + arrays[i];
   for (int32_t i = 0; i < region->n_params; ++i) *next++ = (uint64_t)r->params[i];
-  *next++ = frame->device + layout->workspace;
-  *next++ = kernel->weights;
+  code->geometry(r->params, kernels->blocks, grids, bytes);
+  CUdeviceptr slot = frame->device + layout->workspace;
+  for (int32_t i = 0; i < code->n_slots; slot += (CUdeviceptr)bytes[i++]) *next++ = slot;
+  *next++ = kernels->weights;
   *next++ = frame->device + layout->control + offsetof(Control, decided);
   *next++ = frame->device + layout->control + offsetof(Control, sync);
   *next++ = frame->device + layout->control + offsetof(Control, failure);
+  *next++ = (uint64_t)(uintptr_t)kernels;
+  *next = layout->workspace;
   for (int32_t i = 0; i < n; ++i) arguments[i] = &values[i];
-  const SiriusCuda *code = kernel->code;
-  TRY(cuMemcpyHtoDAsync_v2, frame->device, frame->host, layout->outputs, frame->stream);
-  count(&copied_to, (int64_t)layout->outputs);
-  TRY(cuLaunchCooperativeKernel, kernel->function, (unsigned)kernel->blocks, 1, 1, (unsigned)code->threads_per_block,
-      1, 1, (unsigned)code->shared_bytes, frame->stream, arguments);
-  count(&launches, 1);
-  TRY(cuMemcpyDtoHAsync_v2, frame->host + layout->control, frame->device + layout->control,
-      layout->workspace - layout->control, frame->stream);
-  count(&copied_from, (int64_t)(layout->workspace - layout->control));
+  const Launch l = {kernels, frame, layout, grids, arguments};
+  const int failed = code->cooperative ? enqueue(d, &l, frame->stream, problem)
+                                       : sirius_graph_launch(d, &frame->graphs, values, (size_t)n + 2, enqueue, &l,
+                                                             frame->stream, problem);
+  if (failed) return 1;
   TRY(cuStreamSynchronize, frame->stream);
+  sirius_cuda_count(SIRIUS_TO_DEVICE, (int64_t)layout->outputs);
+  sirius_cuda_count(SIRIUS_FROM_DEVICE, (int64_t)(layout->workspace - layout->control));
+  sirius_cuda_count(SIRIUS_LAUNCHES, 1);
   return 0;
 }
 
@@ -298,11 +230,11 @@ static int32_t hand_over(const SiriusRequest *r, const Frame *frame, const Layou
 }
 
 /* In the device's context. SIRIUS_ELSEWHERE if the device has no memory for the call. */
-static int32_t run(const SiriusDevice *d, const Kernel *kernel, const SiriusRequest *r, SiriusProblem *problem) {
+static int32_t run(const SiriusDevice *d, const SiriusKernels *kernels, const SiriusRequest *r, SiriusProblem *problem) {
   const SiriusRegionInfo *region = r->region;
   SiriusError unfit = {0};
   int64_t workspace_bytes = 0, work = 0;
-  if (region->cuda->plan(r->in, kernel->blocks, r->params, r->dims, &workspace_bytes, &work, &unfit))
+  if (region->cuda->plan(r->in, kernels->blocks, r->params, r->dims, &workspace_bytes, &work, &unfit))
     return sirius_report(r, &unfit, "inputs do not fit the region");
   const int32_t code = sirius_check_sizes(r);
   if (code != SIRIUS_OK) return code;
@@ -326,7 +258,7 @@ static int32_t run(const SiriusDevice *d, const Kernel *kernel, const SiriusRequ
   memset(control, 0, sizeof *control);
   memcpy(control->decided, r->params, (size_t)region->n_params * sizeof *r->params);
   SiriusProblem failure = {0};
-  if (launch(d, kernel, r, frame, &layout, arrays, &failure)) {
+  if (launch(d, kernels, r, frame, &layout, arrays, &failure)) {
     snprintf(r->error, r->error_bytes, "region %s: %s", region->name, failure.text);
     destroy_frame(d, frame);
     return failure.code;
@@ -359,8 +291,12 @@ static int32_t try_device(const SiriusRequest *r, SiriusProblem *problem) {
     sirius_driver_problem(&d->cu, "cuCtxPushCurrent", pushed, problem);
     return SIRIUS_ELSEWHERE;
   }
-  const Kernel *kernel = find_kernel(d, r, problem);
-  const int32_t result = kernel ? run(d, kernel, r, problem) : SIRIUS_ELSEWHERE;
+  const SiriusKernels *kernels = sirius_cuda_kernels(d, r, problem);
+  if (!kernels && problem->code == SIRIUS_EXHAUSTED) {
+    drop_idle(d);
+    kernels = sirius_cuda_kernels(d, r, problem);
+  }
+  const int32_t result = kernels ? run(d, kernels, r, problem) : SIRIUS_ELSEWHERE;
   CUcontext own;
   d->cu.cuCtxPopCurrent_v2(&own);
   return result;

@@ -13,8 +13,8 @@
  * call it at once: each call has a stream and memory of its own. */
 int32_t sirius_cuda_call(const SiriusRequest *request);
 
-/* What calls of this process did: bytes copied to the device, weights included; bytes copied back; launches. */
-void sirius_cuda_counters(int64_t counters[3]);
+/* What calls of this process did: SIRIUS_COUNTERS numbers (cuda_api.h). */
+void sirius_cuda_counters(int64_t *counters);
 
 /* With 1, until it is called with -1, the CPU runs all regions of the process. */
 void sirius_cuda_hold(int32_t change);

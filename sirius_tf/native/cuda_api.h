@@ -13,6 +13,8 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphExec_st *CUgraphExec;
 typedef unsigned long long CUdeviceptr;
 typedef int CUresult; /* an enum there, as are attributes */
 typedef int CUdevice;
@@ -26,6 +28,7 @@ enum {
 };
 enum { CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8 };
 enum { CU_STREAM_NON_BLOCKING = 1 };
+enum { CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1 };
 
 /* X(name, parameters) */
 #define SIRIUS_CUDA_API(X)                                                                                  \
@@ -52,6 +55,15 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(cuStreamCreate, (CUstream *stream, unsigned flags))                                                     \
   X(cuStreamSynchronize, (CUstream stream))                                                                 \
   X(cuStreamDestroy_v2, (CUstream stream))                                                                  \
+  X(cuStreamBeginCapture_v2, (CUstream stream, int mode))                                                   \
+  X(cuStreamEndCapture, (CUstream stream, CUgraph *graph))                                                  \
+  X(cuGraphInstantiateWithFlags, (CUgraphExec *exec, CUgraph graph, unsigned long long flags))              \
+  X(cuGraphDestroy, (CUgraph graph))                                                                        \
+  X(cuGraphLaunch, (CUgraphExec exec, CUstream stream))                                                     \
+  X(cuGraphExecDestroy, (CUgraphExec exec))                                                                 \
+  X(cuLaunchKernel,                                                                                         \
+    (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,              \
+     unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **arguments, void **extra)) \
   X(cuLaunchCooperativeKernel,                                                                              \
     (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,              \
      unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **arguments))
@@ -81,5 +93,21 @@ const SiriusDevice *sirius_device(SiriusProblem *problem);
 
 /* Notes that a function of the driver failed. */
 void sirius_driver_problem(const SiriusCudaApi *cu, const char *function, CUresult result, SiriusProblem *problem);
+
+/* Calls the driver, with `d` the device: what fails is noted in `problem`, and the function returns 1. */
+#define TRY(name, ...)                                                                                      \
+  do {                                                                                                      \
+    const CUresult result = d->cu.name(__VA_ARGS__);                                                        \
+    if (result != CUDA_SUCCESS) {                                                                           \
+      sirius_driver_problem(&d->cu, #name, result, problem);                                                \
+      return 1;                                                                                             \
+    }                                                                                                       \
+  } while (0)
+
+/* What calls of this process did: bytes copied to the device, weights included; bytes copied back; calls that
+ * ran there; those of them that replayed a graph. */
+enum { SIRIUS_TO_DEVICE, SIRIUS_FROM_DEVICE, SIRIUS_LAUNCHES, SIRIUS_REPLAYS, SIRIUS_COUNTERS };
+
+void sirius_cuda_count(int counter, int64_t n);
 
 #endif

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "cuda.h"
 #include "cuda_api.h"
 #include "host.h"
 #include "team.h"
@@ -20,6 +21,14 @@ void sirius_driver_problem(const SiriusCudaApi *cu, const char *function, CUresu
   cu->cuGetErrorString(result, &text);
   problem->code = result == CUDA_ERROR_OUT_OF_MEMORY ? SIRIUS_EXHAUSTED : SIRIUS_INTERNAL;
   snprintf(problem->text, sizeof problem->text, "%s failed: %s", function, text ? text : "unknown error");
+}
+
+static int64_t counters[SIRIUS_COUNTERS];
+
+void sirius_cuda_count(int counter, int64_t n) { __atomic_add_fetch(&counters[counter], n, __ATOMIC_RELAXED); }
+
+void sirius_cuda_counters(int64_t *result) {
+  for (int k = 0; k < SIRIUS_COUNTERS; ++k) result[k] = __atomic_load_n(&counters[k], __ATOMIC_RELAXED);
 }
 
 static void give_up(SiriusProblem *problem, int32_t expected, const char *text) {
@@ -45,28 +54,20 @@ static int resolve(SiriusCudaApi *cu, SiriusProblem *problem) {
   return 0;
 }
 
-#define TRY(name, ...)                                                                                      \
-  do {                                                                                                      \
-    const CUresult result = d->cu.name(__VA_ARGS__);                                                        \
-    if (result != CUDA_SUCCESS) {                                                                           \
-      sirius_driver_problem(&d->cu, #name, result, problem);                                                \
-      return;                                                                                               \
-    }                                                                                                       \
-  } while (0)
-
-static void open_device(SiriusDevice *d, SiriusProblem *problem) {
-  if (resolve(&d->cu, problem)) return;
+/* 0, or 1 with a problem. */
+static int open_device(SiriusDevice *d, SiriusProblem *problem) {
+  if (resolve(&d->cu, problem)) return 1;
   int count = 0, cooperative = 0;
   CUdevice device = 0;
   const CUresult result = d->cu.cuInit(0);
   if (result == CUDA_SUCCESS) TRY(cuDeviceGetCount, &count);
   if (result == CUDA_ERROR_NO_DEVICE || (result == CUDA_SUCCESS && count == 0)) {
     give_up(problem, 1, "there is no CUDA device, or CUDA_VISIBLE_DEVICES hides it");
-    return;
+    return 1;
   }
   if (result != CUDA_SUCCESS) {
     sirius_driver_problem(&d->cu, "cuInit", result, problem);
-    return;
+    return 1;
   }
   TRY(cuDeviceGet, &device, 0);
   TRY(cuDeviceGetAttribute, &d->major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
@@ -75,9 +76,10 @@ static void open_device(SiriusDevice *d, SiriusProblem *problem) {
   TRY(cuDeviceGetAttribute, &cooperative, CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, device);
   if (!cooperative) {
     give_up(problem, 0, "the CUDA device has no cooperative launches");
-    return;
+    return 1;
   }
   TRY(cuDevicePrimaryCtxRetain, &d->context, device);
+  return 0;
 }
 
 const SiriusDevice *sirius_device(SiriusProblem *problem) {

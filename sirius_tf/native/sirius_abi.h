@@ -71,22 +71,31 @@ typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
 /* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
 typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);
 
+/* After plan for `blocks`: on how many of them each of a region's kernels is launched, and how many bytes each slot
+ * of the workspace has, a multiple of 64. */
+typedef void (*SiriusGeometry)(const int64_t *params, int32_t blocks, int32_t *grids, int64_t *bytes);
+
 /* Machine code for GPUs of one architecture ("sm_90"), an ELF image. */
 typedef struct {
   const char *arch;
   const char *code;
   int64_t bytes;
-  int32_t blocks; /* of a launch that run at once on the usual GPU of the architecture, and are of use */
+  int32_t blocks; /* the most of a launch: that run at once on the usual GPU of the architecture, and are of use */
 } SiriusCubin;
 
-/* A region as a cooperative CUDA kernel of one-dimensional blocks: codegen/cuda.py says what it takes. */
+/* A region as CUDA kernels of one-dimensional blocks, of which each begins when the one before has ended.
+ * codegen/cuda.py says what they take. */
 typedef struct {
-  const char *kernel;
+  const char *name;
+  const char *const *kernels;
+  int32_t n_kernels;
+  int32_t cooperative; /* 1 if blocks wait for each other, and therefore must run at once */
   const char *source; /* for other architectures; not NUL-terminated */
   int64_t source_bytes;
-  SiriusPlan plan; /* for as many blocks as `threads` */
+  SiriusPlan plan; /* for at most as many blocks as `threads` */
   SiriusShapes shapes;
-  int32_t threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
+  SiriusGeometry geometry;
+  int32_t n_slots, threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
   const SiriusCubin *cubins;
   int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
 } SiriusCuda;

@@ -202,16 +202,17 @@ def compile_region(
         compiled = None
         if options.target == "cuda":
             program = lower(region.graph, hints)
-            code = compile_cuda(program, options.arch[-1], dump_cuda, without)
+            arch, launch = options.arch[-1], options.cuda_launch
+            code = compile_cuda(program, arch, dump_cuda, without, launch)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
         return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
-    archs = options.arch if options.target == "cuda" else ()
+    on_gpus = (options.arch, options.cuda_launch) if options.target == "cuda" else ()
     of = (region.name, region.digest, sorted(hints.items()))
-    key = (*of, threads, strict, sorted(tilings.items()), archs)
+    key = (*of, threads, strict, sorted(tilings.items()), on_gpus)
     return cache.remembered("kernels", key, make)
 
 
@@ -237,7 +238,9 @@ def link(
     if for_gpus:
         archs = list(for_gpus[0].cubins)
         reads = {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus}
-        content["cuda"] = {"state": "emulated, untimed", "arch": archs, "plan_reads": reads}
+        launches = {c.kernel.program.name: c.kernel.launch for c in for_gpus}
+        notes = {"arch": archs, "plan_reads": reads, "launch": launches}
+        content["cuda"] = {"state": "emulated, untimed", **notes}
     variables = str(content["variables_hash"])
     if old is not None:
         linker.repack(old, bundle, made, content, variables, for_gpus)
@@ -289,7 +292,9 @@ def compare_and_time(
             if problem:
                 reasons[region] = problem
             count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
-            reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem))
+            for_gpus = kernels[use.kernel].cuda
+            launch = for_gpus.kernel.launch if for_gpus else ""
+            reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
     return replace(part.without(reasons), timed=tuple(reports))
 
 

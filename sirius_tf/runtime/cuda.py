@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regions on CuPy arrays: their CUDA code, launched on CuPy's current stream.
 
-CuPy's reference: https://docs.cupy.dev/en/stable/reference/ (RawModule, RawKernel, Stream).
+CuPy's reference: https://docs.cupy.dev/en/stable/reference/ (RawModule, RawKernel, Stream, Graph).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ FORMATS = ("index %lld is not in [0, %lld)", "integer division by zero")
 SYNC = np.dtype([("arrived", np.uint32), ("generation", np.uint32)])
 FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int64, 2)])
 _PLANS = 64  # that a region remembers
+_LAUNCHES = 16  # likewise a frame, of regions that a graph runs
 _ON_GPU = 2  # kDLCUDA (dlpack.h)
 
 
@@ -97,6 +99,41 @@ class Cuda:
             raise SiriusError(f"{what}: {error}") from error
 
 
+class _Graphs:
+    """Launches by their arguments: the second one of a kind is captured, later ones replay it.
+
+    Not the first: its kernels may have to be loaded, which must not be while a stream is captured,
+    and arguments may never come again.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._known: dict[Hashable, Any] = {}  # the least recent first; None is not captured yet
+
+    def launch(self, arguments: Hashable, enqueue: Callable[[], None]) -> None:
+        """Do on the current stream what `enqueue` does on it, which follows from `arguments`."""
+        graph = None
+        if arguments in self._known:
+            graph = self._known.pop(arguments) or self._capture(enqueue)
+            graph.launch()
+        else:
+            enqueue()
+        self._known[arguments] = graph
+        if len(self._known) > _LAUNCHES:
+            del self._known[next(iter(self._known))]
+
+    def _capture(self, enqueue: Callable[[], None]) -> Any:
+        """A graph, which any stream runs; the current one may be one that records none."""
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                enqueue()
+            finally:
+                graph = stream.end_capture()
+        return graph
+
+
 class _Frame:
     """What one call needs on the device besides its arrays; calls at the same time have their own.
 
@@ -109,10 +146,22 @@ class _Frame:
         self.device = cupy.empty(state.itemsize, np.uint8)
         first, second = SYNC.itemsize, SYNC.itemsize + FAILURE.itemsize
         self.parts = self.device[:first], self.device[first:second], self.device[second:]
-        self.workspace = cupy.empty(1, np.uint8)
+        self.graphs = _Graphs(cupy)
+        self._cupy = cupy
+        self._planned: Planned | None = None  # the last one, for which the slots are
+        self.workspace, self.slots = cupy.empty(1, np.uint8), list[Any]()
 
     def reset(self, planned: Planned) -> None:
-        """Before a launch: the parameters, of which it overwrites those that data decides."""
+        """Before a launch: slots, and the parameters, of which it overwrites those that data
+        decides."""
+        if planned is not self._planned:
+            ends = list(itertools.accumulate(planned.slots, initial=0))
+            room = ends[-1] + 1  # an empty slot is a place, too
+            if self.workspace.size < room:
+                self.workspace = self._cupy.empty(room, np.uint8)
+            pairs = itertools.pairwise(ends)
+            self.slots = [self.workspace[first : max(end, first + 1)] for first, end in pairs]
+            self._planned = planned
         self.host[:] = np.zeros((), self.host.dtype)
         self.host["params"] = planned.params
         self.device.set(self.host.view(np.uint8))
@@ -132,23 +181,23 @@ class CudaRegion:
         self._planned = functools.lru_cache(_PLANS)(self._plan)
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
         with cuda.errors(f"region {region.name}"):
-            self._kernel, self._blocks = self._load()
+            self._kernels, self._blocks = self._load()
             self._weights = cuda.upload(np.frombuffer(code.weights or bytes(1), np.uint8))
 
-    def _load(self) -> tuple[Any, int]:
-        """The kernel on the device, and the blocks of a launch: no more than run at once."""
+    def _load(self) -> tuple[list[Any], int]:
+        """The kernels on the device, and the most blocks of a launch, as the bundle has them for
+        its usual GPU (Compiled.blocks)."""
         cupy, device, code = self._cuda.cupy, self._cuda.device, self._code
         cubin, blocks = _machine_code(code, device.compute_capability)
-        module = cupy.RawModule(path=str(_file(cubin)), enable_cooperative_groups=True)
-        kernel = module.get_function(code.kernel)
-        each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            kernel.kernel.ptr, code.threads_per_block, code.shared_bytes
-        )
-        if not each:
-            raise SiriusError(
-                f"a multiprocessor of the GPU has no room for a block of {code.kernel}"
-            )
-        return kernel, min(blocks, each * device.attributes["MultiProcessorCount"])
+        module = cupy.RawModule(path=str(_file(cubin)), enable_cooperative_groups=code.cooperative)
+        kernels = [module.get_function(name) for name in code.kernels]
+        occupancy = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+        threads, shared = code.threads_per_block, code.shared_bytes
+        each = [occupancy(kernel.kernel.ptr, threads, shared) for kernel in kernels]
+        if not all(each):
+            raise SiriusError(f"a multiprocessor of the GPU has no room for a block of {code.name}")
+        most = min(each) if code.cooperative else max(each)
+        return kernels, min(blocks, most * device.attributes["MultiProcessorCount"])
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """The outputs for arrays that are known to have the right dtypes and ranks.
@@ -180,10 +229,8 @@ class CudaRegion:
             frame = self._idle.pop()
         except IndexError:
             frame = _Frame(cupy, planner.n_params)
-        if frame.workspace.size < planned.workspace_bytes:
-            frame.workspace = cupy.empty(planned.workspace_bytes, np.uint8)
         frame.reset(planned)
-        self._launch(inputs, flat, frame, planned.params)
+        self._launch(inputs, flat, frame, planned)
         frame.read()
         failure, params = frame.host["failure"][0], frame.host["params"][0].copy()
         self._idle.append(frame)
@@ -195,29 +242,25 @@ class CudaRegion:
         ]
 
     def _launch(
-        self,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
-        frame: _Frame,
-        params: npt.NDArray[np.int64],
+        self, inputs: Sequence[Any], outputs: Sequence[Any], frame: _Frame, planned: Planned
     ) -> None:
-        """Queue the kernel, whose arguments CudaKernel lists (codegen/cuda.py)."""
+        """Queue the kernels, whose arguments CudaKernel lists (codegen/cuda.py)."""
         sync, failure, decided = frame.parts
-        self._kernel(
-            (self._blocks,),
-            (self._code.threads_per_block,),
-            (
-                *(x if x.size else frame.workspace for x in inputs),  # that of none may be null
-                *outputs,
-                *params,
-                frame.workspace,
-                self._weights,
-                decided if decided.size else frame.workspace,
-                sync,
-                failure,
-            ),
-            shared_mem=self._code.shared_bytes,
-        )
+        given = [x if x.size else frame.workspace for x in inputs]  # that of none may be null
+        decided = decided if decided.size else frame.workspace
+        arrays = [*given, *outputs], [*frame.slots, self._weights, decided, sync, failure]
+        arguments = (*arrays[0], *planned.params, *arrays[1])
+
+        def enqueue() -> None:
+            for kernel, blocks in zip(self._kernels, planned.grids, strict=True):
+                threads, shared = self._code.threads_per_block, self._code.shared_bytes
+                kernel((blocks,), (threads,), arguments, shared_mem=shared)
+
+        if self._code.cooperative:
+            enqueue()
+            return
+        pointers = tuple(x.data.ptr for part in arrays for x in part)
+        frame.graphs.launch((pointers, planned.params.tobytes(), planned.grids), enqueue)
 
     def _plan(self, inputs: tuple[tuple[tuple[int, ...], bytes | None], ...]) -> Planned:
         dtypes = self._region.input_dtypes
@@ -258,7 +301,7 @@ def _machine_code(code: CudaCode, capability: str) -> tuple[bytes, int]:
         return compile_cubin(code.source, arch).data, blocks
     except SiriusError as error:
         raise SiriusError(
-            f"{code.kernel} has machine code for {', '.join(code.cubins)}, which {arch} does not "
+            f"{code.name} has machine code for {', '.join(code.cubins)}, which {arch} does not "
             f"run, and cannot be compiled for it: {error}"
         ) from error
 

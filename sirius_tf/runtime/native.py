@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import json
 import os
@@ -72,11 +73,16 @@ class _CubinInfo(ctypes.Structure):
 
 class _CudaInfo(ctypes.Structure):
     _fields_ = (
-        ("kernel", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("kernels", ctypes.POINTER(ctypes.c_char_p)),
+        ("n_kernels", ctypes.c_int32),
+        ("cooperative", ctypes.c_int32),
         ("source", ctypes.c_void_p),
         ("source_bytes", ctypes.c_int64),
         ("plan", ctypes.c_void_p),
         ("shapes", ctypes.c_void_p),
+        ("geometry", ctypes.c_void_p),
+        ("n_slots", ctypes.c_int32),
         ("threads_per_block", ctypes.c_int32),
         ("shared_bytes", ctypes.c_int32),
         ("n_cubins", ctypes.c_int32),
@@ -88,10 +94,12 @@ class _CudaInfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class CudaCode:
-    """What a bundle has of a region for GPUs (sirius_abi.h): `cubins`, machine code and the blocks
-    of a launch by architecture; `weights` are its constants; `planner` runs on the CPU."""
+    """What a bundle has of a region for GPUs (sirius_abi.h): `cubins`, machine code and the most
+    blocks of a launch by architecture; `weights` are its constants; `planner` runs on the CPU."""
 
-    kernel: str
+    name: str
+    kernels: tuple[str, ...]
+    cooperative: bool
     source: str
     threads_per_block: int
     shared_bytes: int
@@ -103,11 +111,12 @@ class CudaCode:
 @dataclass(frozen=True)
 class CudaCounters:
     """What calls on a GPU have done in this process: bytes copied to it (weights included) and back
-    from it, and kernels launched."""
+    from it, how many there were, and how many of them replayed a graph."""
 
     to_device: int
     from_device: int
     launches: int
+    replays: int
 
 
 class _RegionInfo(ctypes.Structure):
@@ -267,13 +276,23 @@ class Region:
             for x in c.cubins[: c.n_cubins]
         }
         return CudaCode(
-            c.kernel.decode(),
+            c.name.decode(),
+            tuple(name.decode() for name in c.kernels[: c.n_kernels]),
+            bool(c.cooperative),
             ctypes.string_at(c.source, c.source_bytes).decode(),
             c.threads_per_block,
             c.shared_bytes,
             cubins,
             ctypes.string_at(start + c.weights_offset, c.weights_bytes),
-            Planner(c.plan, c.shapes or 0, self._n_params, self.output_ranks),
+            Planner(
+                c.plan,
+                c.shapes or 0,
+                c.geometry,
+                c.n_kernels,
+                c.n_slots,
+                self._n_params,
+                self.output_ranks,
+            ),
         )
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:
@@ -361,7 +380,7 @@ def isa() -> int:
 
 def cuda_counters() -> CudaCounters:
     """Read the counters of this process."""
-    values = (ctypes.c_int64 * 3)()
+    values = (ctypes.c_int64 * len(dataclasses.fields(CudaCounters)))()
     library().sirius_cuda_counters(values)
     return CudaCounters(*values)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host computes before a kernel is launched: `plan` of a region (sirius_abi.h)."""
+"""What the host computes before kernels are launched: `plan` of a region (sirius_abi.h)."""
 
 from __future__ import annotations
 
@@ -43,30 +43,39 @@ _Plan = ctypes.CFUNCTYPE(
     ctypes.POINTER(_Error),
 )
 _Shapes = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_Geometry = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p
+)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Parameters (int64), shapes of outputs, upper bounds where data decides, and a workspace."""
+    """Parameters (int64), shapes of outputs, upper bounds where data decides, bytes of each slot of
+    the workspace, and on how many workers each kernel runs."""
 
     params: npt.NDArray[np.int64]
     shapes: tuple[tuple[int, ...], ...]
-    workspace_bytes: int
+    slots: tuple[int, ...]
+    grids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Planner:
-    """The functions `plan` and `shapes` (0: plan knows them all) at their addresses."""
+    """The functions `plan`, `shapes` (0: plan knows them all) and `geometry`, by address."""
 
     plan: int
     shapes: int
+    geometry: int
+    n_kernels: int
+    n_slots: int
     n_params: int
     output_ranks: tuple[int, ...]
 
     def __call__(
         self, inputs: Sequence[tuple[tuple[int, ...], npt.NDArray[Any] | None]], workers: int
     ) -> Planned:
-        """Plan a call for inputs of some shapes, dense arrays where plan reads their elements.
+        """Plan a call on at most so many workers, for inputs of some shapes, dense arrays where
+        plan reads their elements.
 
         InvalidArgument says what does not fit.
         """
@@ -84,7 +93,11 @@ class Planner:
         )  # fmt: skip
         if failed:
             raise InvalidArgument(message(error.format.decode(), error.args))
-        return Planned(params, self._cut(sizes), workspace.value)
+        grids, slots = (ctypes.c_int32 * self.n_kernels)(), (ctypes.c_int64 * self.n_slots)()
+        _Geometry(self.geometry)(
+            params.ctypes.data, workers, ctypes.addressof(grids), ctypes.addressof(slots)
+        )
+        return Planned(params, self._cut(sizes), tuple(slots), tuple(grids))
 
     def late_shapes(self, params: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
         """The shapes of all outputs after a run, which has completed the parameters."""

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A libcuda.so.1 for tests: the part of the driver API that sirius_tf/native/cuda_api.h declares, on the CPU.
- * A stream does its work as late as it may, when it is synchronized. Kernels are those of emulator.build_library.
+ * A stream does its work as late as it may, when it is synchronized; while it is captured, it does none, and its
+ * thread must not allocate, load or synchronize. Kernels are those of emulator.build_library.
  * Who misuses the API ends the process with a message (exit status 3).
  *
  * In the environment:
  *   EMU_DEVICES      how many devices there are (1); CUDA_VISIBLE_DEVICES="" hides them
  *   EMU_CAPABILITY   their compute capability (8.0)
  *   EMU_MEMORY       bytes of device memory that are free (1 GiB)
+ *   EMU_GRAPHS       for how many executable graphs there is memory (1000)
  *   EMU_KERNELS      the folder with `<kernel>.so` for each kernel
  *   EMU_FAULT        a launch accesses an illegal address: its context is of no use any more
  */
@@ -30,24 +32,27 @@ namespace {
 
 typedef unsigned long long Pointer;
 enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100,
-              INVALID_CONTEXT = 201, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, TOO_LARGE = 720 };
+              INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, TOO_LARGE = 720 };
 constexpr int kMultiprocessors = 2, kBlocks = 2; /* of each multiprocessor */
 
 struct Argument { int64_t kind, size; }; /* kernels.h */
 struct Function {
   std::string name;
   const Argument *parameters;
-  void (*run)(const char *, void **, int64_t, int64_t, size_t);
+  void (*run)(const char *, void **, int64_t, int64_t, size_t, bool);
 };
-struct Stream { std::vector<std::function<void()>> work; };
+typedef std::vector<std::function<void()>> Work;
+struct Stream { Work work; Work *captured; };
 struct Module { std::map<std::string, Function> functions; };
 
 std::recursive_mutex mutex;
 bool initialized, broken;
 std::map<char *, size_t> device, host; /* what is allocated, by its first byte */
 std::set<Stream *> streams;
+std::set<Work *> graphs, executables;
 int modules, context;
 thread_local std::vector<void *> current;
+thread_local int captures; /* that this thread has begun and not ended */
 
 [[noreturn]] void fail(const char *format, ...) {
   va_list args;
@@ -95,9 +100,19 @@ Result ready() {
 #define ENTER                                            \
   std::lock_guard<std::recursive_mutex> guard(mutex);    \
   if (const Result state = ready()) return state
+/* ... that must not be called while a stream is captured. */
+#define ENTER_ALONE \
+  ENTER;            \
+  if (captures) fail("%s is called while this thread captures a stream", __func__)
+
+/* Work for a stream, or for the graph that it is captured to. */
+void put(Stream *stream, std::function<void()> work) {
+  if (!streams.count(stream)) fail("there is no such stream");
+  (stream->captured ? *stream->captured : stream->work).push_back(work);
+}
 
 void run(const Function &function, const std::vector<std::vector<char>> &values, unsigned grid, unsigned block,
-         unsigned shared) {
+         unsigned shared, bool cooperative) {
   std::vector<void *> pointers;
   for (size_t i = 0; i < values.size(); i++) {
     pointers.push_back((void *)values[i].data());
@@ -110,11 +125,21 @@ void run(const Function &function, const std::vector<std::vector<char>> &values,
     broken = true;
     return;
   }
-  function.run(function.name.c_str(), pointers.data(), grid, block, shared);
+  function.run(function.name.c_str(), pointers.data(), grid, block, shared, cooperative);
+}
+
+void launch(const Function *function, unsigned grid, unsigned block, unsigned shared, Stream *stream, void **arguments,
+            bool cooperative) {
+  std::vector<std::vector<char>> values;
+  for (int i = 0; function->parameters[i].kind; i++)
+    values.emplace_back((char *)arguments[i], (char *)arguments[i] + function->parameters[i].size);
+  const Function copy = *function;
+  put(stream, [=] { run(copy, values, grid, block, shared, cooperative); });
 }
 
 void synchronize(Stream *stream) {
   if (!streams.count(stream)) fail("there is no such stream");
+  if (stream->captured) fail("a stream is synchronized while it is captured");
   for (auto &work : stream->work) work();
   stream->work.clear();
 }
@@ -123,10 +148,10 @@ void synchronize(Stream *stream) {
 
 extern "C" {
 
-/* What is allocated, modules and streams included: for tests that nothing is lost. */
+/* What is allocated, modules, streams and graphs included: for tests that nothing is lost. */
 int emu_live() {
   std::lock_guard<std::recursive_mutex> guard(mutex);
-  return (int)(device.size() + host.size() + streams.size()) + modules;
+  return (int)(device.size() + host.size() + streams.size() + graphs.size() + executables.size()) + modules;
 }
 
 /* Bytes of device memory that are allocated. */
@@ -146,6 +171,7 @@ int cuGetErrorString(int error, const char **text) {
     case OUT_OF_MEMORY: *text = "out of memory"; break;
     case NOT_INITIALIZED: *text = "initialization error"; break;
     case NO_DEVICE: *text = "no CUDA-capable device is detected"; break;
+    case INVALID_IMAGE: *text = "device kernel image is invalid"; break;
     case INVALID_CONTEXT: *text = "invalid device context"; break;
     case NOT_FOUND: *text = "named symbol not found"; break;
     case ILLEGAL_ADDRESS: *text = "an illegal memory access was encountered"; break;
@@ -194,8 +220,8 @@ int cuCtxGetCurrent(void **result) {
 }
 
 int cuModuleLoadData(Module **module, const void *image) {
-  ENTER;
-  if (memcmp(image, "\x7f" "ELF", 4)) return INVALID_VALUE;
+  ENTER_ALONE;
+  if (memcmp(image, "\x7f" "ELF", 4)) return INVALID_IMAGE;
   *module = new Module;
   modules++;
   return SUCCESS;
@@ -229,7 +255,7 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function *, int, si
 }
 
 int cuMemAlloc_v2(Pointer *result, size_t bytes) {
-  ENTER;
+  ENTER_ALONE;
   if (!bytes) return INVALID_VALUE;
   if (used() + bytes > number("EMU_MEMORY", (size_t)1 << 30)) return OUT_OF_MEMORY;
   char *memory = (char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -245,7 +271,7 @@ int cuMemFree_v2(Pointer memory) {
   return ready();
 }
 int cuMemAllocHost_v2(void **result, size_t bytes) {
-  ENTER;
+  ENTER_ALONE;
   *result = malloc(bytes);
   host[(char *)*result] = bytes;
   return SUCCESS;
@@ -258,7 +284,7 @@ int cuMemFreeHost(void *memory) {
 }
 
 int cuMemcpyHtoD_v2(Pointer to, const void *from, size_t bytes) {
-  ENTER;
+  ENTER_ALONE;
   check_copy((void *)to, bytes, from, false);
   memcpy((void *)to, from, bytes);
   return SUCCESS;
@@ -266,19 +292,19 @@ int cuMemcpyHtoD_v2(Pointer to, const void *from, size_t bytes) {
 int cuMemcpyHtoDAsync_v2(Pointer to, const void *from, size_t bytes, Stream *stream) {
   ENTER;
   check_copy((void *)to, bytes, from, true);
-  stream->work.push_back([=] { memcpy((void *)to, from, bytes); });
+  put(stream, [=] { memcpy((void *)to, from, bytes); });
   return SUCCESS;
 }
 int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t bytes, Stream *stream) {
   ENTER;
   check_copy((void *)from, bytes, to, true);
-  stream->work.push_back([=] { memcpy(to, (void *)from, bytes); });
+  put(stream, [=] { memcpy(to, (void *)from, bytes); });
   return SUCCESS;
 }
 
 int cuStreamCreate(Stream **stream, unsigned) {
   ENTER;
-  *stream = new Stream;
+  *stream = new Stream();
   streams.insert(*stream);
   return SUCCESS;
 }
@@ -298,12 +324,56 @@ int cuLaunchCooperativeKernel(const Function *function, unsigned grid, unsigned,
                               unsigned, unsigned shared, Stream *stream, void **arguments) {
   ENTER;
   if (grid > kMultiprocessors * kBlocks) return TOO_LARGE;
-  std::vector<std::vector<char>> values;
-  for (int i = 0; function->parameters[i].kind; i++)
-    values.emplace_back((char *)arguments[i], (char *)arguments[i] + function->parameters[i].size);
-  const Function copy = *function;
-  stream->work.push_back([=] { run(copy, values, grid, block, shared); });
+  launch(function, grid, block, shared, stream, arguments, true);
   return SUCCESS;
+}
+int cuLaunchKernel(const Function *function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned,
+                   unsigned shared, Stream *stream, void **arguments, void **) {
+  ENTER;
+  launch(function, grid, block, shared, stream, arguments, false);
+  return SUCCESS;
+}
+
+int cuStreamBeginCapture_v2(Stream *stream, int mode) {
+  ENTER;
+  if (mode != 1) fail("a capture whose thread alone is restricted has mode 1, not %d", mode);
+  if (stream->captured) fail("a stream is captured that is captured already");
+  stream->captured = new Work;
+  captures++;
+  return SUCCESS;
+}
+int cuStreamEndCapture(Stream *stream, Work **graph) {
+  ENTER;
+  if (!stream->captured || !captures) fail("the capture of a stream ends that this thread has not begun");
+  graphs.insert(*graph = stream->captured);
+  stream->captured = nullptr;
+  captures--;
+  return SUCCESS;
+}
+int cuGraphInstantiateWithFlags(Work **executable, Work *graph, unsigned long long) {
+  ENTER;
+  if (!graphs.count(graph)) fail("there is no such graph");
+  if (executables.size() >= number("EMU_GRAPHS", 1000)) return OUT_OF_MEMORY;
+  executables.insert(*executable = new Work(*graph));
+  return SUCCESS;
+}
+int cuGraphDestroy(Work *graph) {
+  std::lock_guard<std::recursive_mutex> guard(mutex);
+  if (!graphs.erase(graph)) fail("a graph is destroyed that does not exist");
+  delete graph;
+  return ready();
+}
+int cuGraphLaunch(Work *executable, Stream *stream) {
+  ENTER;
+  if (!executables.count(executable)) fail("there is no such executable graph");
+  for (auto &work : *executable) put(stream, work);
+  return SUCCESS;
+}
+int cuGraphExecDestroy(Work *executable) {
+  std::lock_guard<std::recursive_mutex> guard(mutex);
+  if (!executables.erase(executable)) fail("an executable graph is destroyed that does not exist");
+  delete executable;
+  return ready();
 }
 
 }  // extern "C"

@@ -11,9 +11,9 @@ extern "C" const emu::Argument *emu_parameters(const char *kernel) {
   return found ? found->parameters : nullptr;
 }
 
-/* A cooperative launch. One at a time. */
-extern "C" void emu_run(const char *kernel, void **args, int64_t grid, int64_t block, size_t shared) {
+/* A launch. One at a time. */
+extern "C" void emu_run(const char *kernel, void **args, int64_t grid, int64_t block, size_t shared, bool cooperative) {
   emu::adopt_fiber(&emu::machine.fiber);
-  emu::machine.cooperative = true;
+  emu::machine.cooperative = cooperative;
   emu::run_kernel(emu::find_kernel(kernel), args, grid, block, shared);
 }
