@@ -7,6 +7,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import schedule_program  # noqa: E402
+from sirius_tf.schedule.inplace import in_place, pins  # noqa: E402
 from tests.numeric.test_ops import check  # noqa: E402
 
 STEPS, WIDTH = 5, 12
@@ -50,10 +51,30 @@ def update(x, where, new):
     return tf.tensor_scatter_nd_update(x, where[None], new[None])
 
 
+def computed_in_parts(program):
+    """How many statements store some points only, and pass the others on where they are."""
+    scheduled = schedule_program(program)
+    found = 0
+    for s in scheduled.program.statements:
+        old = in_place(scheduled.program, s, scheduled.storage)
+        names = [i.name for i in s.iters if not i.loop]
+        found += old is not None and pins(s, old, names, None) is not None
+    return found
+
+
 @pytest.mark.parametrize("width", [(12,), (64,), (3,), ()])
 def test_one_row_a_step(width):
     program = loop(lambda t, x, p, u: update(x, p[t], u[t]), width=width)
     assert slots(program) == {1}
+
+
+def test_a_position_that_the_iteration_tells():
+    """It is compared with the iterator, and is no table of where they meet."""
+    program = loop(
+        lambda t, x, p, u: tf.tensor_scatter_nd_update(x, [[t * 2 + 3]], u[t][None]), rows=20
+    )
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
 
 
 def test_the_update_is_computed_from_what_was_there():
