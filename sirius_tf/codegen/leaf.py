@@ -21,7 +21,7 @@ from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Program
-from sirius_tf.schedule.inplace import Pins, in_place, pins
+from sirius_tf.schedule.inplace import Pins, accumulates, in_place, pins
 from sirius_tf.schedule.plan import PANEL, ROWS, Plan
 from sirius_tf.schedule.storage import Storage
 
@@ -43,8 +43,9 @@ def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: 
     if plan.lanes is not None and not plan.across and lanes is None:
         plan = Plan(None)
     old = in_place(program, leaf.statement, storage)
-    if old and any(plan.lanes in entry for entry in pins(leaf.statement, old, boxed, None) or ()):
-        plan = Plan(None)  # one element is no vector
+    one = old and any(plan.lanes in e for e in pins(leaf.statement, old, boxed, None) or ())
+    if old and (one or accumulates(leaf.statement, old)):
+        plan = Plan(None)  # one element is no vector; the end of one would be added to twice
     try:
         return _Printer(program, leaf, plan, storage, isa).function()
     except NotVectorizableError:

@@ -34,6 +34,7 @@ class Emitter:
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
     guards: tuple[ir.Guard, ...] = ()
+    running: set[str] = field(default_factory=set)  # of guards, those on the iterations of a loop
     statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     _same: dict[str, Affine] = field(default_factory=dict)
 
@@ -201,7 +202,7 @@ class Emitter:
         """What must hold on entry; once."""
         if self.params.vary(condition):
             raise self.unsupported("what must hold depends on the iteration of a loop")
-        if self.guards:
+        if any(guard.condition.tensor not in self.running for guard in self.guards):
             raise self.unsupported("something must hold on one branch only")
         if all(c.condition != condition for c in self.checks):
             text = f"{self.node.name} ({self.node.op}): {message}"

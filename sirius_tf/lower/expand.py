@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Expr, Load, names_in, rewrite
+from sirius_tf.ir.expr import Expr, Load, names_in, rewrite, substitute
 from sirius_tf.ir.program import Guard, Iter, Statement, Tensor
 
 
@@ -42,7 +42,10 @@ def expand_tensor(tensor: Tensor, trips: Affine) -> Tensor:
 
 
 def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
-    """The statement for every iteration if its target is expanded; reads follow in any case."""
+    """The statement for every iteration if its target is expanded; reads follow in any case.
+
+    What is the same in all iterations is needed if there is a first one: go[t] becomes go[0].
+    """
     t = symbol(loop.name)
 
     def leaf(expr: Expr) -> Expr | None:
@@ -53,8 +56,13 @@ def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
 
     s = replace(s, value=rewrite(s.value, leaf), guards=_rewritten(s.guards, leaf))
     if s.target not in expanded:
-        return s
+        return s if loop in s.iters else replace(s, guards=_first(s.guards, loop))
     return replace(s, iters=(loop, *s.iters), index=(t, *s.index))
+
+
+def _first(guards: tuple[Guard, ...], loop: Iter) -> tuple[Guard, ...]:
+    found = ((guard, substitute(guard.condition, {loop.name: 0})) for guard in guards)
+    return tuple(replace(guard, condition=new) for guard, new in found if isinstance(new, Load))
 
 
 def _rewritten(guards: tuple[Guard, ...], leaf: Callable[[Expr], Expr | None]) -> tuple[Guard, ...]:

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from sirius_tf.ir import interp
-from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
 from sirius_tf.ir.functions import HALF
 from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
@@ -90,6 +90,8 @@ class _Folder:
     def part(self, s: Statement, expr: Expr) -> Expr:
         if not isinstance(expr, Call) or expr.fn == "bounded" or _widening(expr):
             return expr
+        if _compares_indices(expr):
+            return expr
         iters = self.iters(s, expr)
         if iters is not None:
             return self.fold(s, expr, iters)
@@ -129,3 +131,15 @@ class _Folder:
 def _widening(expr: Call) -> bool:
     """A constant of half precision is kept so, and widened where it is read."""
     return expr.fn == "cast" and isinstance(expr.args[0], Load) and expr.args[0].dtype in HALF
+
+
+def _compares_indices(expr: Call) -> bool:
+    """A condition on iterators is cheaper than a table of it, and says where it holds."""
+    match expr:
+        case Call("and" | "or" | "not", args):
+            return all(isinstance(a, Call) and _compares_indices(a) for a in args)
+        case Call("eq" | "ne" | "lt" | "le" | "gt" | "ge", args):
+            terms = [key for a in args if isinstance(a, Index) for key, _ in a.value.terms]
+            plain = all(isinstance(a, Index | Const) for a in args)
+            return bool(terms) and plain and not any(isinstance(key, FloorDiv) for key in terms)
+    return False

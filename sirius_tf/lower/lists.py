@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Index, Load
+from sirius_tf.ir.expr import Expr, Index, Load, call
 from sirius_tf.ir.program import Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, scalar, zero
@@ -21,7 +21,7 @@ from sirius_tf.lower.indexing import gather
 from sirius_tf.lower.registry import Lowering, lowers
 from sirius_tf.lower.symbolic import NotAffineError, Poly, PolyLike, poly
 from sirius_tf.lower.tensors import Read, TensorList, Write, iterators, literal, load
-from sirius_tf.lower.value import Dim, Value
+from sirius_tf.lower.value import Dim, Indices, Value
 
 
 @lowers("TensorListReserve")
@@ -261,12 +261,27 @@ class _Array:
         return tuple(a for dim in self.dims for a in dim)
 
     def put(
-        self, ctx: Lowering, position: Affine, value: Value, loops: tuple[Iter, ...] = ()
+        self,
+        ctx: Lowering,
+        position: Affine,
+        value: Value,
+        loops: tuple[Iter, ...] = (),
+        go: Load | None = None,
     ) -> None:
-        """`array[position] = value`, in every iteration of `loops`."""
+        """`array[position] = value`, in every iteration of `loops`, or only where `go` holds."""
         i = iterators("i", self.atoms)
         element = conform(ctx, value, self.dims).at(i)
+        if go is not None:
+            element = call("select", go, element, self.old(ctx, position, i))
         ctx.write(self.name, self.atoms, (position, *i), element, None, loops)
+
+    def old(self, ctx: Lowering, position: Affine, inner: Indices) -> Expr:
+        """What was there before."""
+        stack = self.base.stack
+        if stack is None:
+            return zero(self.base.dtype)
+        where = values.unflatten(stack.dims[0], position)
+        return conform(ctx, stack, [stack.dims[0], *self.dims]).at((*where, *inner))
 
     def keep(self, ctx: Lowering, box: Sequence[PolyLike], position: Affine) -> None:
         """The elements at `position`, over the iterators of `box`, are what they were: or zero."""
@@ -275,13 +290,8 @@ class _Array:
             return
         whole = (*extents, *self.atoms)
         i = iterators("i", whole)
-        inner, stack = i[len(box) :], self.base.stack
-        old = zero(self.base.dtype)
-        if stack is not None:
-            views = [stack.dims[0], *self.dims]
-            where = values.unflatten(stack.dims[0], position)
-            old = conform(ctx, stack, views).at((*where, *inner))
-        ctx.write(self.name, whole, (position, *inner), old)
+        inner = i[len(box) :]
+        ctx.write(self.name, whole, (position, *inner), self.old(ctx, position, inner))
 
     def list(self) -> TensorList:
         """The finished list."""
@@ -319,8 +329,12 @@ def settled(ctx: Lowering, found: TensorList) -> TensorList:
     return array.list()
 
 
-def written(ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Poly) -> TensorList:
+def written(
+    ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Poly, go: Load | None
+) -> TensorList:
     """The array that a loop makes of the list `base`: element c + s*t is that of iteration t.
+
+    With `go`, only iterations in which it holds write.
 
     With G = max(T - 1, 0), the positions between two writes are a box of G by |s| - 1, and
     c + s*G + sign*(T - G) is the first one behind the last write, T = 0 included. If s = 0, the
@@ -335,6 +349,8 @@ def written(ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Po
     gaps = trips if abs(s) == 1 else _gaps(ctx, trips)
     end = c + s * gaps + sign * (trips - gaps)
     length = base.length
+    if go is not None and (s == 0 or (write.grows and not ctx.params.at_least(length, end))):
+        raise ctx.unsupported("data decides in a loop inside a loop which elements a list has")
     if write.grows and s >= 0:
         length = ctx.params.opaque("max", length, end)
     low, high = (c, end) if s >= 0 else (end + 1, c + 1)  # written: low <= position < high
@@ -342,7 +358,7 @@ def written(ctx: Lowering, base: TensorList, write: Write, loop: Iter, trips: Po
     ctx.nonnegative(length - high)
     array = _array(ctx, base, length, write.value)
     if s:
-        array.put(ctx, write.position.to_affine(), write.value, (loop,))
+        array.put(ctx, write.position.to_affine(), write.value, (loop,), go)
     else:
         _put_last(ctx, array, c, write.value, loop, gaps)
     array.keep(ctx, [low], symbol("i0"))

@@ -10,6 +10,11 @@ carried: such a variable h is one tensor with a slice per iteration,
 T is known on entry if the condition says that counters have not reached limits known on entry. Else
 the condition is computed, go[t] before iteration t, and T is the first t for which it is false;
 what counters say about T is an upper bound, which sizes arrays.
+
+Inside of another loop that T would be another one in every iteration of it. There T is the bound
+itself, and what is carried, counters included, stays as it is once the loop is over:
+
+    h[t + 1] = select(go[t], its new value, h[t])       go[t + 1] = select(go[t], condition, false)
 """
 
 from __future__ import annotations
@@ -20,8 +25,8 @@ from dataclasses import dataclass, field, replace
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Edge, Graph, Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, call
-from sirius_tf.ir.program import Iter
+from sirius_tf.ir.expr import Const, Expr, Load, call
+from sirius_tf.ir.program import Guard, Iter
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
@@ -66,6 +71,7 @@ class _Loop:
     initial: Sequence[Carried]
     steps: dict[int, int] = field(default_factory=dict)  # of counters; 0 is a fixed variable
     tensors: dict[int, str] = field(default_factory=dict)  # of carried variables
+    frozen: Load | None = None  # go[t], without which iteration t of T changes nothing
 
     def lower(self) -> list[Carried]:
         """What the variables are after the loop."""
@@ -77,20 +83,21 @@ class _Loop:
         name = f"t{next(ctx.loop_numbers)}"
         params.loops[name] = None
         bound, whole = self._bound(cond, name)
-        go = "" if whole else self._decided(cond, name, bound)
-        trips = bound if bound is not None and whole else poly(symbol(f"{name}_trips"))
+        go = None if whole else self._decided(cond, name, bound)
+        fixed = bound is not None and (whole or self.frozen is not None)
+        trips = bound if bound is not None and fixed else poly(symbol(f"{name}_trips"))
         params.loops[name] = trips
         loop = Iter(name, trips.to_affine(), loop=True)
         before = [self._enter(k, trips) for k in self._all]
         mark, outside = len(ctx.statements), set(ctx.tensors)
-        after = ctx.body(body, [self._argument(k, symbol(name), before) for k in self._all])
+        after = self._running(body, [self._argument(k, symbol(name), before) for k in self._all])
         arrays = self._carry(before, after, loop, trips)
         if go:
             self._go_on(cond, go, before, loop)
         self._expand(mark, set(ctx.tensors) - outside, loop)
         del params.loops[name]
         return [
-            arrays[k] if k in arrays else self._argument(k, trips.to_affine(), before)
+            arrays[k] if k in arrays else self._left(k, trips.to_affine(), before)
             for k in self._all
         ]
 
@@ -141,7 +148,7 @@ class _Loop:
     def _enter(self, k: int, trips: Poly) -> Carried:
         """A variable as the loop starts from it; what is carried gets a tensor."""
         ctx, first = self.ctx, self.initial[k]
-        if k in self.steps:
+        if not self.steps.get(k, 1) or (k in self.steps and not self.frozen):
             return first
         if isinstance(first, TensorList):
             if first.carrier:
@@ -163,8 +170,18 @@ class _Loop:
             return self._counter(k, position)
         if isinstance(first, TensorList):
             return TensorList(first.dtype, first.length, first.stack, carrier=self._name(k))
+        return self._slice(k, position, first)
+
+    def _slice(self, k: int, position: Affine, first: Value) -> Value:
         name, dtype = self.tensors[k], first.dtype
         return Value(dtype, first.dims, lambda i: Load(name, (position, *i), dtype))
+
+    def _left(self, k: int, end: Affine, before: Sequence[Carried]) -> Carried:
+        """A variable after the loop."""
+        first = before[k]
+        if k in self.tensors and isinstance(first, Value):
+            return self._slice(k, end, first)
+        return self._argument(k, end, before)
 
     # The condition
 
@@ -179,10 +196,13 @@ class _Loop:
             if slack is None or slope is None or not slope.is_const or slope.const >= 0:
                 whole = False
                 continue
-            step = -slope.const
-            count = params.opaque("floordiv", first + step, step)
-            counts.append(params.opaque("max", count, 0))
-            if params.at_least(first + step, 0):  # T is the least count, so that it bounds T
+            room = first - slope.const
+            if params.iterates(room):  # another bound in every iteration around
+                most, whole = params.greatest(room), False
+                counts += [] if most is None else [self._fits(most, -slope.const)]
+                continue
+            counts.append(self._fits(room, -slope.const))
+            if params.at_least(room, 0):  # T is the least count, so that it bounds T
                 slacks.append(slack)
         if not counts:
             return None, False
@@ -197,6 +217,11 @@ class _Loop:
             if last.degree <= 1 and not params.at_least(last, 0):
                 ctx.context.append(last.to_affine())
         return trips, whole
+
+    def _fits(self, room: Poly, step: int) -> Poly:
+        """How many steps fit."""
+        params = self.ctx.params
+        return params.opaque("max", params.opaque("floordiv", room, step), 0)
 
     def _slack(self, cond: Graph, node: Node | None, t: Affine) -> Poly | None:
         """What is >= 0 exactly while a comparison holds; None if that depends on data."""
@@ -239,17 +264,21 @@ class _Loop:
 
         return Value(first.dtype, first.dims, unknown)
 
-    def _decided(self, cond: Graph, name: str, bound: Poly | None) -> str:
-        """The tensor of go[t], for a condition that depends on data; go[0] from what is known."""
+    def _decided(self, cond: Graph, name: str, bound: Poly | None) -> Load:
+        """go[t], for a condition that depends on data; go[0] is defined from what is known."""
         ctx, guards = self.ctx, self.ctx.guards
-        if len(ctx.params.loops) > 1:
-            raise ctx.unsupported("data decides when a loop inside a loop ends")
         stem = f"{self.node.name}_go"
         go = Load(ctx.fresh(stem), (symbol(name),), "bool")
-        trips = ctx.params.define_trips(name, go, bound)
+        if len(ctx.params.loops) == 1:
+            trips = ctx.params.define_trips(name, go, bound)
+            if bound is not None:
+                ctx.context.append((bound - trips).to_affine())
+        elif bound is not None:
+            trips, self.frozen = bound, go
+            ctx.running.add(go.tensor)
+        else:
+            raise ctx.unsupported("data decides when a loop inside a loop ends, nothing bounds it")
         ctx.new_tensor("bool", (trips.to_affine() + 1,), stem=stem)
-        if bound is not None:
-            ctx.context.append((bound - trips).to_affine())
         (first,) = ctx.body(cond, self.initial)
         assert isinstance(first, Value)
         element = first.at(())
@@ -259,16 +288,28 @@ class _Loop:
         ctx.guards = ()
         ctx.write(go.tensor, (), (affine(0),), element)
         ctx.guards = guards
-        return go.tensor
+        return go
 
-    def _go_on(self, cond: Graph, go: str, before: Sequence[Carried], loop: Iter) -> None:
+    def _go_on(self, cond: Graph, go: Load, before: Sequence[Carried], loop: Iter) -> None:
         """go[t + 1] from what iteration t leaves."""
         ctx, next_ = self.ctx, symbol(loop.name) + 1
-        (again,) = ctx.body(cond, [self._argument(k, next_, before) for k in self._all])
+        (again,) = self._running(cond, [self._argument(k, next_, before) for k in self._all])
         assert isinstance(again, Value)
-        ctx.write(go, (), (next_,), again.at(()), None, (loop,))
+        guards, ctx.guards = ctx.guards, () if self.frozen else ctx.guards
+        goes = self._unless_over(again.at(()), Const(False, "bool"))
+        ctx.write(go.tensor, (), (next_,), goes, None, (loop,))
+        ctx.guards = guards
 
     # The body
+
+    def _running(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
+        """What `graph` makes of the variables in an iteration that is run."""
+        if self.frozen is None:
+            return self.ctx.body(graph, arguments)
+        return self.ctx.when(Guard(self.frozen), graph, arguments)
+
+    def _unless_over(self, new: Expr, old: Expr) -> Expr:
+        return new if self.frozen is None else call("select", self.frozen, new, old)
 
     def _carry(
         self, before: Sequence[Carried], after: Sequence[Carried], loop: Iter, trips: Poly
@@ -277,13 +318,13 @@ class _Loop:
         ctx, arrays = self.ctx, dict[int, TensorList]()
         for k, result in enumerate(after):
             first = before[k]
-            if k in self.steps:
+            if k in self.steps and k not in self.tensors:
                 continue
             if isinstance(first, Value) and isinstance(result, Value):
-                i = iterators("i", first.atoms)
+                i, t = iterators("i", first.atoms), symbol(loop.name)
                 new = conform(ctx, result, first.dims).at(i)
-                next_ = symbol(loop.name) + 1
-                ctx.write(self.tensors[k], first.atoms, (next_, *i), new, None, (loop,))
+                new = self._unless_over(new, self._slice(k, t, first).at(i))
+                ctx.write(self.tensors[k], first.atoms, (t + 1, *i), new, None, (loop,))
                 continue
             assert isinstance(first, TensorList)
             if not isinstance(result, TensorList) or result.carrier != self._name(k):
@@ -291,7 +332,7 @@ class _Loop:
             if len(result.writes) != 1:
                 raise ctx.unsupported("an iteration writes more than one element of a list")
             base = replace(first, carrier=result.carrier)
-            arrays[k] = written(ctx, base, result.writes[0], loop, trips)
+            arrays[k] = written(ctx, base, result.writes[0], loop, trips, self.frozen)
             reads = ctx.reads.pop(self._name(k), [])
             read(ctx, first, arrays[k], result.writes[0], reads)
         return arrays

@@ -9,14 +9,14 @@ An iterator is compared with a position, so that no subscript of a store depends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
+from typing import Literal
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, call, index, substitute
-from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill, zero
 from sirius_tf.lower.lists import conform
@@ -28,34 +28,34 @@ from sirius_tf.lower.value import Host, Indices, Value
 MOST_ROWS = 16
 """Rows that an op updates, at most: every element of its result is compared with each."""
 
-_Combine = Callable[[Expr, Expr, Expr], Expr]  # of what was there, whether it is met, the update
+_Function = Literal["", "add", "sub", "max", "min"]
 
-
-def _extreme_of(op: ReduceOp) -> _Combine:
-    """TF keeps what was there if the update is NaN, but not the other way round."""
-
-    def combine(old: Expr, met: Expr, new: Expr) -> Expr:
-        if "float" in new.dtype:
-            met = call("and", met, call("eq", new, new, dtype="bool"))
-        return call(op, old, call("select", met, new, extreme(op, new.dtype)))
-
-    return combine
-
-
-def _add(old: Expr, met: Expr, new: Expr) -> Expr:
-    nothing = Const(-0.0, new.dtype) if "float" in new.dtype else zero(new.dtype)  # 0 + -0 = 0
-    return call("add", old, call("select", met, new, nothing))
-
-
-_SCATTERS: Mapping[str, _Combine] = {
-    "TensorScatterUpdate": lambda old, met, new: call("select", met, new, old),
-    "TensorScatterAdd": _add,
-    "TensorScatterSub": lambda old, met, new: call(
-        "sub", old, call("select", met, new, zero(new.dtype))
-    ),
-    "TensorScatterMax": _extreme_of("max"),
-    "TensorScatterMin": _extreme_of("min"),
+_SCATTERS: Mapping[str, _Function] = {
+    "TensorScatterUpdate": "",
+    "TensorScatterAdd": "add",
+    "TensorScatterSub": "sub",
+    "TensorScatterMax": "max",
+    "TensorScatterMin": "min",
 }
+"""What an update does with what was there; it replaces it if that is no function."""
+
+
+def _combine(fn: _Function, old: Expr, met: Expr, new: Expr, alone: bool) -> Expr:
+    """An element that is updated where `met`. A sum with nothing, where the update is not `alone`,
+    says what was there once: its readers would double with each update."""
+    if not fn:
+        return call("select", met, new, old)
+    floating = "float" in new.dtype
+    if fn in ("max", "min") and floating:  # TF keeps what was there if the update is NaN
+        met = call("and", met, call("eq", new, new, dtype="bool"))
+    if alone:
+        return call("select", met, call(fn, old, new), old)
+    nothing = zero(new.dtype)
+    if fn == "max" or fn == "min":
+        nothing = extreme(fn, new.dtype)
+    elif fn == "add" and floating:
+        nothing = Const(-0.0, new.dtype)  # 0 + -0 = 0
+    return call(fn, old, call("select", met, new, nothing))
 
 
 @lowers(*_SCATTERS)
@@ -71,13 +71,13 @@ def _scatter_nd(ctx: Lowering, node: Node) -> Value:
     for size in sizes:
         ctx.nonnegative(size)
     zeros = fill(updates.dtype, [values.dim_of(s) for s in sizes], zero(updates.dtype))
-    return scatter(ctx, _add, zeros, where, updates)
+    return scatter(ctx, "add", zeros, where, updates)
 
 
-def scatter(ctx: Lowering, combine: _Combine, x: Value, where: Value, updates: Value) -> Value:
+def scatter(ctx: Lowering, fn: _Function, x: Value, where: Value, updates: Value) -> Value:
     """`x` with row after row of the updates combined into the elements that `where` points at."""
     if _one_each(ctx, x, where):
-        return _scatter_each(ctx, combine, x, where, updates)
+        return _scatter_each(ctx, fn, x, where, updates)
     lead = _constant_sizes(ctx, where)
     depth = lead.pop()
     rows = prod(lead)
@@ -99,7 +99,8 @@ def scatter(ctx: Lowering, combine: _Combine, x: Value, where: Value, updates: V
     def element(i: Indices) -> Expr:
         result = x.at(i)
         for positions, new in zip(at, news, strict=True):
-            result = combine(result, _met(x, i, positions), new.at(i[outer:]))
+            met = _met(x, i, positions)
+            result = _combine(fn, result, met, new.at(i[outer:]), rows == 1)
         return result
 
     return ctx.define(x.dtype, x.dims, element)
@@ -140,7 +141,14 @@ def _position(
         ctx.nonnegative(x.shape[axis] - known - 1)
         return known.to_expr(where.dtype)
     extent = index(x.shape[axis].to_affine(), where.dtype)
-    return call("bounded", _row(where, (*point, axis)).at(()), extent)
+    at = _row(where, (*point, axis))
+    return _checked(ctx, Value(where.dtype, (), lambda i: call("bounded", at.at(i), extent))).at(())
+
+
+def _checked(ctx: Lowering, positions: Value) -> Value:
+    """Positions that may fail, which on a branch have a tensor of their own: the comparison with
+    them can then be made whether the branch is taken or not."""
+    return ctx.materialize(positions) if ctx.guards else positions
 
 
 # One update in each row
@@ -176,9 +184,7 @@ def _traced(ctx: Lowering, expr: Expr) -> Expr:
     return expr
 
 
-def _scatter_each(
-    ctx: Lowering, combine: _Combine, x: Value, where: Value, updates: Value
-) -> Value:
+def _scatter_each(ctx: Lowering, fn: _Function, x: Value, where: Value, updates: Value) -> Value:
     """Row b of the updates combined into row b of x, at the other subscripts."""
     depth = where.shape[1].const
     for size in x.shape[1:]:
@@ -188,9 +194,16 @@ def _scatter_each(
     first, outer = len(x.dims[0]), sum(len(d) for d in x.dims[:depth])
     extents = [index(x.shape[axis].to_affine(), where.dtype) for axis in range(1, depth)]
 
+    def along(axis: int) -> Value:
+        def at(i: Indices) -> Expr:
+            return call("bounded", where.at((*i, affine(axis))), extents[axis - 1])
+
+        return _checked(ctx, Value(where.dtype, (x.dims[0],), at))
+
+    positions = [along(axis) for axis in range(1, depth)]
+
     def element(i: Indices) -> Expr:
-        given = [where.at((*i[:first], affine(axis))) for axis in range(1, depth)]
-        at = [call("bounded", *pair) for pair in zip(given, extents, strict=True)]
-        return combine(x.at(i), _met(x, i, at, 1), news.at((*i[:first], *i[outer:])))
+        met = _met(x, i, [p.at(i[:first]) for p in positions], 1)
+        return _combine(fn, x.at(i), met, news.at((*i[:first], *i[outer:])), True)
 
     return ctx.define(x.dtype, x.dims, element)

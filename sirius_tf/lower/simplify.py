@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
@@ -193,7 +193,7 @@ def _inline(program: Program) -> Program:
     inlined = {
         name: s
         for name, s in uses.definitions.items()
-        if s.reduce is None and _worth_inlining(program, s, uses.readers.get(name, []))
+        if s.reduce is None and _worth_inlining(program, s, _sites(uses, s))
     }
     values: dict[str, Expr] = {}
 
@@ -206,6 +206,16 @@ def _inline(program: Program) -> Program:
         at = {i.name: p for i, p in zip(source.iters, places, strict=True)}
         return substitute(value, at)
 
+    while may_fail := [
+        name
+        for name, s in inlined.items()
+        if s.guards
+        and not total(rewrite(s.value, leaf))
+        and not all(_under_guards(s, *site) for site in _sites(uses, s))
+    ]:
+        for name in may_fail:
+            del inlined[name]
+        values.clear()
     statements = []
     for s in program.statements:
         new = replace(s, value=rewrite(s.value, leaf))
@@ -227,21 +237,28 @@ def _size(expr: Expr) -> int:
     return sum(1 for _ in walk(expr))
 
 
-def _worth_inlining(program: Program, s: Statement, readers: list[Statement]) -> bool:
-    if not readers:
-        return False
-    sites = [
-        (r, load)
-        for r in readers
-        for load in dict.fromkeys(loads(r.value))
+def _sites(uses: Uses, s: Statement) -> list[tuple[Statement, Load]]:
+    """The readers of what a statement defines, and what of it they load."""
+    return [
+        (reader, load)
+        for reader in uses.readers.get(s.target, ())
+        for load in dict.fromkeys(loads(reader.value))
         if load.tensor == s.target
     ]
+
+
+def _worth_inlining(
+    program: Program, s: Statement, sites: Sequence[tuple[Statement, Load]]
+) -> bool:
+    if not sites:
+        return False
     if any(not isinstance(i, Affine) for _, load in sites for i in load.index):
         return False
     if not any(isinstance(e, Call) for e in walk(s.value)):
         return True  # a copy
     if s.guards and not all(_guarded_alike(s, r, load) for r, load in sites):
         return False
+    readers = list({reader.name: reader for reader, _ in sites}.values())
     if len(readers) > 1:
         return False
     occurrences = Counter(load for load in loads(readers[0].value) if load.tensor == s.target)
@@ -253,11 +270,14 @@ def _worth_inlining(program: Program, s: Statement, readers: list[Statement]) ->
 
 def _guarded_alike(s: Statement, reader: Statement, load: Load) -> bool:
     """Whether a guarded definition is run for nothing in no reader, or costs next to nothing."""
+    cheap = total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
+    return cheap or _under_guards(s, reader, load)
+
+
+def _under_guards(s: Statement, reader: Statement, load: Load) -> bool:
     loops = {n for g in s.guards for i in g.condition.index for n in _affine_names(i)}
     places = dict(zip((i.name for i in s.iters), load.index, strict=True))
-    if set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops):
-        return True
-    return total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
+    return set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops)
 
 
 def _affine_names(value: Affine | Expr) -> Iterator[str]:

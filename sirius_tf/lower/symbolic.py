@@ -218,6 +218,10 @@ class Params:
         """Whether an expression depends on the iteration of a loop, or on how many it had."""
         return any(name in self.loops or name in self.late for name in names_in(expr))
 
+    def iterates(self, value: Poly) -> bool:
+        """Whether the iterator of a loop occurs."""
+        return any(name in self.loops for monomial, _ in value.terms for name in monomial)
+
     def depends(self, value: PolyLike) -> bool:
         """Whether a trip count that data decides occurs."""
         return any(name in self.late for monomial, _ in poly(value).terms for name in monomial)
@@ -291,6 +295,14 @@ class Params:
                 return None
             value = first if slope.const >= 0 else value.substitute({name: bound})
         return value
+
+    def greatest(self, value: PolyLike) -> Poly | None:
+        """A bound above `value` in every iteration, if one is known."""
+        below = self.least(-poly(value))
+        endless = {p.name for p in self.defined if p.unlimited}
+        if below is None or any(endless.intersection(names) for names, _ in below.terms):
+            return None
+        return -below
 
     def lower_bound(self, value: PolyLike) -> int | None:
         """A constant that `value` is never below, from the parameters' minima; None if unknown."""

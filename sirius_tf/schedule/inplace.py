@@ -10,7 +10,7 @@ by the conditions of selects. Neither asks what made the statement.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.expr import Call, Expr, Index, Load, loads, names_in
@@ -27,18 +27,41 @@ def passed_on(s: Statement) -> Load | None:
 
 
 def passes_on(s: Statement, old: Load) -> bool:
-    """Whether a statement leaves an element as it is or replaces it, but computes nothing from it:
-    computing a point twice in place, as the ends of vectors do, then changes nothing."""
-    return s.reduce is None and old in loads(s.value) and _only_passed(s.value, old)
+    """Whether a statement leaves an element as it is, or replaces it; or computes it from what it
+    was, at points that one condition pins: those would be computed twice where two hold."""
+    if s.reduce is not None or old not in loads(s.value):
+        return False
+    if any(old in loads(condition) for condition in _conditions(s.value)):
+        return False
+    if not accumulates(s, old):
+        return True
+    found = pins(s, old, [i.name for i in s.iters if not i.loop], None)
+    return found is not None and len(found) == 1
 
 
-def _only_passed(value: Expr, old: Load) -> bool:
+def accumulates(s: Statement, old: Load) -> bool:
+    """Whether an element is computed from what it was: then no point may be computed twice in
+    place, as the ends of vectors are."""
+    return any(old != value and old in loads(value) for value in _results(s.value))
+
+
+def _results(value: Expr) -> Iterator[Expr]:
+    """What selects choose from."""
     match value:
-        case Load() if value == old:
-            return True
+        case Call("select", (_, a, b)):
+            yield from _results(a)
+            yield from _results(b)
+        case _:
+            yield value
+
+
+def _conditions(value: Expr) -> Iterator[Expr]:
+    """What selects choose by."""
+    match value:
         case Call("select", (condition, a, b)):
-            return old not in loads(condition) and _only_passed(a, old) and _only_passed(b, old)
-    return old not in loads(value)
+            yield condition
+            yield from _conditions(a)
+            yield from _conditions(b)
 
 
 def in_place(program: Program, s: Statement, storage: Storage) -> Load | None:

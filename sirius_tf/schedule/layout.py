@@ -42,7 +42,8 @@ def order_temporaries(program: Program, machine: Machine) -> Program:
     for s in sorted(program.statements, key=lambda s: -_touches(program, s, machine)):
         chosen = plans.choose(program, s, machine, _Wishes(program, last))
         for tensor, index in _accesses(s):
-            if program.tensor[tensor].role != "temp" or last.get(tensor) is not None:
+            fixed = last.get(tensor) is not None or tensor in program.conditions
+            if program.tensor[tensor].role != "temp" or fixed:
                 continue
             axis = _axis(index, chosen.lanes)
             if axis is not None and not (chosen.across and tensor == s.target):

@@ -115,15 +115,148 @@ def test_what_an_endless_loop_leaves_aside():
     check(fn, [VECTOR], [np.full(7, 9.0, "f")])
 
 
-def test_an_exit_inside_of_a_loop_is_left():
-    def fn(x):
-        inner = lambda y: tf.while_loop(  # noqa: E731
-            lambda z: tf.reduce_sum(z) < 9.0, lambda z: z + 1.0, [y]
-        )[0]
-        return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, inner(y) * 0.5), (0, x))[1]
+# Exits inside of loops
 
-    with pytest.raises(Unsupported, match="when a loop inside a loop ends"):
+
+def nested(inner, state, most=3):
+    """`inner` of i and the state, `most` times."""
+    body = lambda i, *state: (i + 1, *inner(i, *state))  # noqa: E731
+    return tf.while_loop(lambda i, *_: i < most, body, (0, *state))[1:]
+
+
+def test_an_exit_inside_of_a_loop_that_nothing_bounds_is_left():
+    def fn(x):
+        going = lambda z: tf.reduce_sum(z) < 9.0  # noqa: E731
+        return nested(lambda i, y: tf.while_loop(going, lambda z: [z + 1.0], [y]), [x])[0]
+
+    with pytest.raises(Unsupported, match="when a loop inside a loop ends, nothing bounds it"):
         traced(fn, VECTOR)
+
+
+def solver(x):
+    """Newton's method in each of three steps, from where the last one ended."""
+
+    def solve(i, y, count):
+        target = x + tf.cast(i, tf.float32)
+        going = lambda y: tf.reduce_max(tf.abs(y * y - target)) > 1e-4  # noqa: E731
+        body = lambda y: [0.5 * (y + target / y)]  # noqa: E731
+        n, (y,) = tf.while_loop(
+            lambda n, y: going(*y), lambda n, y: (n + 1, body(*y)), (0, [y]), maximum_iterations=6
+        )
+        return y, count + n
+
+    return nested(solve, [x + 1.0, 0])
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 33])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_an_exit_inside_of_a_loop(n, scale):
+    """With the larger numbers, six iterations are not enough."""
+    check(solver, [VECTOR], [scale * (np.abs(floats(n)) + 0.5)])
+
+
+def test_nan_inside_of_a_loop():
+    check(solver, [VECTOR], [np.array([1.0, np.nan], "f")])
+    check(solver, [VECTOR], [np.array([0.0, -1.0], "f")])
+
+
+def search(x):
+    """For each row, how far to go until the sum is enough: with a position in the input, a list
+    that is written until then, a product, and a branch."""
+    w = tf.constant(floats(4, 4))
+
+    def walk(i, total, steps):
+        made = tf.TensorArray(tf.float32, 5, element_shape=[4])
+
+        def body(k, h, made):
+            h = tf.tanh((h + x[i, k]) @ w) if h.shape.rank > 1 else h
+            h = tf.cond(h[0, 0] > 0.0, lambda: h + 1.0, lambda: h - x[i, k])
+            return k + 1, h, made.write(k, h[0])
+
+        going = lambda k, h, _: (k < 5) & (tf.reduce_sum(tf.abs(h)) < tf.reduce_sum(x[i, k]))  # noqa: E731
+        k, h, made = tf.while_loop(going, body, (0, tf.zeros([1, 4]), made))
+        return total + tf.reduce_sum(made.stack()) + h[0], tf.concat([steps[1:], [k]], 0)
+
+    return nested(walk, [tf.zeros([4]), tf.zeros([3], tf.int32)])
+
+
+@pytest.mark.parametrize("least", [[0, 0, 0], [100, 100, 100], [12, 0, 100], [6, 12, 3]])
+def test_exits_that_differ(least):
+    """None, one, some, and all of five iterations."""
+    x = np.abs(floats(3, 6, 4)) * 0.1 + np.array(least, "f")[:, None, None] * 0.25
+    check(search, [([3, None, 4], tf.float32)], [x])
+
+
+def test_an_index_of_an_iteration_that_is_not_run_fails_nothing():
+    """The position leaves the input only after the exit, or where the loop is not entered."""
+
+    def fn(x, where):
+        def walk(i, y):
+            going = lambda y, at: y < 10.0  # noqa: E731
+            step = lambda y, at: (y + tf.gather(x, at), tf.gather(where, at))  # noqa: E731
+            return tf.while_loop(going, step, (y, where[i]), maximum_iterations=50)[:1]
+
+        return nested(walk, [tf.zeros([])])[0]
+
+    specs = [([5], tf.float32), ([5], tf.int32)]
+    x = np.array([2, 4, 3, 7, 5], "f")
+    check(fn, specs, [x, np.array([1, 3, 9, 7, -5], "i")])
+    check(fn, specs, [x * 3, np.array([3, -2, 9, 7, 5], "i")])
+    check(fn, specs, [x * 0, np.array([1, 2, 3, 4, 0], "i")])
+
+
+def test_an_exit_inside_of_a_loop_with_an_exit():
+    def fn(x):
+        def outer(i, y):
+            going = lambda j, y: (j < i) & (tf.reduce_sum(y) < 40.0)  # noqa: E731
+            y = tf.while_loop(going, lambda j, y: (j + 1, y * 1.5), (0, y), maximum_iterations=4)[1]
+            return i + 1, y + 1.0
+
+        return tf.while_loop(lambda i, y: (i < 9) & (y[0] < 90.0), outer, (0, x))
+
+    check(fn, [VECTOR], [np.abs(floats(5))])
+    check(fn, [VECTOR], [np.full(5, 100.0, "f")])
+    check(fn, [VECTOR], [np.zeros(5, "f")])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_exit_inside_of_a_loop_on_a_branch(sign):
+    def fn(x):
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: solver(tf.abs(x))[0], lambda: x)
+
+    check(fn, [VECTOR], [sign * (np.abs(floats(9)) + 0.5)])
+
+
+def test_three_loops():
+    def fn(x):
+        def middle(i, y):
+            return nested(lambda j, y: deep(y), [y], most=2)
+
+        def deep(y):
+            going = lambda y: tf.reduce_sum(y) < 60.0  # noqa: E731
+            return tf.while_loop(going, lambda y: [y * 1.25], [y], maximum_iterations=2)
+
+        return nested(middle, [x])[0]
+
+    check(fn, [VECTOR], [np.abs(floats(7)) + 1.0])
+
+
+def test_a_list_of_as_many_elements_as_data_says_is_left():
+    def fn(x):
+        def outer(i, y):
+            made = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[])
+            going = lambda j, y, _: tf.reduce_sum(y) < 60.0  # noqa: E731
+            body = lambda j, y, made: (j + 1, y * 1.25, made.write(j, y[0]))  # noqa: E731
+            _, y, made = tf.while_loop(going, body, (0, y, made), maximum_iterations=4)
+            return [y + tf.reduce_sum(made.stack())]
+
+        return nested(outer, [x])[0]
+
+    with pytest.raises(Unsupported, match="which elements a list has"):
+        traced(fn, VECTOR)
+
+
+# Shapes
 
 
 @pytest.mark.parametrize("scale", [100.0, 20.0, 1.0, 1e-3])

@@ -7,6 +7,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import schedule_program  # noqa: E402
+from sirius_tf.schedule.inplace import in_place, pins  # noqa: E402
 from tests.numeric.test_ops import check  # noqa: E402
 
 STEPS, WIDTH = 5, 12
@@ -50,10 +51,30 @@ def update(x, where, new):
     return tf.tensor_scatter_nd_update(x, where[None], new[None])
 
 
+def computed_in_parts(program):
+    """How many statements store some points only, and pass the others on where they are."""
+    scheduled = schedule_program(program)
+    found = 0
+    for s in scheduled.program.statements:
+        old = in_place(scheduled.program, s, scheduled.storage)
+        names = [i.name for i in s.iters if not i.loop]
+        found += old is not None and pins(s, old, names, None) is not None
+    return found
+
+
 @pytest.mark.parametrize("width", [(12,), (64,), (3,), ()])
 def test_one_row_a_step(width):
     program = loop(lambda t, x, p, u: update(x, p[t], u[t]), width=width)
     assert slots(program) == {1}
+
+
+def test_a_position_that_the_iteration_tells():
+    """It is compared with the iterator, and is no table of where they meet."""
+    program = loop(
+        lambda t, x, p, u: tf.tensor_scatter_nd_update(x, [[t * 2 + 3]], u[t][None]), rows=20
+    )
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
 
 
 def test_the_update_is_computed_from_what_was_there():
@@ -98,23 +119,123 @@ def test_an_element():
     assert slots(loop(step)) == {1}
 
 
-def test_sums_with_what_was_there():
+SCATTERS = {
+    "add": tf.tensor_scatter_nd_add,
+    "sub": tf.tensor_scatter_nd_sub,
+    "min": tf.tensor_scatter_nd_min,
+    "max": tf.tensor_scatter_nd_max,
+}
+
+
+@pytest.mark.parametrize("op", SCATTERS)
+@pytest.mark.parametrize("width", [(12,), (64,), (3,), ()])
+def test_a_row_computed_from_what_it_was(op, width):
+    """Rows of 12 and of 3 end in a part of a vector; some rows are met in several steps."""
+    program = loop(lambda t, x, p, u: SCATTERS[op](x, p[t][None] // 3, u[t][None]), width=width)
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
+
+
+def test_nan_among_what_is_updated():
     def step(t, x, p, u):
-        x = tf.tensor_scatter_nd_add(x, p[t][None], u[t][None])
-        return tf.tensor_scatter_nd_add(x, tf.stack([p[0], p[0]]), u[:2])
+        x = tf.where(x > 1.0, np.nan, x)
+        return tf.tensor_scatter_nd_max(x, p[t][None], tf.where(u[t] > 0.5, np.nan, u[t])[None])
 
     loop(step)
+    program = loop(
+        lambda t, x, p, u: tf.tensor_scatter_nd_add(
+            x, p[t][None], tf.where(u[t] > 0.5, np.nan, u[t])[None]
+        )
+    )
+    assert slots(program) == {1}
+
+
+def test_one_sum_after_another():
+    def step(t, x, p, u):
+        x = tf.tensor_scatter_nd_add(x, p[t][None], u[t][None])
+        return tf.tensor_scatter_nd_sub(x, p[0][None], tf.reduce_max(x, 0)[None])
+
+    assert slots(loop(step)) == {1}
+
+
+def test_sums_that_meet_are_copied():
+    def step(t, x, p, u):
+        return tf.tensor_scatter_nd_add(x, tf.stack([p[0], p[0]]), u[:2])
+
+    assert slots(loop(step)) == {2}
+
+
+def test_a_state_computed_from_what_it_was_is_copied():
+    """All of it: as vectors, of which the last one computes some elements twice."""
+    program = loop(lambda t, x, p, u: tf.cond(u[t, 0] > 0, lambda: tf.tanh(x), lambda: x), rows=20)
+    assert slots(program) == {2}
 
 
 def test_a_branch_around_the_update():
     def step(t, x, p, u):
         return tf.cond(u[t, 0] > 0, lambda: update(x, p[t], u[t] * 2), lambda: x)
 
+    program = loop(step, rows=20)
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
+
+
+def test_updates_on_both_branches():
+    def step(t, x, p, u):
+        here, there = (lambda: update(x, p[t], u[t])), (lambda: update(x, p[t] // 2, u[t] * 2))
+        return tf.cond(u[t, 0] > 0, here, there)
+
+    program = loop(step, rows=20)
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
+
+
+def test_sums_on_a_branch():
+    def step(t, x, p, u):
+        more = lambda: tf.tensor_scatter_nd_add(x, p[t][None] // 5, u[t][None])  # noqa: E731
+        return tf.cond(u[t, 0] > 0, more, lambda: x)
+
+    program = loop(step, rows=20)
+    assert slots(program) == {1}
+    assert computed_in_parts(program) == 1
+
+
+def test_sums_on_both_branches_are_copied():
+    """The rows may be one: then it would be added to twice."""
+
+    def step(t, x, p, u):
+        def at(row, new):
+            return lambda: tf.tensor_scatter_nd_add(x, row[None], new[None])
+
+        return tf.cond(u[t, 0] > 0, at(p[t], u[t]), at(p[t] * 1, u[t] * 2))
+
+    assert slots(loop(step, rows=20)) == {2}
+
+
+def test_a_position_that_is_out_of_range_on_a_branch_that_is_not_taken():
+    def step(t, x, p, u):
+        far = tf.where(u[t, 0] > 0, p[t], 1000)
+        return tf.cond(u[t, 0] > 0, lambda: update(x, far, u[t] * 2), lambda: x)
+
+    assert slots(loop(step, rows=20)) == {1}
+
+
+def test_an_inner_loop_that_data_ends_updates():
+    def step(t, x, p, u):
+        def body(k, x):
+            return k + 1, tf.ensure_shape(update(x, p[k], u[t] + tf.cast(k, tf.float32)), [20, 12])
+
+        going = lambda k, x: (k < STEPS) & (tf.reduce_max(x) < 3.0)  # noqa: E731
+        return tf.while_loop(going, body, (0, x))[1]
+
     loop(step, rows=20)
 
 
-def test_an_exit_on_data():
-    program = loop(lambda t, x, p, u: update(x, p[t], u[t]), go=lambda t, x: tf.reduce_max(x) < 2.0)
+@pytest.mark.parametrize("most", [2.0, 1.5, -100.0])
+def test_an_exit_on_data(most):
+    """After some steps, and before the first one."""
+    step = lambda t, x, p, u: update(x, p[t], u[t])  # noqa: E731
+    program = loop(step, rows=20, go=lambda t, x: tf.reduce_max(x) < most)
     assert slots(program) == {1}
 
 
