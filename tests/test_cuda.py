@@ -297,7 +297,7 @@ def mmoe(path):
 
 
 def bert(path):
-    return zoo_dense._bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
+    return zoo_dense.bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
 
 
 def translator(path):
