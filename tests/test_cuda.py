@@ -15,7 +15,8 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import sirius_tf  # noqa: E402
-from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
+from sirius_tf.bundle import nvrtc  # noqa: E402
+from sirius_tf.bundle.cuda import LARGE, compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
 from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
 from sirius_tf.codegen.names import renamed  # noqa: E402
@@ -389,6 +390,16 @@ def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
     assert compiled.kernel == alone(greedy)
     assert "(256, 1)" in complete_source(compiled.kernel)
     assert compiled.kernel.blocks == compiled.blocks("sm_90") == kernel.blocks // 2
+
+
+def test_a_process_for_each_architecture_compiles_a_large_kernel(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
+    large = replace(kernel, source=kernel.source + "\n" * LARGE)
+    monkeypatch.setattr(nvrtc, "_compile", None)  # this process does not
+    assert set(compile_kernel(large, ARCHITECTURES).cubins) == set(ARCHITECTURES)
+    with pytest.raises(TypeError):
+        compile_kernel(kernel, ARCHITECTURES)
 
 
 def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:

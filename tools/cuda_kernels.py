@@ -3,10 +3,10 @@
 
 usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90]
 
-For each kernel and architecture a row of a table: seconds until there was source, and until NVRTC
-had compiled it (next to none if the cache had it); kB of source; registers, bytes of spills and of
-stack of a thread; bytes of shared memory, and blocks, of a launch. Samples are taken from
-MODEL.npz if that exists. The last line is the greatest memory this process had.
+For each kernel and architecture a row of a table: seconds of one core until there was source, and
+until NVRTC had compiled it (next to none if the cache had it); kB of source; registers, bytes of
+spills and of stack of a thread; bytes of shared memory, and blocks, of a launch. Samples are taken
+from MODEL.npz if that exists. The last line is the greatest memory this process had.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def rows(program: Program, archs: list[str]) -> Iterator[tuple[str, ...]]:
     """A row of COLUMNS for each architecture."""
-    start = time.monotonic()
+    start = time.process_time()
     kernel = compile_cuda(program, archs[-1])
-    made = time.monotonic() - start
+    made = time.process_time() - start
     size = len(complete_source(kernel)) / 1e3
     for arch in archs:
-        start = time.monotonic()
+        start = time.process_time()
         compiled = compile_kernel(kernel, [arch])
-        took = time.monotonic() - start
+        took = time.process_time() - start
         used = compiled.cubins[arch].kernels[kernel.name]
         spills = used.spill_stores + used.spill_loads
         shared = used.static_shared + kernel.shared_bytes
