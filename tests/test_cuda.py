@@ -16,10 +16,12 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import sirius_tf  # noqa: E402
-from sirius_tf.bundle.cuda import compile_kernel, complete_source  # noqa: E402
+from sirius_tf.bundle import nvrtc  # noqa: E402
+from sirius_tf.bundle.cuda import LARGE, compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
 from sirius_tf.codegen import cuda_launch  # noqa: E402
 from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.names import renamed  # noqa: E402
 from sirius_tf.codegen.nest import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
 from sirius_tf.config import Options  # noqa: E402
@@ -320,6 +322,35 @@ def test_an_index_out_of_range_is_an_error() -> None:
             emulated([np.array([1, -7, 2], np.int32), table], blocks, threads, order)
 
 
+def test_nothing_is_read_of_a_table_without_rows() -> None:
+    specs = tf.TensorSpec([None, 70], "float32"), tf.TensorSpec([None], "int32")
+    concrete, program = lowered(lambda x, at: tf.gather(x, at) * 2.0, *specs)
+    emulated = Emulated(program, "address")
+    x = RNG.standard_normal((3, 70)).astype("f")
+    for rows, at in ((x, [2, 0]), (x[:0], [])):
+        at = np.array(at, np.int32)
+        expected = concrete(tf.constant(rows), tf.constant(at)).numpy()
+        agree(program, [expected], [rows, at], emulated)
+    with pytest.raises(InvalidArgument, match=r"index 0 is not in \[0, 0\)"):
+        emulated([x[:0], np.zeros(1, np.int32)])
+
+
+@pytest.mark.parametrize("name", ["block", "blocks", "sync", "failure", "weights", "at", "T_x"])
+def test_names_of_users_are_no_variables_of_a_kernel(name) -> None:
+    """T_x: its size is T_x_0, and T_x_0 was where the array x_0 begins."""
+
+    def fn(x, y):
+        return tf.nn.softmax(tf.matmul(x, y) + 1.0)
+
+    specs = tf.TensorSpec([None, None], "float32", name), tf.TensorSpec([None, 5], name="x_0")
+    concrete, program = lowered(fn, *specs)
+    arrays = [RNG.standard_normal(s).astype("f") for s in ((3, 7), (7, 5))]
+    agree(program, [concrete(*map(tf.constant, arrays)).numpy()], arrays)
+    inputs = random_inputs(programs.softmax(), {"B": 5})
+    expected = interp.run(programs.softmax(), inputs)
+    agree(renamed(programs.softmax(), {"B": name}), expected, list(inputs.values()))
+
+
 def test_a_check_on_entry_is_an_error() -> None:
     _, program = lowered(
         lambda x, y: x + y, tf.TensorSpec([None], "float32"), tf.TensorSpec([None], "float32")
@@ -339,7 +370,7 @@ def mmoe(path):
 
 
 def bert(path):
-    return zoo_dense._bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
+    return zoo_dense.bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
 
 
 def translator(path):
@@ -452,6 +483,16 @@ def test_of_a_graph_only_a_kernel_that_spills_has_a_multiprocessor_to_itself() -
     bounds = re.findall(r"__launch_bounds__\(256, (\d)\)", compiled.kernel.source)
     assert bounds == ["2", "1", "2"]
     assert compiled.blocks("sm_90") == kernel.blocks
+
+
+def test_a_process_for_each_architecture_compiles_a_large_kernel(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
+    large = replace(kernel, source=kernel.source + "\n" * LARGE)
+    monkeypatch.setattr(nvrtc, "_compile", None)  # this process does not
+    assert set(compile_kernel(large, ARCHITECTURES).cubins) == set(ARCHITECTURES)
+    with pytest.raises(TypeError):
+        compile_kernel(kernel, ARCHITECTURES)
 
 
 def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:

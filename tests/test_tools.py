@@ -17,7 +17,7 @@ from rich.console import Console
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.interp import run
 from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
-from tools import benchmark, convert, fetch_model
+from tools import benchmark, convert, cuda_kernels, fetch_model
 
 ROOT = Path(__file__).parent.parent
 NO_RULE = "there is no rule for this op"
@@ -190,6 +190,17 @@ def test_conversion(model, tmp_path, capsys):
     argv, values = parse(convert, source, output, "--force", "--input_shapes=x=7,63")
     assert convert.main(argv, values) == 1
     assert "'x' has shape (7, 63)" in capsys.readouterr().err
+
+
+def test_cuda_kernels(model, capsys):
+    cuda_kernels.main(*parse(cuda_kernels, str(model), "--arch=sm_80"))
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if "sm_80" in line]
+    assert [row[0] for row in rows] == ["features_0_cuda", "serving_default_1_cuda"]
+    assert all(len(row) == len(cuda_kernels.COLUMNS) and int(row[-1]) >= 108 for row in rows)
+    assert "MB of memory at most" in text
+    with pytest.raises(app.UsageError, match="expected a MODEL"):
+        cuda_kernels.main(*parse(cuda_kernels))
 
 
 def test_benchmark(model, tmp_path):

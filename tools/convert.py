@@ -213,7 +213,7 @@ def report(result: Result) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, *columns: str) -> Table:
+def table(title: str, *columns: str) -> Table:
     """A table whose first column is text, and the others numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for i, column in enumerate(columns):
@@ -222,36 +222,36 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _signatures(result: Result) -> Table:
-    table = _table("Signatures", "signature", "ops compiled", "time on TF", "ms", "speed", "error")
+    rows = table("Signatures", "signature", "ops compiled", "time on TF", "ms", "speed", "error")
     for s in result.signatures:
-        table.add_row(
+        rows.add_row(
             s.name,
             f"{s.compiled} of {s.ops}",
             f"{s.tf_share_before:.0%} -> {s.tf_share_after:.0%}",
             *_times(s.tf_ms, s.sirius_ms),
             f"{s.max_error:.1e}",
         )
-    return table
+    return rows
 
 
 def _regions(result: Result) -> Table:
     regions = [r for s in result.signatures for r in s.regions]
     launches = ["launch on GPUs"] if any(r.cuda_launch for r in regions) else []
-    table = _table("Regions", "region", "ops", "ms", "speed", "kept", *launches)
+    rows = table("Regions", "region", "ops", "ms", "speed", "kept", *launches)
     for region in regions:
         kept = "yes" if region.kept else "no"
         times = _times(region.tf_ms, region.sirius_ms)
         launch = [region.cuda_launch] if launches else []
-        table.add_row(region.name, str(region.nodes), *times, kept, *launch)
-    return table
+        rows.add_row(region.name, str(region.nodes), *times, kept, *launch)
+    return rows
 
 
 def _left(result: Result) -> Table:
-    table = _table("Left on TensorFlow", "reason", "op", "how many")
+    rows = table("Left on TensorFlow", "reason", "op", "how many")
     counts = collections.Counter((n.reason, n.op) for s in result.signatures for n in s.left)
     for (reason, op), count in counts.most_common():
-        table.add_row(reason, op, str(count))
-    return table
+        rows.add_row(reason, op, str(count))
+    return rows
 
 
 def _times(before: float, after: float) -> tuple[str, str]:

@@ -29,20 +29,19 @@ except ModuleNotFoundError:  # run as a script
     from zoo_loops import DEFAULT, Samples, normal  # type: ignore[no-redef]
 
 
-def lstm(path: str, rng: np.random.Generator) -> Samples:
+def lstm(path: str, rng: np.random.Generator, width: int = 256, steps: int = 100) -> Samples:
     """Two LSTM layers over a sequence; batch and time are dynamic."""
-    width = 256
     x = keras.Input((None, width), name="x")
     y = x
     for _ in range(2):
         y = layers.LSTM(width, return_sequences=True)(y)
     dense.export(keras.Model(x, y), path, (None, None, width))
-    return {DEFAULT: {"x": normal(rng, 1, 100, width)}}
+    return {DEFAULT: {"x": normal(rng, 1, steps, width)}}
 
 
-def vocabulary(path: str, rng: np.random.Generator) -> Samples:
+def vocabulary(path: str, rng: np.random.Generator, width: int = 64) -> Samples:
     """Words, looked up in an asset, or features: two signatures that share a classifier."""
-    words, width = [f"word{i}" for i in range(100)], 64
+    words = [f"word{i}" for i in range(100)]
     file = Path(path).with_suffix(".words.txt")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(words))
@@ -75,7 +74,7 @@ def vocabulary(path: str, rng: np.random.Generator) -> Samples:
     return {DEFAULT: {"words": sentence}, "features": {"x": normal(rng, 1, width)}}
 
 
-ZOO: Mapping[str, Callable[[str, np.random.Generator], Samples]] = {
+ZOO: Mapping[str, Callable[..., Samples]] = {
     builder.__name__: builder
     for builder in (
         dense.mmoe,
@@ -106,10 +105,13 @@ ZOO: Mapping[str, Callable[[str, np.random.Generator], Samples]] = {
 }
 
 
-def build(name: str, path: str | Path) -> Samples:
-    """Save the model `name` to `path`; returns sample inputs."""
+def build(name: str, path: str | Path, **sizes: Any) -> Samples:
+    """Save the model `name` to `path`; returns sample inputs.
+
+    `sizes` are arguments of its builder, which has defaults for all.
+    """
     keras.utils.set_random_seed(0)
-    return ZOO[name](str(path), np.random.default_rng(0))
+    return ZOO[name](str(path), np.random.default_rng(0), **sizes)
 
 
 def save_samples(samples: Samples, file: Path) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,6 @@ except ModuleNotFoundError:  # run as a script
     )
 
 WINDOW = 7  # of Swin, in patches
-CARDINALITY = 32  # groups of a convolution of ResNeXt
 CLASSES = 1000
 SCALE = 0.02  # of the weights of transformers
 
@@ -44,17 +43,8 @@ def save(module: Any, path: str, functions: Mapping[str, Any]) -> None:
 # Mixtures of experts.
 
 
-def mmoe(path: str, rng: Rng) -> Samples:
-    """Multi-gate mixture of experts: eight experts, two tasks, 499 features."""
-    return _mixture(path, rng, features=499)
-
-
-def mmoe_souffle(path: str, rng: Rng) -> Samples:
-    """The same of 100 features: the size that the paper on Souffle measures."""
-    return _mixture(path, rng, features=100)
-
-
-def _mixture(path: str, rng: Rng, features: int) -> Samples:
+def mmoe(path: str, rng: Rng, features: int = 499) -> Samples:
+    """Multi-gate mixture of experts: eight experts, two tasks."""
     x = keras.Input((features,), name="x")
     experts = [layers.Dense(16, "relu")(layers.Dense(64, "relu")(x)) for _ in range(8)]
     stacked = keras.ops.stack(experts, axis=1)
@@ -68,40 +58,52 @@ def _mixture(path: str, rng: Rng, features: int) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, features)}}
 
 
+def mmoe_souffle(path: str, rng: Rng, features: int = 100) -> Samples:
+    """The same of 100 features: the size that the paper on Souffle measures."""
+    return mmoe(path, rng, features)
+
+
 # Convolutional nets, of Keras layers.
 
 
-def mobilenet(path: str, rng: Rng) -> Samples:
-    """MobileNetV2 as Keras exports it."""
-    return _application(keras.applications.MobileNetV2, path, rng)
+def mobilenet(path: str, rng: Rng, pixels: int = 224, last: str | None = None) -> Samples:
+    """MobileNetV2 as Keras exports it, up to the layer `last`."""
+    return _application(keras.applications.MobileNetV2, path, rng, pixels, last)
 
 
-def resnet50(path: str, rng: Rng) -> Samples:
-    """ResNet-50 as Keras exports it."""
-    return _application(keras.applications.ResNet50, path, rng)
+def resnet50(path: str, rng: Rng, pixels: int = 224, last: str | None = None) -> Samples:
+    """ResNet-50 as Keras exports it, up to the layer `last`."""
+    return _application(keras.applications.ResNet50, path, rng, pixels, last)
 
 
-def efficientnet(path: str, rng: Rng) -> Samples:
-    """EfficientNet-B0 as Keras exports it."""
-    return _application(keras.applications.EfficientNetB0, path, rng, scale=255.0)
+def efficientnet(path: str, rng: Rng, pixels: int = 224, last: str | None = None) -> Samples:
+    """EfficientNet-B0 as Keras exports it, up to the layer `last`."""
+    return _application(keras.applications.EfficientNetB0, path, rng, pixels, last, scale=255.0)
 
 
-def resnext50(path: str, rng: Rng) -> Samples:
+def resnext50(
+    path: str,
+    rng: Rng,
+    pixels: int = 224,
+    depths: Sequence[int] = (3, 4, 6, 3),
+    filters: int = 64,
+    groups: int = 32,
+) -> Samples:
     """ResNeXt-50 (32x4d): convolutions of 32 groups."""
-    image = keras.Input((224, 224, 3), name="x")
-    x = layers.MaxPooling2D(3, 2, "same")(layers.ReLU()(_normalized(image, 64, 7, 2)))
-    for stage, depth in enumerate((3, 4, 6, 3)):
+    image = keras.Input((pixels, pixels, 3), name="x")
+    x = layers.MaxPooling2D(3, 2, "same")(layers.ReLU()(_normalized(image, filters, 7, 2)))
+    for stage, depth in enumerate(depths):
         for block in range(depth):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = _resnext_block(x, 64 << stage, stride, widen=block == 0)
+            x = _resnext_block(x, filters << stage, stride, groups, widen=block == 0)
     logits = layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x))
     return _images(keras.Model(image, logits), path, rng)
 
 
-def _resnext_block(x: Any, filters: int, stride: int, widen: bool) -> Any:
+def _resnext_block(x: Any, filters: int, stride: int, groups: int, widen: bool) -> Any:
     width = 2 * filters  # 4 channels a group at 64 filters
     y = layers.ReLU()(_normalized(x, width))
-    y = layers.ReLU()(_normalized(y, width, 3, stride, CARDINALITY))
+    y = layers.ReLU()(_normalized(y, width, 3, stride, groups))
     y = _normalized(y, 4 * filters)
     x = _normalized(x, 4 * filters, stride=stride) if widen else x
     return layers.ReLU()(layers.Add()([y, x]))
@@ -112,12 +114,22 @@ def _normalized(x: Any, filters: int, size: int = 1, stride: int = 1, groups: in
     return layers.BatchNormalization()(x)
 
 
-def _application(model: Callable[..., Any], path: str, rng: Rng, scale: float = 1.0) -> Samples:
-    return _images(model(weights=None, classifier_activation=None), path, rng, scale)
+def _application(
+    make: Callable[..., Any],
+    path: str,
+    rng: Rng,
+    pixels: int,
+    last: str | None,
+    scale: float = 1.0,
+) -> Samples:
+    model = make(weights=None, classifier_activation=None, input_shape=(pixels, pixels, 3))
+    if last is not None:
+        model = keras.Model(model.input, model.get_layer(last).output)
+    return _images(model, path, rng, scale)
 
 
 def _images(model: Any, path: str, rng: Rng, scale: float = 1.0) -> Samples:
-    """Save a classifier of images of any number, whose pixels are of the given scale."""
+    """Save a model of images of any number, whose pixels are of the given scale."""
     _enliven(model, rng)
     shape = model.input_shape[1:]
     export(model, path, (None, *shape))
@@ -141,18 +153,17 @@ def _enliven(model: Any, rng: Rng) -> None:
 # Transformers.
 
 
-def bert(path: str, rng: Rng) -> Samples:
+def bert(
+    path: str,
+    rng: Rng,
+    depth: int = 12,
+    width: int = 768,
+    heads: int = 12,
+    length: int = 128,
+    vocabulary: int = 30522,
+) -> Samples:
     """BERT base: twelve layers of width 768; batch and length are dynamic."""
-    return _bert(path, rng, depth=12, width=768, heads=12, length=128)
-
-
-def bert_small(path: str, rng: Rng) -> Samples:
-    """Four BERT layers of width 256; batch and length are dynamic."""
-    return _bert(path, rng, depth=4, width=256, heads=4, length=64)
-
-
-def _bert(path: str, rng: Rng, depth: int, width: int, heads: int, length: int) -> Samples:
-    vocabulary, positions = 30522, 512
+    positions = 512
     weights = Weights(rng, SCALE)
     tokens, segments = weights(vocabulary, width), weights(2, width)
     places, norm = weights(positions, width), (weights(width), weights(width))
@@ -171,6 +182,11 @@ def _bert(path: str, rng: Rng, depth: int, width: int, heads: int, length: int) 
     save(weights, path, {DEFAULT: tf.function(serve, input_signature=specs)})
     ids = rng.integers(0, vocabulary, (1, length), np.int32)
     return {DEFAULT: {"ids": ids, "mask": np.ones((1, length), np.int32)}}
+
+
+def bert_small(path: str, rng: Rng, depth: int = 4, width: int = 256, **sizes: int) -> Samples:
+    """Four BERT layers of width 256; batch and length are dynamic."""
+    return bert(path, rng, depth, width, **{"heads": 4, "length": 64, **sizes})
 
 
 def _bert_layer(weights: Weights, width: int, heads: int, hidden: int) -> Callable[..., Any]:
@@ -212,11 +228,18 @@ def _gelu(x: Any) -> Any:
     return x * 0.5 * (1.0 + tf.math.erf(x / np.float32(np.sqrt(2))))
 
 
-def swin(path: str, rng: Rng) -> Samples:
-    """Swin-T: attention within windows, which every other block shifts."""
-    pixels, patch, width = 224, 4, 96
-    stages = ((2, 3), (2, 6), (6, 12), (2, 24))  # blocks, heads
-    weights = Weights(rng, SCALE)
+def swin(
+    path: str,
+    rng: Rng,
+    pixels: int = 224,
+    width: int = 96,
+    stages: Sequence[tuple[int, int]] = ((2, 3), (2, 6), (6, 12), (2, 24)),
+) -> Samples:
+    """Swin-T: attention within windows, which every other block shifts.
+
+    Of each of `stages` the number of blocks and of heads.
+    """
+    patch, weights = 4, Weights(rng, SCALE)
     embedding, side = weights(patch, patch, 3, width), pixels // patch
     steps: list[Callable[[Any], Any]] = []
     for stage, (depth, heads) in enumerate(stages):

@@ -75,21 +75,21 @@ def _lstm(x: Any, h: Any, c: Any, cell: Sequence[Any]) -> tuple[Any, Any]:
     return tf.sigmoid(o) * tf.tanh(c), c
 
 
-def lstm10(path: str, rng: Rng) -> Samples:
+def lstm10(path: str, rng: Rng, width: int = 256, steps: int = 100, depth: int = 10) -> Samples:
     """Ten LSTM layers of width 256 over a sequence."""
-    width = 256
     x = keras.Input((None, width), name="x")
     y = x
-    for _ in range(10):
+    for _ in range(depth):
         y = layers.LSTM(width, return_sequences=True)(y)
     spec = tf.TensorSpec((None, None, width), tf.float32, name="x")
     keras.Model(x, y).export(path, verbose=False, input_signature=[spec])
-    return {DEFAULT: {"x": normal(rng, 1, 100, width)}}
+    return {DEFAULT: {"x": normal(rng, 1, steps, width)}}
 
 
-def lstm_unrolled(path: str, rng: Rng) -> Samples:
+def lstm_unrolled(
+    path: str, rng: Rng, width: int = 256, steps: int = 100, depth: int = 10
+) -> Samples:
     """The same net for 100 steps, without a loop: every cell of every step is nodes of its own."""
-    width, steps, depth = 256, 100, 10
     weights = Weights(rng)
     cells = [weights.cell(width, width, 4) for _ in range(depth)]
 
@@ -106,20 +106,19 @@ def lstm_unrolled(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, steps, width)}}
 
 
-def bidirectional(path: str, rng: Rng) -> Samples:
+def bidirectional(path: str, rng: Rng, width: int = 128, steps: int = 60) -> Samples:
     """A bidirectional LSTM that skips what a mask leaves out: steps of zeros."""
-    x = keras.Input((None, 64), name="x")
-    y = layers.Bidirectional(layers.LSTM(128, return_sequences=True))(layers.Masking()(x))
-    spec = tf.TensorSpec((None, None, 64), tf.float32, name="x")
+    x = keras.Input((None, width // 2), name="x")
+    y = layers.Bidirectional(layers.LSTM(width, return_sequences=True))(layers.Masking()(x))
+    spec = tf.TensorSpec((None, None, width // 2), tf.float32, name="x")
     keras.Model(x, y).export(path, verbose=False, input_signature=[spec])
-    sample = normal(rng, 1, 60, 64)
-    sample[:, 48:] = 0.0
+    sample = normal(rng, 1, steps, width // 2)
+    sample[:, steps * 4 // 5 :] = 0.0
     return {DEFAULT: {"x": sample}}
 
 
-def nasrnn(path: str, rng: Rng) -> Samples:
+def nasrnn(path: str, rng: Rng, width: int = 256, steps: int = 1000) -> Samples:
     """A cell that architecture search found: eight gates in a tree; 1000 steps."""
-    width = 256
     weights = Weights(rng)
     w, u = weights(width, 8 * width), weights(width, 8 * width)
 
@@ -140,17 +139,17 @@ def nasrnn(path: str, rng: Rng) -> Samples:
         return {"h": tf.while_loop(lambda t, *_: t < steps, body, (0, zeros, zeros))[1]}
 
     weights.save(path, serve, x=((None, None, width), tf.float32))
-    return {DEFAULT: {"x": normal(rng, 1, 1000, width)}}
+    return {DEFAULT: {"x": normal(rng, 1, steps, width)}}
 
 
-def greedy(path: str, rng: Rng) -> Samples:
+def greedy(path: str, rng: Rng, width: int = 128, words: int = 1000, most: int = 50) -> Samples:
     """A GRU encoder and a greedy decoder, which ends when every sentence has."""
-    return _translator(path, rng, width=128, words=1000, most=50, gates=3)
+    return _translator(path, rng, width, words, most, gates=3)
 
 
-def seq2seq(path: str, rng: Rng) -> Samples:
+def seq2seq(path: str, rng: Rng, width: int = 256, words: int = 3797, most: int = 50) -> Samples:
     """An LSTM encoder and a greedy decoder of 3797 words, which ends when every sentence has."""
-    return _translator(path, rng, width=256, words=3797, most=50, gates=4)
+    return _translator(path, rng, width, words, most, gates=4)
 
 
 def _translator(path: str, rng: Rng, width: int, words: int, most: int, gates: int) -> Samples:
@@ -190,9 +189,10 @@ def _translator(path: str, rng: Rng, width: int, words: int, most: int, gates: i
     return {DEFAULT: {"ids": rng.integers(3, words, (1, 20), np.int32)}}
 
 
-def beam_search(path: str, rng: Rng) -> Samples:
+def beam_search(
+    path: str, rng: Rng, width: int = 64, words: int = 200, beams: int = 4, steps: int = 20
+) -> Samples:
     """Four hypotheses, each a step of a GRU in a loop inside of the loop over 20 words."""
-    width, words, beams, steps = 64, 200, 4, 20
     weights = Weights(rng)
     table, cell, out = weights(words, width), weights.cell(width, width, 3), weights(width, words)
 
@@ -220,9 +220,10 @@ def beam_search(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"h": normal(rng, 1, width)}}
 
 
-def attn_decode(path: str, rng: Rng) -> Samples:
+def attn_decode(
+    path: str, rng: Rng, heads: int = 12, size: int = 64, start: int = 32, steps: int = 64
+) -> Samples:
     """Attention that decodes 64 steps, with keys and values that the loop updates in place."""
-    heads, size, start, steps = 12, 64, 32, 64
     width, most = heads * size, start + steps
     weights = Weights(rng)
     wq, wk, wv, wo = (weights(width, width) for _ in range(4))
@@ -252,9 +253,10 @@ def attn_decode(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, width), **old}}
 
 
-def replace_rows(path: str, rng: Rng) -> Samples:
+def replace_rows(
+    path: str, rng: Rng, rows: int = 4096, width: int = 64, steps: int = 100
+) -> Samples:
     """A table of 4096 rows, of which 100 steps replace one each: data says which, and by what."""
-    rows, width, steps = 4096, 64, 100
 
     def serve(x: Any, at: Any, new: Any) -> dict[str, Any]:
         def body(t: Any, x: Any) -> Any:
@@ -268,9 +270,8 @@ def replace_rows(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, rows, width), "at": at, "new": normal(rng, steps, width)}}
 
 
-def dien(path: str, rng: Rng) -> Samples:
+def dien(path: str, rng: Rng, width: int = 36, items: int = 5000, steps: int = 50) -> Samples:
     """Interest evolution: a GRU over what was seen, attention, and a GRU that attention gates."""
-    width, items = 36, 5000
     weights = Weights(rng)
     table = weights(items, width, scale=0.1)
     cells = [weights.cell(width, width, 3) for _ in range(2)]
@@ -307,19 +308,18 @@ def dien(path: str, rng: Rng) -> Samples:
 
     vector = ((None,), tf.int32)
     weights.save(path, serve, hist=((None, None), tf.int32), item=vector, seqlen=vector)
-    hist = rng.integers(0, items, (1, 50), np.int32)
+    hist = rng.integers(0, items, (1, steps), np.int32)
     item = rng.integers(0, items, (1,), np.int32)
-    return {DEFAULT: {"hist": hist, "item": item, "seqlen": np.full(1, 45, np.int32)}}
+    return {DEFAULT: {"hist": hist, "item": item, "seqlen": np.full(1, steps * 9 // 10, np.int32)}}
 
 
-def blockdrop(path: str, rng: Rng) -> Samples:
+def blockdrop(path: str, rng: Rng, width: int = 32, size: int = 16, depth: int = 8) -> Samples:
     """A residual CNN whose gates skip blocks."""
-    width, size = 32, 16
     weights = Weights(rng)
     stem, out = weights(3, 3, 3, width, scale=0.05), weights(width, 10)
     blocks = [
         (*(weights(3, 3, width, width, scale=0.05) for _ in range(2)), weights(width, 1))
-        for _ in range(8)
+        for _ in range(depth)
     ]
 
     def serve(x: Any) -> dict[str, Any]:
@@ -335,9 +335,8 @@ def blockdrop(path: str, rng: Rng) -> Samples:
     return {DEFAULT: {"x": normal(rng, 1, size, size, 3)}}
 
 
-def skip_rnn(path: str, rng: Rng) -> Samples:
+def skip_rnn(path: str, rng: Rng, width: int = 128, steps: int = 100) -> Samples:
     """A GRU that decides by itself which steps to skip."""
-    width = 128
     weights = Weights(rng)
     cell, gate = weights.cell(width, width, 3), weights(width, 1)
 
@@ -352,12 +351,11 @@ def skip_rnn(path: str, rng: Rng) -> Samples:
         return {"h": tf.while_loop(lambda t, _: t < steps, body, start)[1]}
 
     weights.save(path, serve, x=((1, None, width), tf.float32))
-    return {DEFAULT: {"x": normal(rng, 1, 100, width)}}
+    return {DEFAULT: {"x": normal(rng, 1, steps, width)}}
 
 
-def refine(path: str, rng: Rng) -> Samples:
+def refine(path: str, rng: Rng, width: int = 128) -> Samples:
     """A fixed point that is iterated to convergence, if the first guess is not good enough."""
-    width = 128
     weights = Weights(rng)
     w = weights(width, width, scale=0.3 / width**0.5)
 

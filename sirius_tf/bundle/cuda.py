@@ -16,6 +16,9 @@ from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.occupancy import cooperative_limit
 from sirius_tf.errors import SiriusError
 
+LARGE = 100_000
+"""Characters of a source that is worth a process for each architecture: NVRTC takes seconds."""
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -99,7 +102,10 @@ def compile_kernel(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
 
 def _compiled(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
     source = complete_source(kernel)
-    return Compiled(kernel, {arch: nvrtc.compile_cubin(source, arch) for arch in archs})
+    if len(source) < LARGE:
+        return Compiled(kernel, {arch: nvrtc.compile_cubin(source, arch) for arch in archs})
+    cubins = nvrtc.compile_cubins([source], archs)
+    return Compiled(kernel, {arch: cubins[0, arch] for arch in archs})
 
 
 def _spills(cubin: Cubin, name: str) -> bool:

@@ -133,7 +133,7 @@ class Block:
         """An element, or a vector of them: contiguous, or a stride apart."""
         pointer, offset = self.address(load.tensor, load.index, r, j)
         if not lanes:
-            return f"{pointer}[{offset}]"
+            return self.guarded(load, f"{pointer}[{offset}]", self.language.literal(0, load.dtype))
         step = self.step(load.tensor, load.index)
         kind = vector.MEMORY.get(load.dtype)
         if kind is None:
@@ -151,7 +151,21 @@ class Block:
             text = f"sr_load_n_{kind}({at}, left)"
         else:
             text = f"sr_load_{kind}({at})"
-        return f"sr_mask_u8({text})" if load.dtype == "bool" else text
+        text = f"sr_mask_u8({text})" if load.dtype == "bool" else text
+        return self.guarded(load, text, vector.splat("0", load.dtype))
+
+    def guarded(self, load: Load, text: str, nothing: str) -> str:
+        """C of a load, but `nothing` where data says what is read and there are no elements."""
+        pairs = zip(load.index, self.program.tensor[load.tensor].shape, strict=True)
+        sizes = [
+            size
+            for i, size in pairs
+            if not isinstance(i, Affine) and not (size.is_const and size.const)
+        ]
+        if not sizes:
+            return text
+        exists = " && ".join(f"{self.ctx.integer(size)} > 0" for size in sizes)
+        return f"({exists} ? {text} : {nothing})"
 
     @property
     def slides(self) -> bool:

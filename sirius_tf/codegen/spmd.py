@@ -18,6 +18,7 @@ from sirius_tf.codegen.coalesce import coalesce
 from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.entry import Scheduled, bound_text, tensor_bytes, weight_offsets
 from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.names import with_own_parameters
 from sirius_tf.codegen.nest import (
     Block,
     Guard,
@@ -52,6 +53,7 @@ class SpmdPrinter(ABC):
     """Where the constants begin."""
 
     def __init__(self, kernel: Scheduled, variant: str) -> None:
+        kernel = with_own_parameters(kernel)
         self.kernel, self.variant = kernel, variant
         self.program = kernel.program
         self.statements = {s.name: s for s in kernel.program.statements}

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the CUDA kernels of SavedModels take: to make them, and of a GPU. None is needed.
+
+usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90]
+
+For each kernel and architecture a row of a table: seconds of one core until there was source, and
+until NVRTC had compiled it (next to none if the cache had it); kB of source; registers, bytes of
+spills and of stack of a thread; bytes of shared memory, and blocks, of a launch. Samples are taken
+from MODEL.npz if that exists. The last line is the greatest memory this process had.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import app, flags, logging
+from rich.console import Console
+
+from sirius_tf.bundle.cuda import compile_kernel, complete_source
+from sirius_tf.compile import compile_cuda
+from sirius_tf.config import Options
+from sirius_tf.ir.program import Program
+
+try:
+    from tools import convert
+except ModuleNotFoundError:  # run as a script
+    import convert  # type: ignore[import-not-found,no-redef]
+
+COLUMNS = (
+    "kernel",
+    "arch",
+    "made s",
+    "NVRTC s",
+    "source kB",
+    "registers",
+    "spills B",
+    "stack B",
+    "shared B",
+    "blocks",
+)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of this command."""
+    archs = list(Options().arch)
+    flags.DEFINE_list("arch", archs, "GPU architectures to compile for.", flag_values=values)
+
+
+def rows(program: Program, archs: list[str]) -> Iterator[tuple[str, ...]]:
+    """A row of COLUMNS for each architecture."""
+    start = time.process_time()
+    kernel = compile_cuda(program, archs[-1])
+    made = time.process_time() - start
+    size = len(complete_source(kernel)) / 1e3
+    for arch in archs:
+        start = time.process_time()
+        compiled = compile_kernel(kernel, [arch])
+        took = time.process_time() - start
+        used = compiled.cubins[arch].kernels[kernel.name]
+        spills = used.spill_stores + used.spill_loads
+        shared = used.static_shared + kernel.shared_bytes
+        numbers = [used.registers, spills, used.stack, shared, compiled.blocks(arch)]
+        times = [f"{made:.1f}", f"{took:.1f}", f"{size:.0f}"]
+        yield (kernel.name, arch, *times, *map(str, numbers))
+
+
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """See the module."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
+    if len(argv) < 2:
+        raise app.UsageError("expected a MODEL")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+    from sirius_tf.driver import programs
+
+    for path in map(Path, argv[1:]):
+        file = path.with_suffix(".npz")
+        samples = convert.read_samples(path, None, {}, str(file) if file.exists() else None)
+        table = convert.table(path.name, *COLUMNS)
+        for program in programs(path, samples=samples or None):
+            for row in rows(program, values.arch):
+                table.add_row(*row)
+        Console(width=120).print(table)
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB of memory at most")
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    define_flags(flags.FLAGS)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
