@@ -12,6 +12,7 @@ from sirius_tf.codegen.cuda import CudaKernel, machine_of
 from sirius_tf.codegen.cuda import print_kernel as print_cuda
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
+from sirius_tf.config import Precision
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
@@ -78,10 +79,11 @@ def compile_cuda(
     arch: str = "sm_90",
     dump: Dump | None = None,
     without: Collection[str] = (),
+    precision: Precision = "strict",
 ) -> CudaKernel:
     """The CUDA kernel of a program, for GPUs like those of an architecture."""
     show = dump or _silent
-    kernel = print_cuda(schedule_program(program, machine_of(arch), show, without))
+    kernel = print_cuda(schedule_program(program, machine_of(arch, precision), show, without))
     show("source", kernel.source)
     return kernel
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Precision = Literal["strict", "tf32", "tf32x3", "half"]
+"""What GPUs' matrix units round float32 factors to; "strict" leaves them idle."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,6 +30,10 @@ class Options:
     bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
     target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
     arch: the architectures these are compiled for.
+    precision: of float32 factors of products that GPUs sum up, in float32, by mma.sync. "strict":
+        float32, without these units. "tf32": 11 bits, a relative error of 2^-11 each. "tf32x3": a
+        sum of two of these, 2^-21, for three times the work. "half": float16, 2^-11, and infinite
+        from 65520 on. Two float16, or two bfloat16, have exact products, and always use mma.sync.
     """
 
     threads: int = 0
@@ -39,3 +46,4 @@ class Options:
     bundle: Path | None = None
     target: Literal["cpu", "cuda"] = "cpu"
     arch: tuple[str, ...] = ("sm_80", "sm_90")
+    precision: Precision = "strict"

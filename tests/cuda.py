@@ -26,8 +26,9 @@ from tests.emulator import emulator
 class Emulated:
     """The kernel of a program, emulated: a function of arrays."""
 
-    def __init__(self, program, sanitizer=None, edit=lambda source: source):
-        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")))
+    def __init__(self, program, sanitizer=None, edit=lambda source: source, precision="strict"):
+        machine = machine_of("sm_90", precision)
+        self.kernel = print_kernel(schedule_program(program, machine))
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)

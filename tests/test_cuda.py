@@ -394,18 +394,20 @@ def test_new_weights_for_gpus(tmp_path) -> None:
 
 def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     export_mmoe(tmp_path / "model")
-    options = Options(target="cuda", arch=("sm_90",), keep_slow=True, dump=tmp_path / "dump")
+    options = Options(
+        target="cuda", arch=("sm_90",), precision="tf32", keep_slow=True, dump=tmp_path / "dump"
+    )
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
     bundle = native.Bundle(result.bundle)
     (region,) = bundle.regions.values()
     reads = {region.name: []}
-    notes = {"state": "emulated, untimed", "arch": ["sm_90"], "plan_reads": reads}
-    assert bundle.manifest["cuda"] == notes
+    notes = {"state": "emulated, untimed", "arch": ["sm_90"], "precision": "tf32"}
+    assert bundle.manifest["cuda"] == {**notes, "plan_reads": reads}
     (dumped,) = (tmp_path / "dump").glob("*.cuda.txt")
     assert dumped.read_text().partition("\n\n")[2].strip() in region.cuda.source
     assert len(list((tmp_path / "dump").glob("*.cuda_schedule.txt"))) == 1
     refreshed = sirius_tf.refresh(tmp_path / "out", tmp_path / "model")
-    assert native.Bundle(refreshed.bundle).manifest["cuda"]["arch"] == ["sm_90"]
+    assert native.Bundle(refreshed.bundle).manifest["cuda"] == bundle.manifest["cuda"]
 
 
 def test_an_architecture_that_is_not_known_is_an_error() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from absl import app, flags, logging
@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sirius_tf
-from sirius_tf.config import Options
+from sirius_tf.config import Options, Precision
 from sirius_tf.errors import SiriusError
 from sirius_tf.report import Result
 
@@ -90,6 +90,13 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "arch", list(default.arch), "GPU architectures to compile for.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "precision",
+        default.precision,
+        get_args(Precision),
+        "What GPUs' matrix units round factors of float32 to; strict: they are not used for these.",
+        flag_values=values,
     )
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
@@ -278,6 +285,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             progress=progress,
             target=values.target,
             arch=tuple(values.arch),
+            precision=values.precision,
         )
         shapes = parse_shapes(values.input_shapes)
         samples = read_samples(source, values.signatures, shapes, values.samples)

@@ -194,14 +194,14 @@ def compile_region(
         compiled = None
         if options.target == "cuda":
             program = lower(region.graph, hints)
-            code = compile_cuda(program, options.arch[-1], dump_cuda, without)
+            code = compile_cuda(program, options.arch[-1], dump_cuda, without, options.precision)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
         return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
-    archs = options.arch if options.target == "cuda" else ()
+    archs = (options.arch, options.precision) if options.target == "cuda" else ()
     of = (region.name, digest(region.graph), sorted(hints.items()))
     key = (*of, threads, strict, sorted(tilings.items()), archs)
     return cache.remembered("kernels", key, make)
@@ -227,9 +227,12 @@ def link(
     made = [kernels[name].kernel for name in used]
     for_gpus = [c for name in used if (c := kernels[name].cuda)]
     if for_gpus:
-        archs = list(for_gpus[0].cubins)
-        reads = {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus}
-        content["cuda"] = {"state": "emulated, untimed", "arch": archs, "plan_reads": reads}
+        content["cuda"] = {
+            "state": "emulated, untimed",
+            "arch": list(for_gpus[0].cubins),
+            "precision": for_gpus[0].kernel.precision,
+            "plan_reads": {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus},
+        }
     variables = str(content["variables_hash"])
     if old is not None:
         linker.repack(old, bundle, made, content, variables, for_gpus)
