@@ -115,7 +115,8 @@ def test_staged_operands(depth, width) -> None:
     many = replace(program, params=(replace(program.params[0], hint=1 << 14),))
     inputs = random_inputs(many, {"B": 75})
     emulated = Emulated(many)
-    assert "sirius_cp_async" in emulated.kernel.source
+    copies = set(re.findall(r"sirius_cp_async\w*<(\d+)>\(", emulated.kernel.source)) - {"0"}
+    assert copies == ({"4"} if width == 13 else {"4", "16"})  # an input's rows need not be aligned
     agree(many, interp.run(many, inputs), list(inputs.values()), emulated, 2e-5)
 
 

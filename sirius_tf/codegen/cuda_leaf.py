@@ -39,6 +39,11 @@ def print_leaf(
     return ThreadPrinter(program, leaf, plan, storage, machine).function()
 
 
+def capacity(r: Range) -> int:
+    """The size of a range, or the most it can be; 0 if nobody knows."""
+    return r.size or r.most or 0
+
+
 class Points(Block):
     """The points of one thread: `rows` neighbours, and `lanes` of them `steps` apart.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter
+from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter, capacity
 from sirius_tf.codegen.cuda_operand import Operand, copy, place, stored
 from sirius_tf.codegen.cuda_tiling import Format, apart, choose_format, choose_tiling
 from sirius_tf.codegen.function import Function, Leaf, indented
@@ -54,15 +54,10 @@ def print_leaf(
     pair = next((p for p in pairs if apart(p, rows.name, lanes.name)), None)
     form = choose_format(pair, machine.precision) if pair else None
     terms = max(i.extent.evaluate(program.hints) for i in s.reduce.iters)
-    if pair is None or form is None or terms < _LEAST or not (_most(rows) and _most(lanes)):
+    if pair is None or form is None or terms < _LEAST or not (capacity(rows) and capacity(lanes)):
         return None
     printer = _MmaPrinter(program, leaf, plan, storage, machine, pair, form)
     return printer.function() if printer.worthwhile else None
-
-
-def _most(r: Range) -> int:
-    """The size of a range, or the most it can be; 0 if nobody knows."""
-    return r.size or r.most or 0
 
 
 class _Sum(Points):
@@ -95,7 +90,7 @@ class _MmaPrinter(ThreadPrinter):
         rows, lanes = (self.box[str(name)] for name in (plan.rows, plan.lanes))
         short = self.depth.extent.evaluate(program.hints) <= _CHUNKS[-1] * form.per_word
         for words in _CHUNKS[short:]:
-            self.tiling = choose_tiling(_most(rows), _most(lanes), self.warps, words // _STEP)
+            self.tiling = choose_tiling(capacity(rows), capacity(lanes), self.warps, words // _STEP)
             self.operands = self.staged_operands([(rows, pair[0]), (lanes, pair[1])], words)
             sums = self.warps * self.tiling.words
             self.staged = max(sum(o.words for o in self.operands), sums)
@@ -116,7 +111,7 @@ class _MmaPrinter(ThreadPrinter):
     def worthwhile(self) -> bool:
         """Whether tiles keep half of the warps busy, are not mostly outside of the box, and fit."""
         t = self.tiling
-        inside = math.prod(_most(o.along) for o in self.operands)
+        inside = math.prod(capacity(o.along) for o in self.operands)
         busy = not self.outer or t.tiles * t.groups >= self.warps // 2
         return busy and inside >= _FILLED * t.points and self.staged <= _MOST
 

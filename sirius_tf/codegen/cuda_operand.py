@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An operand of a contraction in shared memory, for mma.sync: its layout, and how threads copy it.
+"""An operand of a contraction in shared memory: its layout, and how threads copy it.
 
 What is contiguous in memory is copied by cp.async, 16 bytes at a time where all of these are
 aligned, whatever the arguments are, and may be read. What must be computed, threads store.
@@ -33,7 +33,8 @@ class Operand:
 
     `value`: what is stored, of float32 or 16 bits. A row is all terms for one value (`by_depth`),
     or all values for one term. `vector`: elements that one cp.async copies; 0 if threads store
-    them. `first`: the word of shared memory where two such chunks begin.
+    them. `pitch`: elements between rows. `first`: the word of shared memory where two such chunks
+    begin.
     """
 
     value: Expr
@@ -43,6 +44,7 @@ class Operand:
     terms: int
     by_depth: bool
     vector: int
+    pitch: int
     first: int
 
     @property
@@ -71,16 +73,6 @@ class Operand:
         return self.by_depth or self.per_word == 2
 
     @property
-    def pitch(self) -> int:
-        """Elements between rows, for which no two lanes want the same bank: ldmatrix reads 16 bytes
-        of each of 8 rows, an odd number of these apart; else lane 4 i + j reads float i of row j.
-        """
-        row, per_vector = self.shape[1], 4 * self.per_word
-        if self.matrices:
-            return row + (per_vector if row // per_vector % 2 == 0 else 0)
-        return row + (8 - row) % 32
-
-    @property
     def size(self) -> int:
         """Elements of a chunk."""
         return self.shape[0] * self.pitch
@@ -92,15 +84,41 @@ class Operand:
 
 
 def place(
-    ctx: Context, value: Expr, along: Range, depth: Iter, count: int, terms: int, first: int
+    ctx: Context,
+    value: Expr,
+    along: Range,
+    depth: Iter,
+    count: int,
+    terms: int,
+    first: int,
+    scalar: bool = False,
 ) -> Operand:
-    """The operand with rows in the order of memory, copied as wide as possible."""
+    """The operand with rows in the order of memory, copied as wide as possible.
+
+    `scalar`: neighbouring threads read a term of neighbouring values, not matrices.
+    """
     found = next(loads(value))
     shape = ctx.storage.shape(ctx.program.tensor[found.tensor])
     steps = [stride(found.index, shape, name) for name in (depth.name, along.name)]
     by_depth = steps[0] == poly(1) or steps[1] != poly(1)
     vector = _vector(ctx, value, along, depth, by_depth) if isinstance(value, Load) else 0
-    return Operand(value, along, depth, count, terms, by_depth, vector, first)
+    bytes_ = 2 if value.dtype in HALF else 4
+    if scalar and by_depth:  # rows lie in different banks, and so hardly aligned
+        return Operand(value, along, depth, count, terms, True, min(vector, 1), terms + 1, first)
+    pitch = _pitch(terms if by_depth else count, bytes_, by_depth)
+    return Operand(value, along, depth, count, terms, by_depth, vector, pitch, first)
+
+
+def _pitch(row: int, bytes_: int, by_depth: bool) -> int:
+    """Elements between rows of which fragments are read, so that no two lanes want the same bank.
+
+    ldmatrix reads 16 bytes of each of 8 rows, an odd number of these apart; where it does not
+    transpose, lane 4 i + j reads float i of row j.
+    """
+    vector = _WIDEST // bytes_
+    if by_depth or bytes_ == 2:
+        return row + (vector if row // vector % 2 == 0 else 0)
+    return row + (8 - row) % 32
 
 
 def copy(ctx: Context, o: Operand) -> list[str]:
