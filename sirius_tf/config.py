@@ -32,7 +32,7 @@ class Options:
     arch: the architectures these are compiled for.
     precision: of float32 factors of products that GPUs sum up, in float32, by mma.sync. "strict":
         float32, without these units. "tf32": 11 bits, a relative error of 2^-11 each. "tf32x3": a
-        sum of two of these, 2^-21, for three times the work. "half": float16, 2^-11, and infinite
+        sum of two of these, 2^-22, for three times the work. "half": float16, 2^-11, and infinite
         from 65520 on. Two float16, or two bfloat16, have exact products, and always use mma.sync.
     """
 

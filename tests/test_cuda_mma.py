@@ -124,6 +124,16 @@ def attention(x):
     return tf.reshape(tf.transpose(tf.matmul(scores, v), [0, 2, 1, 3]), [-1, 33, 64])
 
 
+def sequence(x):
+    """Attention in a sequence whose length is unknown."""
+    q, k, v = (
+        tf.transpose(tf.reshape(tf.matmul(x, random(64, 64) * s), [-1, 2, 32]), [1, 0, 2])
+        for s in (1.0, 2.0, 3.0)
+    )
+    scores = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+    return tf.transpose(tf.matmul(scores, v), [1, 0, 2])
+
+
 def convolution(x):
     return tf.nn.relu(tf.nn.conv2d(x, random(5, 5, 32, 24), 1, "SAME") + random(24))
 
@@ -138,6 +148,7 @@ CASES = [
     (mixed, [None, 40], 1 << 14),
     (gathered, [None, 40], 1 << 14),
     (attention, [None, 33, 64], 64),
+    (sequence, [None, 64], 1024),
     (convolution, [None, 9, 7, 32], 64),
     (gram, [None, 50, 33], 64),
 ]
@@ -153,6 +164,14 @@ def test_ops(fn, shape, rows, precision, tolerance) -> None:
         x = RNG.standard_normal([size, *shape[1:]]).astype("f")
         agree(program, [concrete(tf.constant(x)).numpy()], [x], emulated, tolerance)
     fits(emulated.kernel)
+
+
+def test_what_has_no_known_size_is_staged_in_panels() -> None:
+    _, program = lowered(sequence, tf.TensorSpec([None, 64], "float32"))
+    scheduled = schedule_program(many(program, 1024), machine_of("sm_90", "tf32"))
+    source = print_kernel(scheduled).source
+    (panel,) = re.findall(r"const int64_t (\w+)_left = sirius_min_i64\(64, ", source)
+    assert f"({panel}_left - 1)" in source
 
 
 def test_a_model(tmp_path) -> None:

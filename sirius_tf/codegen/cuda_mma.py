@@ -18,6 +18,7 @@ it adds them (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter, capacity
@@ -27,7 +28,7 @@ from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.ir.expr import Call, Expr
 from sirius_tf.ir.program import Program
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import Plan
+from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
 _WARP = 32
@@ -35,6 +36,7 @@ _STEP = 8  # words of 32 bits of a row that one mma sums up: 16 elements of 16 b
 _CHUNKS = (32, 16)  # words of a row that are staged together
 _MOST = 11 << 10  # words of a block's shared memory
 _LEAST = 16  # terms of a sum
+_PANEL = 64  # values of an iterator that are staged together: tiles of up to 32, and aligned
 _FILLED = 1 / 4  # of the points that are multiplied, at least
 
 
@@ -54,10 +56,33 @@ def print_leaf(
     pair = next((p for p in pairs if apart(p, rows.name, lanes.name)), None)
     form = choose_format(pair, machine.precision) if pair else None
     terms = max(i.extent.evaluate(program.hints) for i in s.reduce.iters)
-    if pair is None or form is None or terms < _LEAST or not (capacity(rows) and capacity(lanes)):
+    if pair is None or form is None or terms < _LEAST:
         return None
     printer = _MmaPrinter(program, leaf, plan, storage, machine, pair, form)
     return printer.function() if printer.worthwhile else None
+
+
+@dataclass(frozen=True)
+class _Panel(Range):
+    """A few values of a range at a time: `<name>_left` of them from `<name>_from` on."""
+
+    @property
+    def lo(self) -> str:
+        """C of the low end."""
+        return f"{self.name}_from"
+
+    @property
+    def n(self) -> str:
+        """C of the number of values."""
+        return f"{self.name}_left"
+
+
+def _panel(r: Range) -> Range:
+    """The range, or panels of it if it is long, or nobody knows."""
+    if 0 < capacity(r) <= _PANEL:
+        return r
+    aligned = r.aligned or (r.low is not None and r.low % PANEL == 0)
+    return _Panel(r.name, None, None, aligned, _PANEL)
 
 
 class _Sum(Points):
@@ -87,10 +112,12 @@ class _MmaPrinter(ThreadPrinter):
         self.outer = [n for n in self.box if n not in (plan.rows, plan.lanes)]
         self.depth = max(reversed(self.reduced), key=lambda i: i.extent.evaluate(program.hints))
         self.others = [i for i in self.reduced if i is not self.depth]
-        rows, lanes = (self.box[str(name)] for name in (plan.rows, plan.lanes))
+        rows, lanes = (_panel(self.box[str(name)]) for name in (plan.rows, plan.lanes))
         short = self.depth.extent.evaluate(program.hints) <= _CHUNKS[-1] * form.per_word
         for words in _CHUNKS[short:]:
-            self.tiling = choose_tiling(capacity(rows), capacity(lanes), self.warps, words // _STEP)
+            self.tiling = choose_tiling(
+                capacity(rows), capacity(lanes), self.warps, words // _STEP, form.split
+            )
             self.operands = self.staged_operands([(rows, pair[0]), (lanes, pair[1])], words)
             sums = self.warps * self.tiling.words
             self.staged = max(sum(o.words for o in self.operands), sums)
@@ -111,7 +138,9 @@ class _MmaPrinter(ThreadPrinter):
     def worthwhile(self) -> bool:
         """Whether tiles keep half of the warps busy, are not mostly outside of the box, and fit."""
         t = self.tiling
-        inside = math.prod(capacity(o.along) for o in self.operands)
+        inside = math.prod(
+            min(self.most[r.name], capacity(r)) for r in (o.along for o in self.operands)
+        )
         busy = not self.outer or t.tiles * t.groups >= self.warps // 2
         return busy and inside >= _FILLED * t.points and self.staged <= _MOST
 
@@ -128,6 +157,12 @@ class _MmaPrinter(ThreadPrinter):
             *indented([*self.tile(), *self.summed_chunks(), *self.shared_sums(), *self.stores()]),
             "}",
         ]
+        for r in (o.along for o in self.operands if isinstance(o.along, _Panel)):
+            whole, at = self.box[r.name], r.lo
+            end = f"{whole.lo} + {whole.n}"
+            head = f"for (int64_t {at} = {whole.lo}; {at} < {end}; {at} += {_PANEL}) {{"
+            left = f"const int64_t {r.n} = sirius_min_i64({_PANEL}, {end} - {at});"
+            lines = [head, *indented([left, *lines]), "}"]
         for outer in (self.box[n] for n in reversed(self.outer)):
             name, lo = outer.name, outer.lo
             head = f"for (int64_t {name} = {lo}; {name} < {lo} + {outer.n}; ++{name}) {{"
@@ -137,7 +172,8 @@ class _MmaPrinter(ThreadPrinter):
     def declarations(self) -> list[str]:
         """Where operands are, and how warps are numbered."""
         t, lines = self.tiling, list[str]()
-        if empty := [f"{o.along.n} <= 0" for o in self.operands if o.along.size is None]:
+        given = (o.along for o in self.operands if not isinstance(o.along, _Panel))
+        if empty := [f"{r.n} <= 0" for r in given if r.size is None]:
             lines.append(f"if ({' || '.join(empty)}) return;")
         for o in self.operands:
             place = f"staged + {o.first}"

@@ -98,11 +98,12 @@ class Tiling:
         return passes * step / self.groups * (_SHARED_TILE if self.groups > 1 else 1.0)
 
 
-def choose_tiling(rows: int, lanes: int, warps: int, steps: int) -> Tiling:
-    """The tiling of least cost of a box."""
+def choose_tiling(rows: int, lanes: int, warps: int, steps: int, split: bool) -> Tiling:
+    """The tiling of least cost of a box, whose factors, split, take twice the registers."""
+    sizes_of_n = (16, 8) if split else (32, 16, 8)
     found = []
     for by_lanes, sizes in ((False, (rows, lanes)), (True, (lanes, rows))):
-        for tile in ((m, n) for m in (32, 16) for n in (32, 16, 8)):
+        for tile in ((m, n) for m in (32, 16) for n in sizes_of_n):
             along = (-(-sizes[0] // tile[0]), -(-sizes[1] // tile[1]))
             groups = max(min(warps // math.prod(along), steps), 1)
             found.append(Tiling(*tile, along, groups, by_lanes))

@@ -253,7 +253,7 @@ SIRIUS_MMA(sirius_mma_tf32, "m16n8k8", "tf32")
 
 #endif
 
-/* A float of a word becomes tf32, and what that lacks another tf32: together 21 bits or more of a finite one.
+/* A float of a word becomes tf32, and what that lacks another tf32: 22 bits of a finite one together.
  * Three products of such words err little more than float32's own (Ootomo and Yokota, "Recovering single
  * precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022). */
 SIRIUS_DEVICE void sirius_split_tf32(uint32_t &x, uint32_t &low) {
