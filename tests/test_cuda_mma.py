@@ -12,6 +12,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.cuda_operand import _pitch  # noqa: E402
 from sirius_tf.compile import schedule_program  # noqa: E402
 from sirius_tf.frontend import savedmodel  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
@@ -233,6 +234,16 @@ def test_what_is_aligned_is_copied_16_bytes_at_a_time(depth, width, copies) -> N
     _, program, _ = product(depth, width)
     kernel = print_kernel(schedule_program(program, machine_of("sm_90", "tf32")))
     assert set(re.findall(r"sirius_cp_async\w*<(\d+)>\(", kernel.source)) - {"0"} == copies
+
+
+@pytest.mark.parametrize("row", [8, 16, 24, 32, 64, 96])
+def test_lanes_want_different_banks(row) -> None:
+    """Of 32 banks of a word each: where ldmatrix reads 8 rows, and where lanes read floats."""
+    for bytes_, by_depth in ((2, True), (2, False), (4, True)):
+        pitch = _pitch(row, bytes_, by_depth) * bytes_ // 4
+        assert len({(r * pitch + word) % 32 for r in range(8) for word in range(4)}) == 32
+    pitch = _pitch(row, 4, False)
+    assert len({(lane % 4 * pitch + lane // 4) % 32 for lane in range(32)}) == 32
 
 
 def test_text(golden) -> None:
