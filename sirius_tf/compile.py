@@ -12,7 +12,7 @@ from sirius_tf.codegen.cuda import CudaKernel, machine_of
 from sirius_tf.codegen.cuda import print_kernel as print_cuda
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
-from sirius_tf.config import Launch
+from sirius_tf.config import Launch, Precision
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
@@ -80,10 +80,12 @@ def compile_cuda(
     dump: Dump | None = None,
     without: Collection[str] = (),
     launch: Launch = "auto",
+    precision: Precision = "strict",
 ) -> CudaKernel:
     """The CUDA kernels of a program, for GPUs like those of an architecture."""
     show = dump or _silent
-    kernel = print_cuda(schedule_program(program, machine_of(arch), show, without), launch)
+    machine = machine_of(arch, precision)
+    kernel = print_cuda(schedule_program(program, machine, show, without), launch)
     show("source", kernel.source)
     return kernel
 

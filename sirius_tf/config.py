@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 Launch = Literal["auto", "persistent", "graph"]
+Precision = Literal["strict", "tf32", "tf32x3", "half"]
+"""What GPUs' matrix units round float32 factors to; "strict" leaves them idle."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Options:
     cuda_launch: how phases follow each other on a GPU: all in one "persistent" kernel, or each as a
         kernel of a CUDA "graph", where there are no loops around them; "auto" takes what a model of
         their costs says.
+    precision: of float32 factors of products that GPUs sum up, in float32, by mma.sync. "strict":
+        float32, without these units. "tf32": 11 bits, a relative error of 2^-11 each. "tf32x3": a
+        sum of two of these, 2^-22, for three times the work. "half": float16, 2^-11, and infinite
+        from 65520 on. Two float16, or two bfloat16, have exact products, and always use mma.sync.
     """
 
     threads: int = 0
@@ -45,3 +51,4 @@ class Options:
     target: Literal["cpu", "cuda"] = "cpu"
     arch: tuple[str, ...] = ("sm_80", "sm_90")
     cuda_launch: Launch = "auto"
+    precision: Precision = "strict"

@@ -146,7 +146,13 @@ def refresh(
     stage("read")
     old, notes = _old_bundle(target)
     if "cuda" in notes:
-        options = replace(options, target="cuda", arch=tuple(notes["cuda"]["arch"]))
+        made = notes["cuda"]
+        options = replace(
+            options,
+            target="cuda",
+            arch=tuple(made["arch"]),
+            precision=made.get("precision", "strict"),
+        )
     model = savedmodel.read(source, list(notes["signatures"]))
     saved_model = loader_impl.parse_saved_model(str(source))
     meta_graph = metagraph.select(saved_model)

@@ -26,8 +26,16 @@ from tests.emulator import emulator
 class Emulated:
     """The kernels of a program, emulated: a function of arrays."""
 
-    def __init__(self, program, sanitizer=None, edit=lambda source: source, launch="auto"):
-        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")), launch)
+    def __init__(
+        self,
+        program,
+        sanitizer=None,
+        edit=lambda source: source,
+        launch="auto",
+        precision="strict",
+    ):
+        machine = machine_of("sm_90", precision)
+        self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)

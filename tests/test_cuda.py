@@ -189,7 +189,8 @@ def test_staged_operands(depth, width) -> None:
     many = replace(program, params=(replace(program.params[0], hint=1 << 14),))
     inputs = random_inputs(many, {"B": 75})
     emulated = Emulated(many)
-    assert "sirius_cp_async" in emulated.kernel.source
+    copies = set(re.findall(r"sirius_cp_async\w*<(\d+)>\(", emulated.kernel.source)) - {"0"}
+    assert copies == ({"4"} if width == 13 else {"4", "16"})  # an input's rows need not be aligned
     agree(many, interp.run(many, inputs), list(inputs.values()), emulated, 2e-5)
 
 
@@ -529,14 +530,15 @@ def test_new_weights_for_gpus(tmp_path) -> None:
 
 def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     export_mmoe(tmp_path / "model")
-    kind = {"target": "cuda", "arch": ("sm_90",), "cuda_launch": "graph"}
+    kind = {"target": "cuda", "arch": ("sm_90",), "cuda_launch": "graph", "precision": "tf32"}
     options = Options(**kind, keep_slow=True, dump=tmp_path / "dump")
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
     bundle = native.Bundle(result.bundle)
     (region,) = bundle.regions.values()
     reads = {region.name: []}
-    notes = {"state": "emulated, untimed", "arch": ["sm_90"], "plan_reads": reads}
-    assert bundle.manifest["cuda"] == notes | {"launch": {region.name: "graph"}}
+    notes = {"state": "emulated, untimed", "arch": ["sm_90"], "precision": "tf32"}
+    notes |= {"plan_reads": reads, "launch": {region.name: "graph"}}
+    assert bundle.manifest["cuda"] == notes
     assert region.cuda.kernels == tuple(f"{region.name}_cuda_phase{k}" for k in (1, 2))
     (dumped,) = (tmp_path / "dump").glob("*.cuda.txt")
     assert dumped.read_text().partition("\n\n")[2].strip() in region.cuda.source

@@ -52,6 +52,27 @@ extern "C" __global__ void halves(const float *x, uint16_t *f16, uint16_t *bf16,
 extern "C" __global__ void tf32(const float *x, uint32_t *r, int n) {
   EACH r[i] = sirius_to_tf32(x[i]);
 }
+extern "C" __global__ void split(const uint32_t *x, uint32_t *high, uint32_t *low, int n) {
+  EACH {
+    high[i] = x[i];
+    sirius_split_tf32(high[i], low[i]);
+  }
+}
+/* The first words of x, and zeros */
+extern "C" __global__ void beginning(const uint32_t *x, uint32_t *r, int words) {
+  __shared__ __align__(16) uint32_t rows[128];
+  const int first = 4 * threadIdx.x;
+  for (int i = 0; i < 2; i++)
+    sirius_cp_async_or_zero<4>(rows + first + i, x + first + i, first + i < words);
+  sirius_cp_async_or_zero<8>(rows + first + 2, x + first + 2, first + 2 < words);
+  sirius_cp_async_commit();
+  sirius_cp_async_wait<0>();
+  for (int i = 0; i < 4; i++) r[first + i] = rows[first + i];
+  sirius_cp_async_or_zero<16>(rows + first, x + first, first < words);
+  sirius_cp_async_commit();
+  sirius_cp_async_wait<0>();
+  for (int i = 0; i < 4; i++) r[128 + first + i] = rows[first + i];
+}
 /* The transposes of four and of two matrices of 8 x 8 elements of 16 bits */
 extern "C" __global__ void transposed(const uint16_t *x, uint32_t *r4, uint32_t *r2) {
   __shared__ __align__(16) uint16_t rows[256];
@@ -183,6 +204,25 @@ def test_half_precision(launch):
     want = np.trunc(mantissa * 2048 + np.copysign(0.5, mantissa)) / 2048
     np.testing.assert_array_equal(got, np.ldexp(want, exponent))
     assert not (tf32[finite] & 0x1FFF).any()
+
+
+def test_two_tf32_are_nearly_a_float(launch):
+    x = test_math._sweep()
+    x = x[np.isfinite(x) & (np.abs(x) < 3e38) & (np.abs(x) > 1e-30)]
+    high, low = np.zeros((2, x.size), np.uint32)
+    launch("split", 1, 32, [x.view(np.uint32), high, low, np.int32(x.size)])
+    assert not ((high | low) & 0x1FFF).any()
+    both = high.view(np.float32).astype(np.float64) + low.view(np.float32)
+    assert (np.abs(both - x) <= 2.0**-22 * np.abs(x)).all()
+
+
+@pytest.mark.parametrize("words", [0, 44, 128])
+def test_copies_end_with_zeros(launch, words):
+    x = np.random.default_rng(6).integers(0, 2**32, words, dtype=np.uint32)
+    results = np.ones((2, 128), np.uint32)
+    launch("beginning", 1, 32, [x if words else np.zeros(1, np.uint32), results, np.int32(words)])
+    want = np.concatenate([x, np.zeros(128 - words, np.uint32)])
+    np.testing.assert_array_equal(results, [want, want])
 
 
 @pytest.mark.parametrize(("name", "dtype"), TYPES.items())

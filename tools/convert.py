@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from absl import app, flags, logging
@@ -29,7 +29,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sirius_tf
-from sirius_tf.config import Options
+from sirius_tf.config import Options, Precision
 from sirius_tf.errors import SiriusError
 from sirius_tf.report import Result
 
@@ -98,6 +98,13 @@ def define_flags(values: flags.FlagValues) -> None:
         ["auto", "persistent", "graph"],
         "Phases on a GPU: in one persistent kernel, or as kernels of a CUDA graph where no loop is "
         "around them; auto is by a model of their costs.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "precision",
+        default.precision,
+        get_args(Precision),
+        "What GPUs' matrix units round factors of float32 to; strict: they are not used for these.",
         flag_values=values,
     )
     for name, text in (
@@ -291,6 +298,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             target=values.target,
             arch=tuple(values.arch),
             cuda_launch=values.cuda_launch,
+            precision=values.precision,
         )
         shapes = parse_shapes(values.input_shapes)
         samples = read_samples(source, values.signatures, shapes, values.samples)

@@ -3,10 +3,10 @@
 
 usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90]
 
-For each kernel and architecture a row of a table: seconds of one core until there was source, and
-until NVRTC had compiled it (next to none if the cache had it); kB of source; registers, bytes of
-spills and of stack of a thread; bytes of shared memory, and blocks, of a launch. Samples are taken
-from MODEL.npz if that exists. The last line is the greatest memory this process had.
+For each region and architecture a row of a table: seconds of one core until there was source, and
+until NVRTC had compiled it (next to none if the cache had it); kB of source; kernels; the most
+registers, and bytes of spills and of stack, of a thread; bytes of shared memory, and blocks.
+Samples are MODEL.npz if that exists. The last line is the greatest memory this process had.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ except ModuleNotFoundError:  # run as a script
     import convert  # type: ignore[import-not-found,no-redef]
 
 COLUMNS = (
-    "kernel",
+    "region",
     "arch",
     "made s",
     "NVRTC s",
     "source kB",
+    "kernels",
     "registers",
     "spills B",
     "stack B",
@@ -60,10 +61,11 @@ def rows(program: Program, archs: list[str]) -> Iterator[tuple[str, ...]]:
         start = time.process_time()
         compiled = compile_kernel(kernel, [arch])
         took = time.process_time() - start
-        used = compiled.cubins[arch].kernels[kernel.name]
-        spills = used.spill_stores + used.spill_loads
-        shared = used.static_shared + kernel.shared_bytes
-        numbers = [used.registers, spills, used.stack, shared, compiled.blocks(arch)]
+        used = [compiled.cubins[arch].kernels[name] for name in kernel.kernels]
+        spills = sum(k.spill_stores + k.spill_loads for k in used)
+        shared = max(k.static_shared for k in used) + kernel.shared_bytes
+        most = max(k.registers for k in used), spills, max(k.stack for k in used)
+        numbers = [len(used), *most, shared, compiled.blocks(arch)]
         times = [f"{made:.1f}", f"{took:.1f}", f"{size:.0f}"]
         yield (kernel.name, arch, *times, *map(str, numbers))
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sirius_tf.codegen import cuda_launch, cuda_leaf, cuda_staged
+from sirius_tf.codegen import cuda_launch, cuda_leaf, cuda_mma, cuda_staged
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
 from sirius_tf.codegen.occupancy import ARCHITECTURES
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
-from sirius_tf.config import Launch
+from sirius_tf.config import Launch, Precision
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
@@ -54,6 +54,7 @@ class CudaKernel:
     threads_per_block: int
     shared_bytes: int
     blocks: int
+    precision: Precision = "strict"
 
     @property
     def launch(self) -> Launch:
@@ -61,11 +62,11 @@ class CudaKernel:
         return "persistent" if self.cooperative else "graph"
 
 
-def machine_of(arch: str) -> Machine:
+def machine_of(arch: str, precision: Precision = "strict") -> Machine:
     """The usual GPU of an architecture ("sm_90"); SiriusError if it is not known."""
     if arch not in ARCHITECTURES:
         raise SiriusError(f"architecture {arch} is none of {', '.join(ARCHITECTURES)}")
-    return gpu(ARCHITECTURES[arch].sms)
+    return gpu(ARCHITECTURES[arch].sms, precision)
 
 
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
@@ -87,6 +88,7 @@ def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
         machine.threads,
         0,
         machine.workers,
+        machine.precision,
     )
 
 
@@ -161,7 +163,7 @@ class _Printer(SpmdPrinter):
         lines += [f"  {line}" for line in self.pointers(nest)]
         self.staged = 0
         body = self.node(nest, "  ")
-        lines += [f"  __shared__ float staged[{self.staged}];"] if self.staged else []
+        lines += [f"  __shared__ __align__(16) float staged[{self.staged}];"] if self.staged else []
         lines += body
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
@@ -279,7 +281,11 @@ class _Printer(SpmdPrinter):
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         storage, machine = self.kernel.storage, self.kernel.machine
         arguments = (self.program, leaf, plan, storage, machine)
-        function = cuda_staged.print_leaf(*arguments) or cuda_leaf.print_leaf(*arguments)
+        function = (
+            cuda_mma.print_leaf(*arguments)
+            or cuda_staged.print_leaf(*arguments)
+            or cuda_leaf.print_leaf(*arguments)
+        )
         self.staged = max(self.staged, function.shared)
         return function
 

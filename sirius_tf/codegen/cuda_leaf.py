@@ -5,7 +5,7 @@
         sums of some rows and lanes = identity;  for reduction: sums op= value;  store
 
 What is a vector to a CPU is a point of each thread here. Where there are fewer points than threads,
-the lanes of a warp divide the terms of a sum.
+the lanes of a warp divide the terms of a sum; where there are fewer than warps, several warps do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sirius_tf.schedule.storage import Storage
 
 _THREAD = Isa(1, 1, {1: 1})
 _WARP = 32
+_TERMS = 16 * _WARP  # of a sum, for which a warp is worth the wait for others
 
 
 def print_leaf(
@@ -37,6 +38,11 @@ def print_leaf(
     if plan.across and not summed:
         plan = Plan(None)
     return ThreadPrinter(program, leaf, plan, storage, machine).function()
+
+
+def capacity(r: Range) -> int:
+    """The size of a range, or the most it can be; 0 if nobody knows."""
+    return r.size or r.most or 0
 
 
 class Points(Block):
@@ -118,6 +124,8 @@ class ThreadPrinter(LeafPrinter):
     def body(self) -> list[str]:
         """A loop over the points of this thread, or of its warp."""
         per = self.per_thread()
+        if self.plan.across and self.share > 1:
+            return self.sum_by_block()
         if self.plan.across:
             lines = self.sum_across(per)
             return self.over(per, f"threadIdx.x / {_WARP}", f"blockDim.x / {_WARP}", lines)
@@ -230,20 +238,61 @@ class ThreadPrinter(LeafPrinter):
 
     def sum_across(self, per: Mapping[str, int]) -> list[str]:
         """The lanes of a warp along a reduction; then the first one has the sum."""
+        lines = self.sum_of_warp(per, f"threadIdx.x % {_WARP}", str(_WARP))
+        end = self.points(per)
+        for r, j in end.places:
+            end.store(r, j, end.finished((f"acc_{r}_{j}", False), r, j))
+        return [*lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+
+    def sum_of_warp(self, per: Mapping[str, int], first: str, step: str) -> list[str]:
+        """The sums of the terms that a warp has, in every lane."""
         assert self.s.reduce is not None
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
         block, name = self.points(per), lanes.name
-        start = f"int64_t {name} = threadIdx.x % {_WARP}"
-        head = f"for ({start}; {name} < {self.ctx.integer(lanes.extent)}; {name} += {_WARP}) {{"
+        size = self.ctx.integer(lanes.extent)
+        head = f"for (int64_t {name} = {first}; {name} < {size}; {name} += {step}) {{"
         inner = [head, *indented(self.terms(block)), "}"]
         lines = self.summed(block, self.loops(others, inner))
-        end = self.points(per)
-        for r, j in end.places:
-            acc = f"acc_{r}_{j}"
-            lines.append(f"{acc} = sirius_warp_reduce_{self.s.reduce.op}({acc});")
-            end.store(r, j, end.finished((acc, False), r, j))
-        return [*lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+        sums = [f"acc_{r}_{j}" for r, j in block.places]
+        return [*lines, *(f"{s} = sirius_warp_reduce_{self.s.reduce.op}({s});" for s in sums)]
+
+    @property
+    def share(self) -> int:
+        """How many warps divide the terms of a sum: as many as there are for a point."""
+        points = math.prod(capacity(r) for r in self.box.values())
+        extents = [i.extent.evaluate(self.program.hints) for i in self.reduced]
+        warps = self.machine.threads // _WARP
+        return min(warps // points, math.prod(extents) // _TERMS) if points else 1
+
+    def sum_by_block(self) -> list[str]:
+        """Some warps for each point; the first of them adds up what they have, in their order."""
+        assert self.s.reduce is not None
+        self.staged = self.machine.threads // _WARP
+        n = self.numbers({}, list(self.box))
+        first = f"threadIdx.x % {_WARP} + {_WARP} * part"
+        lines = self.sum_of_warp({}, first, f"{_WARP} * share")
+        end, op = self.points({}), self.s.reduce.op
+        total = CUDA.apply(op, ["acc_0_0", "staged[warp + other * beside]"], self.dtype)
+        end.store(0, 0, end.finished(("acc_0_0", False), 0, 0))
+        return [
+            f"const int warp = threadIdx.x / {_WARP}, warps = blockDim.x / {_WARP};",
+            f"const int share = min({self.share}, warps), beside = warps / share;",
+            "const int part = warp / beside;",
+            *n.before,
+            f"for ({n.type} first = 0; first < {n.total}; first += beside) {{",
+            f"  const {n.type} own = first + warp % beside;",
+            f"  const {n.type} point = own < {n.total} ? own : {n.total} - 1;",
+            *indented([*n.places, *lines]),
+            f"  if (threadIdx.x % {_WARP} == 0) staged[warp] = acc_0_0;",
+            "  __syncthreads(); // other warps have summed up their part",
+            f"  if (part == 0 && own < {n.total} && threadIdx.x % {_WARP} == 0) {{",
+            f"    for (int other = 1; other < share; ++other) acc_0_0 = {total};",
+            *indented(indented(end.before)),
+            "  }",
+            "  __syncthreads(); // what is staged next takes the place of this",
+            "}",
+        ]
 
     def terms(self, block: Points) -> list[str]:
         """What is added in the reduction loops."""

@@ -2,7 +2,7 @@
 """A contraction over a box, whose operands a block stages in shared memory.
 
     for chunks of the reduction:
-        copy the next chunk of both operands (cp.async);  wait for this one
+        wait for this chunk of both operands;  copy the next one (cp.async)
         for this chunk: sums of some rows and lanes += rows of one operand * lanes of the other
 
 A row of one operand is used by the threads of all lanes, a lane of the other by those of all rows.
@@ -12,11 +12,11 @@ Two chunks are kept, so that one is copied while the other is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter
+from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter, capacity
+from sirius_tf.codegen.cuda_operand import Operand, copy, place
 from sirius_tf.codegen.function import Function, Leaf, indented
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Load, loads, names_in
@@ -26,31 +26,9 @@ from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
 
 DEPTH = 16  # of a chunk
-_ROW = DEPTH + 1  # floats apart: neighbouring rows lie in different banks
 _MOST = 11 << 10  # floats of a block's shared memory
 _LEAST = 8  # rows, and lanes, that share an operand
-
-
-@dataclass(frozen=True)
-class _Operand:
-    """What is staged of `load`: for each value of iterator `along`, a chunk of the reduction."""
-
-    load: Load
-    along: Range
-    array: str
-    first: int
-    by_depth: bool  # neighbours along the reduction are neighbours in memory
-
-    @property
-    def most(self) -> int:
-        """Values of the iterator."""
-        size = self.along.size if self.along.size is not None else self.along.most
-        return size or 0
-
-    @property
-    def floats(self) -> int:
-        """What two chunks take."""
-        return 2 * self.most * _ROW
+_VECTOR = 4  # floats that may be copied at once
 
 
 def print_leaf(
@@ -62,35 +40,33 @@ def print_leaf(
     if s.reduce is None or s.reduce.op != "add" or rows is None or lanes is None or plan.across:
         return None
     depth = s.reduce.iters[-1]
-    found, first = list[_Operand](), 0
+    found = []
     for along, other in ((rows, lanes), (lanes, rows)):
         for load in loads(s.value):
             names = names_in(load)
             plain = load.dtype == "float32" and all(isinstance(i, Affine) for i in load.index)
             if plain and {along.name, depth.name} <= names and other.name not in names:
-                last = load.index[-1]
-                by_depth = isinstance(last, Affine) and last.coefficient(depth.name) == 1
-                found.append(_Operand(load, along, f"of_{along.name}", first, by_depth))
-                first += found[-1].floats
+                found.append((load, along))
                 break
     enough = depth.extent.evaluate(program.hints) >= 2 * DEPTH
-    if len(found) < 2 or not enough or min(o.most for o in found) < _LEAST or first > _MOST:
+    if len(found) < 2 or not enough or min(map(capacity, (rows, lanes))) < _LEAST:
         return None
-    printer = _StagedPrinter(program, leaf, plan, storage, machine, tuple(found), first)
-    return printer.function() if printer.busy else None
+    printer = _StagedPrinter(program, leaf, plan, storage, machine, found)
+    return printer.function() if printer.busy and printer.staged <= _MOST else None
 
 
 class _StagedPoints(Points):
     """The points of one thread, which finds some operands in shared memory."""
 
-    operands: tuple[_Operand, ...] = ()
+    operands: tuple[Operand, ...] = ()
 
     def load(self, load: Load, r: int, j: int, lanes: bool) -> str:
         """An element, from the chunk if it is staged."""
         for o in self.operands:
-            if load == o.load:
-                at = self.ctx.integer(self.placed(symbol(o.along.name), r, j))
-                return f"{o.array}[(half * {o.most} + {at} - {o.along.lo}) * {_ROW} + at]"
+            if load == o.value:
+                at = f"{self.ctx.integer(self.placed(symbol(o.along.name), r, j))} - {o.along.lo}"
+                row, column = (f"({at})", "at") if o.by_depth else ("at", at)
+                return f"{o.name}[half * {o.size} + {row} * {o.pitch} + {column}]"
         return super().load(load, r, j, lanes)
 
 
@@ -102,11 +78,15 @@ class _StagedPrinter(ThreadPrinter):
         plan: Plan,
         storage: Storage,
         machine: Machine,
-        operands: tuple[_Operand, ...],
-        floats: int,
+        factors: Sequence[tuple[Load, Range]],
     ) -> None:
         super().__init__(program, leaf, plan, storage, machine)
-        self.operands, self.staged = operands, floats
+        self.operands: tuple[Operand, ...] = ()
+        for load, r in factors:
+            count, scalar = -(-capacity(r) // _VECTOR) * _VECTOR, r.name == plan.lanes
+            o = place(self.ctx, load, r, self.reduced[-1], count, DEPTH, self.staged, scalar)
+            self.operands += (o,)
+            self.staged += o.words
         self.outer = [n for n in self.box if n not in (plan.rows, plan.lanes)]
 
     @property
@@ -140,7 +120,7 @@ class _StagedPrinter(ThreadPrinter):
             name, lo = outer.name, outer.lo
             head = f"for (int64_t {name} = {lo}; {name} < {lo} + {outer.n}; ++{name}) {{"
             lines = [head, *indented(lines), "}"]
-        arrays = [f"float *const {o.array} = staged + {o.first};" for o in self.operands]
+        arrays = [f"float *const {o.name} = staged + {o.first};" for o in self.operands]
         return [*arrays, *lines]
 
     def points(self, per: Mapping[str, int]) -> _StagedPoints:
@@ -158,39 +138,19 @@ class _StagedPrinter(ThreadPrinter):
         end = str(DEPTH) if full else f"sirius_min_i64({DEPTH}, {size} - from)"
         return [
             "const auto stage = [&](int64_t from, int half) {",
-            *indented([line for o in self.operands for line in self.copy(o)]),
+            *indented([line for o in self.operands for line in copy(self.ctx, o)]),
             "  sirius_cp_async_commit();",
             "};",
             "stage(0, 0);",
             f"for (int64_t from = 0; from < {size}; from += {DEPTH}) {{",
             f"  const int half = from / {DEPTH} % 2;",
-            f"  if (from + {DEPTH} < {size}) {{",
-            f"    stage(from + {DEPTH}, !half);",
-            "    sirius_cp_async_wait<1>();",
-            "  } else {",
-            "    sirius_cp_async_wait<0>();",
-            "  }",
-            "  __syncthreads(); // all threads have copied their part of this chunk",
+            "  sirius_cp_async_wait<0>();",
+            "  __syncthreads(); // all threads have copied their part, and used the chunk before",
+            f"  if (from + {DEPTH} < {size}) stage(from + {DEPTH}, !half);",
             *(["  #pragma unroll"] if full else []),
             f"  for (int at = 0; at < {end}; ++at) {{",
             *indented(indented([f"const int64_t {k} = from + at;", f"(void){k};", *terms])),
             "  }",
-            "  __syncthreads(); // the next chunk but one takes its place",
             "}",
-        ]
-
-    def copy(self, o: _Operand) -> list[str]:
-        """The copy of an operand's chunk; neighbouring threads copy neighbours in memory."""
-        depth, r = self.reduced[-1], o.along
-        block = Points(self.ctx, 1, 1, {}, ())
-        pointer, offset = block.address(o.load.tensor, o.load.index, 0, 0)
-        places = (f"e / {DEPTH}", f"e % {DEPTH}") if o.by_depth else (f"e % {r.n}", f"e / {r.n}")
-        to = f"&{o.array}[(half * {o.most} + {places[0]}) * {_ROW} + {places[1]}]"
-        return [
-            f"for (int64_t e = threadIdx.x; e < {r.n} * {DEPTH}; e += blockDim.x) {{",
-            f"  const int64_t {r.name} = {r.lo} + {places[0]}, {depth.name} = from + {places[1]};",
-            f"  if ({depth.name} >= {self.ctx.integer(depth.extent)}) continue;",
-            *indented(block.before),
-            f"  sirius_cp_async<4>({to}, {pointer} + {offset});",
-            "}",
+            "__syncthreads(); // what is staged next takes the place of this",
         ]

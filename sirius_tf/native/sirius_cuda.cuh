@@ -100,6 +100,10 @@ template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   emu::cp_async(shared, global, bytes);
 }
+template <int bytes> SIRIUS_DEVICE void sirius_cp_async_or_zero(void *shared, const void *global, bool inside) {
+  alignas(16) static const char zeros[16] = {};
+  sirius_cp_async<bytes>(shared, inside ? global : zeros);
+}
 SIRIUS_DEVICE void sirius_cp_async_commit() { emu::cp_async_commit(); }
 template <int groups> SIRIUS_DEVICE void sirius_cp_async_wait() { emu::cp_async_wait(groups); }
 
@@ -173,6 +177,16 @@ template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global), "n"(bytes) : "memory");
 }
+/* The same, but zeros where the source is not inside of what may be read: cp.async then reads nothing of it. */
+template <int bytes> SIRIUS_DEVICE void sirius_cp_async_or_zero(void *shared, const void *global, bool inside) {
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+  const uint32_t to = sirius_shared_address(shared), read = inside ? bytes : 0;
+  if constexpr (bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(read) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(bytes), "r"(read)
+                 : "memory");
+}
 SIRIUS_DEVICE void sirius_cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Waits until at most `groups` of the last committed groups are under way. */
 template <int groups> SIRIUS_DEVICE void sirius_cp_async_wait() {
@@ -239,6 +253,14 @@ SIRIUS_MMA(sirius_mma_tf32, "m16n8k8", "tf32")
 
 #endif
 
+/* A float of a word becomes tf32, and what that lacks another tf32: 22 bits of a finite one together.
+ * Three products of such words err little more than float32's own (Ootomo and Yokota, "Recovering single
+ * precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022). */
+SIRIUS_DEVICE void sirius_split_tf32(uint32_t &x, uint32_t &low) {
+  const float exact = __uint_as_float(x);
+  x = sirius_to_tf32(exact);
+  low = sirius_to_tf32(exact - __uint_as_float(x));
+}
 SIRIUS_DEVICE float sirius_from_bf16(uint16_t x) { return __uint_as_float((uint32_t)x << 16); }
 
 /* ---- barriers and reductions */

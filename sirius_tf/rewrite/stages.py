@@ -202,16 +202,17 @@ def compile_region(
         compiled = None
         if options.target == "cuda":
             program = lower(region.graph, hints)
-            arch, launch = options.arch[-1], options.cuda_launch
-            code = compile_cuda(program, arch, dump_cuda, without, launch)
+            kinds = options.cuda_launch, options.precision
+            code = compile_cuda(program, options.arch[-1], dump_cuda, without, *kinds)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
         return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
-    on_gpus = (options.arch, options.cuda_launch) if options.target == "cuda" else ()
+    kinds = (options.arch, options.cuda_launch, options.precision)
     of = (region.name, region.digest, sorted(hints.items()))
+    on_gpus = kinds if options.target == "cuda" else ()
     key = (*of, threads, strict, sorted(tilings.items()), on_gpus)
     return cache.remembered("kernels", key, make)
 
@@ -236,11 +237,13 @@ def link(
     made = [kernels[name].kernel for name in used]
     for_gpus = [c for name in used if (c := kernels[name].cuda)]
     if for_gpus:
-        archs = list(for_gpus[0].cubins)
-        reads = {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus}
-        launches = {c.kernel.program.name: c.kernel.launch for c in for_gpus}
-        notes = {"arch": archs, "plan_reads": reads, "launch": launches}
-        content["cuda"] = {"state": "emulated, untimed", **notes}
+        content["cuda"] = {
+            "state": "emulated, untimed",
+            "arch": list(for_gpus[0].cubins),
+            "precision": for_gpus[0].kernel.precision,
+            "plan_reads": {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus},
+            "launch": {c.kernel.program.name: c.kernel.launch for c in for_gpus},
+        }
     variables = str(content["variables_hash"])
     if old is not None:
         linker.repack(old, bundle, made, content, variables, for_gpus)

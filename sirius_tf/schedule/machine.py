@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a schedule is made for. All numbers are guesses for speed: results do not depend on them."""
+"""What a schedule is made for. All numbers are guesses for speed: results
+do not depend on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from sirius_tf.config import Precision
 
 CACHE = 1 << 19  # bytes: half of a CPU's second level
 
@@ -19,6 +22,7 @@ class Machine:
     worth_a_tile: points, below which running a tile costs more than its code.
     worth_a_worker: likewise of a step of a recurrence, in which workers wait for each other.
     worth_a_barrier: points that a worker evaluates while others wait for it.
+    precision: of the factors of a matrix unit (config.Options); it alone changes results.
     """
 
     workers: int = 2
@@ -29,6 +33,7 @@ class Machine:
     worth_a_tile: int = 1 << 15
     worth_a_worker: int = 1 << 13
     worth_a_barrier: int = 1 << 12  # 0.5 us
+    precision: Precision = "strict"
 
     @property
     def busy_threads(self) -> int:
@@ -41,7 +46,7 @@ THREADS = 256
 BLOCKS_PER_SM = 2
 
 
-def gpu(multiprocessors: int) -> Machine:
+def gpu(multiprocessors: int, precision: Precision = "strict") -> Machine:
     """A GPU, whose workers are blocks: tiles may be small, but to wait for all blocks takes longer
     than for a few threads (about 1.5 us)."""
     return Machine(
@@ -53,4 +58,5 @@ def gpu(multiprocessors: int) -> Machine:
         worth_a_tile=1 << 12,
         worth_a_worker=1 << 11,
         worth_a_barrier=1 << 15,
+        precision=precision,
     )
