@@ -10,7 +10,7 @@ from sirius_tf.ir.program import Iter, Output, Param, Program, Statement, Tensor
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.inplace import in_place, passed_on, pins
+from sirius_tf.schedule.inplace import accumulates, in_place, passed_on, pins
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.storage import Storage, Window, storage_maps, windows
 from sirius_tf.schedule.tree import build
@@ -122,10 +122,20 @@ def test_a_row_that_comes_from_elsewhere_is_no_update_in_place(old: Affine) -> N
     assert slots(update(old, load("u", t))) == (2, None)
 
 
-def test_what_is_computed_from_an_element_may_be_computed_twice() -> None:
-    """Vectors at the end repeat lanes, which is no harm only if what they load is not changed."""
-    twice = Call("add", (load("x", t, i), load("u", t)), "float32")
-    assert slots(update(i, twice)) == (2, None)
+def test_what_is_computed_from_an_element_where_one_condition_holds() -> None:
+    """No vector may repeat its lanes then, which is what `accumulates` tells those who print it."""
+    more = Call("add", (load("x", t, i), load("u", t)), "float32")
+    program = update(i, more)
+    assert slots(program) == (1, None)
+    assert accumulates(program.statements[1], load("x", t, i))
+    assert not accumulates(update(i, load("u", t)).statements[1], load("x", t, i))
+
+
+def test_what_is_computed_from_an_element_where_two_conditions_hold_is_kept() -> None:
+    """Their points may be one, which would be computed twice."""
+    less, more = (Call(fn, (load("x", t, i), load("u", t)), "float32") for fn in ("sub", "add"))
+    positive = Call("lt", (Const(0.0, "float32"), load("u", t)), "bool")
+    assert slots(update(i, Call("select", (positive, less, more), "float32"))) == (2, None)
 
 
 @pytest.mark.parametrize(("late", "kept"), [(0, 2), (1, 1)])

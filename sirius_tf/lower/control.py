@@ -16,6 +16,7 @@ from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Graph, Node
 from sirius_tf.ir.expr import Const, Expr, Load, call
 from sirius_tf.ir.program import Guard
+from sirius_tf.lower import entry
 from sirius_tf.lower import value as values
 from sirius_tf.lower.registry import Lowering, lowers, outer
 from sirius_tf.lower.tensors import Carried, TensorList
@@ -89,6 +90,9 @@ def _branches(
             condition = ctx.materialize(Value("bool", (), partial(_scalar, test))).at(())
             assert isinstance(condition, Load)
             conditions.append(condition)
+            known = entry.to_condition(test, ctx.tensors)
+            if known is not None and not ctx.params.vary(known):
+                ctx.premises[condition.tensor] = known
             results.append(ctx.when(Guard(condition), body, arguments))
             ctx.guards = (*ctx.guards, Guard(condition, False))
         results.append(ctx.body(bodies[-1], arguments))
@@ -140,10 +144,10 @@ def _assert(ctx: Lowering, node: Node) -> list[Value]:
     if exprs is None:
         raise ctx.unsupported("the condition depends on data")
     condition: Expr = exprs.item()
-    if not isinstance(condition, Const):
-        ctx.check(condition, _text(ctx, node) or "the assertion does not hold")
-    elif not condition.value:
+    if condition == Const(False, "bool") and not ctx.guards:
         raise ctx.unsupported("the condition never holds")
+    if condition != Const(True, "bool"):
+        ctx.check(condition, _text(ctx, node) or "the assertion does not hold")
     return []
 
 

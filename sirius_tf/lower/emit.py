@@ -14,7 +14,7 @@ from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, call, walk
+from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, call, names_in, walk
 from sirius_tf.ir.functions import is_generated, numpy_dtype
 from sirius_tf.lower import value as values
 from sirius_tf.lower.half import wide, widened
@@ -35,6 +35,7 @@ class Emitter:
     node: Node = field(default_factory=lambda: Node("", ""))
     guards: tuple[ir.Guard, ...] = ()
     running: set[str] = field(default_factory=set)  # of guards, those on the iterations of a loop
+    premises: dict[str, Expr] = field(default_factory=dict)  # of guards, those known on entry
     statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     _same: dict[str, Affine] = field(default_factory=dict)
 
@@ -199,20 +200,55 @@ class Emitter:
     # Facts
 
     def check(self, condition: Expr, message: str) -> None:
-        """What must hold on entry; once."""
+        """What must hold on entry, if the branch that it is on is taken; once."""
         if self.params.vary(condition):
             raise self.unsupported("what must hold depends on the iteration of a loop")
-        if any(guard.condition.tensor not in self.running for guard in self.guards):
-            raise self.unsupported("something must hold on one branch only")
+        for guard in reversed(self._branches()):
+            taken = self.premises.get(guard.condition.tensor)
+            if taken is None:
+                raise self.unsupported("something must hold on a branch that data decides")
+            if self._divides(condition) or self._divides(taken):
+                raise self.unsupported("what must hold on one branch only may divide by zero")
+            spared = call("not", taken) if guard.holds else taken
+            condition = call("or", spared, condition)
         if all(c.condition != condition for c in self.checks):
             text = f"{self.node.name} ({self.node.op}): {message}"
             self.checks.append(ir.Check(condition, text))
+
+    def _divides(self, expr: Expr) -> bool:
+        """Whether what is evaluated on entry for an expression divides by what may be zero."""
+        needed, names = [expr], names_in(expr)
+        for param in reversed(self.params.defined):
+            if param.name in names:
+                needed.append(param.value)
+                names |= names_in(param.value)
+        divisors = (
+            made.args[1]
+            for part in needed
+            for made in walk(part)
+            if isinstance(made, Call) and made.fn in ("floordiv", "floormod", "truncdiv")
+        )
+        return any(
+            not (isinstance(d, Const) and d.value)
+            and not (isinstance(d, Index) and d.value.is_const and d.value.const)
+            for d in divisors
+        )
+
+    def _branches(self) -> list[ir.Guard]:
+        """The guards that are no iterations of a loop."""
+        return [guard for guard in self.guards if guard.condition.tensor not in self.running]
+
+    def _anywhere(self) -> None:
+        """Sizes have their names, and isl its facts, on all branches."""
+        if self._branches():
+            raise self.unsupported("sizes must fit on one branch only")
 
     def equal(self, left: Affine, right: Affine) -> None:
         """Two extents must be equal: a check, and from now on they have one name."""
         left, right = left.substitute(self._same), right.substitute(self._same)
         if left == right:
             return
+        self._anywhere()
         if (left - right).is_const:
             raise self.unsupported(f"sizes {left} and {right} are different")
         self.check(
@@ -244,6 +280,7 @@ class Emitter:
         bound = least.to_affine() if least.degree <= 1 else None
         if bound in self.context:
             return
+        self._anywhere()
         condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
         self.check(condition, f"size {least} is negative")
         if bound is not None:

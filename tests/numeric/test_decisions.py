@@ -7,6 +7,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
+from sirius_tf.ir.interp import run  # noqa: E402
 from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 
 RNG = np.random.default_rng(3)
@@ -320,6 +321,84 @@ def test_an_error_of_a_branch_that_is_not_taken_is_none():
 
     check(fn, [([], tf.int32), ([3], tf.float32)], [np.array(2, np.int32), floats(3)])
     check(fn, [([], tf.int32), ([3], tf.float32)], [np.array(7, np.int32), floats(3)])
+
+
+def asserted(condition, text, value):
+    with tf.control_dependencies([tf.debugging.Assert(condition, [text])]):
+        return tf.identity(value)
+
+
+def fails_alike(concrete, program, *feeds):
+    """That a call fails: of TensorFlow, of the interpreter, and of the generated code."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        concrete(*map(tf.constant, feeds))
+    with pytest.raises(InvalidArgument, match="Assert"):
+        run(program, dict(zip(program.inputs, feeds, strict=True)))
+    with pytest.raises(InvalidArgument, match="Assert"):
+        compiled(program)(feeds)
+
+
+def odd_or_some(n, x):
+    """On branches of branches: an odd number if n is 3 or more, at least one if it is 0 to 2."""
+    some = lambda: asserted(tf.shape(x)[0] > 0, "some", x)  # noqa: E731
+    odd = lambda: asserted(tf.shape(x)[0] % 2 == 1, "odd", x * 2.0)  # noqa: E731
+    return tf.cond(n > 2, odd, lambda: tf.cond(n < 0, lambda: x - 1.0, some))
+
+
+def odd_or_some_in_a_loop(n, x):
+    return tf.while_loop(lambda i, _: i < 2, lambda i, y: (i + 1, odd_or_some(n, y)), (0, x))[1]
+
+
+def odd_or_some_by_case(n, x):
+    """Any other number takes the last branch."""
+    three = lambda: asserted(tf.shape(x)[0] == 3, "three", x * 2.0)  # noqa: E731
+    some = lambda: asserted(tf.shape(x)[0] > 0, "some", x)  # noqa: E731
+    return tf.switch_case(n, [some, lambda: x + 1.0, some, three, lambda: x - 1.0])
+
+
+@pytest.mark.parametrize("fn", [odd_or_some, odd_or_some_in_a_loop, odd_or_some_by_case])
+def test_an_assertion_on_a_branch(fn):
+    """It holds, and fails, if the branch is taken."""
+    concrete, program = traced(fn, ([], tf.int32), VECTOR)
+    run_ = compiled(program)
+    for n, size in [(3, 3), (2, 4), (-1, 0)]:
+        agree(concrete, program, np.array(n, np.int32), floats(size), generated=run_)
+    for n, size in [(3, 4), (3, 0), (0, 0)]:
+        fails_alike(concrete, program, np.array(n, np.int32), floats(size))
+
+
+def test_an_assertion_on_a_branch_that_never_holds():
+    def fn(n, x):
+        return tf.cond(n > 2, lambda: asserted(tf.shape(x)[0] < 0, "never", x), lambda: x + 1.0)
+
+    concrete, program = traced(fn, ([], tf.int32), ([3], tf.float32))
+    agree(concrete, program, np.array(1, np.int32), floats(3), generated=compiled(program))
+    fails_alike(concrete, program, np.array(3, np.int32), floats(3))
+
+
+def test_an_assertion_on_a_branch_that_data_decides_is_left():
+    def fn(x):
+        some = lambda: asserted(tf.shape(x)[0] > 1, "some", x)  # noqa: E731
+        return tf.cond(tf.reduce_sum(x) > 0.0, some, lambda: x + 1.0)
+
+    with pytest.raises(Unsupported, match="on a branch that data decides"):
+        traced(fn, VECTOR)
+
+
+def test_an_assertion_that_fails_where_its_branch_is_not_taken_is_left():
+    def fn(n, x):
+        return tf.cond(n > 0, lambda: asserted(9 // n < 5, "few", x), lambda: x + 1.0)
+
+    with pytest.raises(Unsupported, match="may divide by zero"):
+        traced(fn, ([], tf.int32), VECTOR)
+
+
+def test_sizes_that_must_fit_on_a_branch_are_left():
+    def fn(n, x, y):
+        return tf.cond(n > 0, lambda: tf.reduce_sum(x + y), lambda: tf.reduce_sum(x))
+
+    with pytest.raises(Unsupported, match="sizes must fit on one branch only"):
+        traced(fn, ([], tf.int32), VECTOR, VECTOR)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9])
