@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sirius_tf.bundle import nvrtc
+from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
@@ -49,7 +49,8 @@ def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
     numbers = [kernel.threads_per_block, kernel.shared_bytes, len(rows)]
     fields = [f'"{name}"', f"{name}_source", len(source), f"{name}_plan"]
     fields += [f"{name}_shapes" if late else "0", *numbers, f"{name}_cubins"]
-    fields += [weights_offset, weight_offsets(kernel.program)[""]]
+    fields += [weights_offset, weight_offsets(kernel.program)[""], f"&{name}_stamp.stamp"]
+    text += stamp.declaration(name, kernel.program.name)
     return f"""{text}static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};
 static const SiriusCuda {name}_info = {{{", ".join(map(str, fields))}}};
 """

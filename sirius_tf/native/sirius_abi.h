@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 5
+#define SIRIUS_ABI_VERSION 6
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -75,6 +75,13 @@ typedef struct {
   int32_t blocks; /* of a launch that run at once on the usual GPU of the architecture, and are of use */
 } SiriusCubin;
 
+/* What a GPU has shown of a region's CUDA code. tools/gpu_check.py writes it into the bundle's file. */
+enum SiriusStamp {
+  SIRIUS_STAMP_EMULATED = 0,  /* it has not run on one */
+  SIRIUS_STAMP_CONFIRMED = 1, /* it is right, and faster than the CPU's code, copies included */
+  SIRIUS_STAMP_OFF = 2,       /* it is not: the CPU's code is run */
+};
+
 /* A region as a cooperative CUDA kernel of one-dimensional blocks: codegen/cuda.py says what it takes. */
 typedef struct {
   const char *kernel;
@@ -85,6 +92,7 @@ typedef struct {
   int32_t threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
   const SiriusCubin *cubins;
   int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
+  const int32_t *stamp; /* SiriusStamp */
 } SiriusCuda;
 
 typedef struct {
