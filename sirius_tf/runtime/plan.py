@@ -47,11 +47,13 @@ _Shapes = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 @dataclass(frozen=True)
 class Planned:
-    """Parameters (int64), shapes of outputs, upper bounds where data decides, and a workspace."""
+    """Parameters (int64), shapes of outputs, upper bounds where data decides, a workspace, and an
+    estimate of the multiplications."""
 
     params: npt.NDArray[np.int64]
     shapes: tuple[tuple[int, ...], ...]
     workspace_bytes: int
+    work: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Planner:
         )  # fmt: skip
         if failed:
             raise InvalidArgument(message(error.format.decode(), error.args))
-        return Planned(params, self._cut(sizes), workspace.value)
+        return Planned(params, self._cut(sizes), workspace.value, work.value)
 
     def late_shapes(self, params: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
         """The shapes of all outputs after a run, which has completed the parameters."""
