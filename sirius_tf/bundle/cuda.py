@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sirius_tf.bundle import nvrtc
+from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
 from sirius_tf.codegen.cuda_launch import GEOMETRY
@@ -62,6 +62,8 @@ def tables(compiled: Compiled, folder: Path, weights_offset: int) -> str:
     fields += [f"{name}_source", len(source)]
     fields += [f"{name}_{key}" if f else "0" for key, f in functions.items()]
     fields += [*numbers, f"{name}_cubins", weights_offset, weight_offsets(kernel.program)[""]]
+    fields.append(f"&{name}_stamp.stamp")
+    text += stamp.declaration(name, kernel.program.name)
     names = ", ".join(f'"{k}"' for k in kernel.kernels)
     return f"""{text}static const char *const {name}_kernels[] = {{{names}}};
 static const SiriusCubin {name}_cubins[] = {{{", ".join(rows)}}};

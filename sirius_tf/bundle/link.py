@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sirius_tf.bundle import cache, cc
+from sirius_tf.bundle import cache, cc, marks
 from sirius_tf.bundle.cuda import Compiled, complete_source, tables
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
@@ -31,7 +31,6 @@ _BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets
 _COMPILERS = 2  # compilations at once
 _MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint
 _HASH_ROOM = 32
-_MARK_BYTES = 16
 # TensorFlow's DataType (tensorflow/core/framework/types.proto)
 _DATA_TYPE = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6}
 _DATA_TYPE |= {"int64": 9, "bool": 10, "bfloat16": 14, "float16": 19}
@@ -128,6 +127,8 @@ def repack(
         raise SiriusError(
             f"{bundle} is of another graph or another version: convert the model anew"
         )
+    if "cuda" in old:  # what its stamps say of the same code
+        text = _manifest({**manifest, "cuda": old["cuda"]}, _units(kernels, ISAS, cuda), cuda)
     contents = {
         "manifest": text.encode(),
         "variables": variables_hash.encode(),
@@ -139,25 +140,15 @@ def repack(
         if len(content) > room:
             raise SiriusError(f"{bundle} has no room for its new {name}: convert the model anew")
         data[place] = content.ljust(room, b"\0" if name == "variables" else b" ")
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _mark(name: str) -> bytes:
-    return f"sirius {name}".encode().ljust(_MARK_BYTES, b"\0")
+    marks.replace_file(output, data)
 
 
 def _payload(data: bytes | bytearray, name: str) -> slice:
     """Where a bundle keeps its weights, its manifest or the hash of its variables."""
-    at = data.find(_mark(name))
-    if at < 0:
+    place = next(marks.places(data, name), None)
+    if place is None:
         raise SiriusError(f"not a sirius_tf bundle: it has no {name}")
-    size = int.from_bytes(data[at + _MARK_BYTES : at + _MARK_BYTES + 8], "little")
-    return slice(at + ALIGN, at + ALIGN + size)
+    return place
 
 
 def _units(kernels: Sequence[Kernel], isas: Sequence[str], cuda: Sequence[Compiled]) -> list[_Unit]:
@@ -206,7 +197,7 @@ def _tables(
     size = data.stat().st_size
     return f"""{text}
 #define MARKED(name, room) static const struct {{ \\
-  _Alignas({ALIGN}) char mark[{_MARK_BYTES}]; int64_t bytes; \\
+  _Alignas({ALIGN}) char mark[{marks.MARK_BYTES}]; int64_t bytes; \\
   _Alignas({ALIGN}) char text[room]; }} name __attribute__((used))
 MARKED(manifest, {len(manifest.encode())}) = {{"sirius manifest", {len(manifest.encode())},
     {json.dumps(manifest)}}};

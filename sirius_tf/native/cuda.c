@@ -284,6 +284,10 @@ static enum Wanted wanted(void) {
 }
 
 static int32_t try_device(const SiriusRequest *r, SiriusProblem *problem) {
+  if (*r->region->cuda->stamp == SIRIUS_STAMP_OFF) {
+    snprintf(problem->text, sizeof problem->text, "a check on a GPU found its CUDA code wrong or slower");
+    return SIRIUS_ELSEWHERE;
+  }
   const SiriusDevice *d = sirius_device(problem);
   if (!d) return SIRIUS_ELSEWHERE;
   const CUresult pushed = d->cu.cuCtxPushCurrent_v2(d->context);

@@ -83,6 +83,13 @@ typedef struct {
   int32_t blocks; /* the most of a launch: that run at once on the usual GPU of the architecture, and are of use */
 } SiriusCubin;
 
+/* What a GPU has shown of a region's CUDA code. tools/gpu_check.py writes it into the bundle's file. */
+enum SiriusStamp {
+  SIRIUS_STAMP_EMULATED = 0,  /* it has not run on one */
+  SIRIUS_STAMP_CONFIRMED = 1, /* it is right, and faster than the CPU's code, copies included */
+  SIRIUS_STAMP_OFF = 2,       /* it is not: the CPU's code is run */
+};
+
 /* A region as CUDA kernels of one-dimensional blocks, of which each begins when the one before has ended.
  * codegen/cuda.py says what they take. */
 typedef struct {
@@ -98,6 +105,7 @@ typedef struct {
   int32_t n_slots, threads_per_block, shared_bytes, n_cubins; /* shared_bytes is dynamic memory */
   const SiriusCubin *cubins;
   int64_t weights_offset, weights_bytes; /* of its own constants: they are packed otherwise */
+  const int32_t *stamp; /* SiriusStamp */
 } SiriusCuda;
 
 typedef struct {

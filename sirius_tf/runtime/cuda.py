@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from sirius_tf.bundle import cache
 from sirius_tf.bundle.nvrtc import compile_cubin
+from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.runtime.native import CudaCode, Region
 from sirius_tf.runtime.plan import Planned, message
@@ -73,14 +74,30 @@ class Cuda:
         with self.errors(f"upload of {value.nbytes} bytes"):
             return self.cupy.asarray(np.asarray(value, order="C"))
 
-    def bind(self, region: Region, plan_reads: Sequence[int] | None) -> CudaRegion:
+    def bind(
+        self, region: Region, plan_reads: Sequence[int] | None
+    ) -> Callable[[Sequence[Any]], list[Any]]:
         """What runs a region; `plan_reads` are numbers of inputs whose elements plan reads."""
         if region.cuda is None or plan_reads is None:
             raise SiriusError(
                 f"region {region.name} has no code for GPUs: convert the model with "
                 "Options(target='cuda')"
             )
+        if region.cuda.stamp is Stamp.OFF:
+            warnings.warn(
+                f"region {region.name} runs on the CPU: a check on a GPU found its CUDA code wrong "
+                "or slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return functools.partial(self._on_cpu, region)
         return CudaRegion(self, region, region.cuda, frozenset(plan_reads))
+
+    def _on_cpu(self, region: Region, inputs: Sequence[Any]) -> list[Any]:
+        """Run a region on the CPU, with arrays of the GPU."""
+        with self.errors(f"region {region.name}"):
+            given = [np.asarray(x.get(), order="C") for x in inputs]
+        return [self.upload(result) for result in region.run(given, threads=0)]
 
     @contextlib.contextmanager
     def errors(self, what: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
+from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.runtime.plan import Planner, TensorInfo
@@ -89,6 +90,7 @@ class _CudaInfo(ctypes.Structure):
         ("cubins", ctypes.POINTER(_CubinInfo)),
         ("weights_offset", ctypes.c_int64),
         ("weights_bytes", ctypes.c_int64),
+        ("stamp", ctypes.POINTER(ctypes.c_int32)),
     )
 
 
@@ -106,6 +108,7 @@ class CudaCode:
     cubins: Mapping[str, tuple[bytes, int]]
     weights: bytes
     planner: Planner
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -293,6 +296,7 @@ class Region:
                 self._n_params,
                 self.output_ranks,
             ),
+            Stamp(c.stamp[0]),
         )
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:

@@ -51,12 +51,13 @@ _Geometry = ctypes.CFUNCTYPE(
 @dataclass(frozen=True)
 class Planned:
     """Parameters (int64), shapes of outputs, upper bounds where data decides, bytes of each slot of
-    the workspace, and on how many workers each kernel runs."""
+    the workspace, on how many workers each kernel runs, and an estimate of the multiplications."""
 
     params: npt.NDArray[np.int64]
     shapes: tuple[tuple[int, ...], ...]
     slots: tuple[int, ...]
     grids: tuple[int, ...]
+    work: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Planner:
         _Geometry(self.geometry)(
             params.ctypes.data, workers, ctypes.addressof(grids), ctypes.addressof(slots)
         )
-        return Planned(params, self._cut(sizes), tuple(slots), tuple(grids))
+        return Planned(params, self._cut(sizes), tuple(slots), tuple(grids), work.value)
 
     def late_shapes(self, params: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
         """The shapes of all outputs after a run, which has completed the parameters."""

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places of a bundle's file that are rewritten when it is finished.
+
+A place is a mark of 16 bytes, its size in bytes as int64, and its content at the next multiple of
+64 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ALIGN = 64
+MARK_BYTES = 16
+
+
+def mark(name: str) -> bytes:
+    """What stands before a place."""
+    return f"sirius {name}".encode().ljust(MARK_BYTES, b"\0")
+
+
+def places(data: bytes | bytearray, name: str) -> Iterator[slice]:
+    """The contents of all places of a name."""
+    at = data.find(mark(name))
+    while at >= 0:
+        size = int.from_bytes(data[at + MARK_BYTES : at + MARK_BYTES + 8], "little")
+        yield slice(at + ALIGN, at + ALIGN + size)
+        at = data.find(mark(name), at + ALIGN + size)
+
+
+def replace_file(path: Path, data: bytes | bytearray) -> None:
+    """Write a file at once: who has the old one open keeps it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
