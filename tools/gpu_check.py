@@ -9,8 +9,9 @@ First, on a machine with TensorFlow: converts models of the zoo, or others with 
 MODEL.npz, to DIR/NAME.tar.xz. Their weights are changed to numbers that repeat, since archives of
 those are small; the conversion compares with TensorFlow. Then, on a machine with a GPU and CuPy:
 compares each region with the CPU's code, which is the reference, times both and the models of
-gpu_peers.py, and measures what the GPU can do. Exits with 1 if a result is wrong. Last, anywhere:
-writes into the bundles of rewritten models what the JSON of such a check says of the same code.
+gpu_peers.py, and measures what the GPU can do. Exits with 1 if a result is wrong, or a model
+fails. Last, anywhere: writes into the bundles of rewritten models what the JSON of such a check
+says of the same code.
 """
 
 from __future__ import annotations
@@ -297,13 +298,16 @@ def stamp(report: Path, models: Sequence[Path]) -> None:
     """
     content = json.loads(report.read_text())
     state = f"checked on {content['gpu']}"
-    seen = {entry["source"]: Stamp[entry["stamp"]] for entry in content["found"]}
+    seen: dict[str, Stamp] = {}
+    for entry in content["found"]:  # off, if one of the signatures with the region says so
+        source = entry["source"]
+        seen[source] = max(seen.get(source, Stamp.EMULATED), Stamp[entry["stamp"]])
     for model in models:
         bundle = runtime.load(model).bundle
         stamps = {}
         for name, region in bundle.regions.items():
-            source = region.cuda.source.encode() if region.cuda else b""
-            if (digest := hashlib.sha256(source).hexdigest()) in seen:
+            code = region.cuda.source if region.cuda else ""
+            if (digest := hashlib.sha256(code.encode()).hexdigest()) in seen:
                 stamps[name] = seen[digest]
         if not stamps:
             raise SiriusError(f"{report} has seen no CUDA code of {model}: prepare and check it")
@@ -337,15 +341,22 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
     cupy = Cuda().cupy
     gpu = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     limits = gpu_limits.measure(cupy)
-    found = [f for a in archives for f in check(a, limits, values.rounds, values.peers)]
+    found, failed = list[Found](), dict[str, str]()
+    for archive in archives:
+        try:
+            found += check(archive, limits, values.rounds, values.peers)
+        except SiriusError as error:
+            failed[archive.name] = str(error)
+            print(f"{archive.name}: {error}", file=sys.stderr)
     table = f"{gpu}\n\n{markdown(found, limits)}\n"
     print(table)
     if values.markdown:
         Path(values.markdown).write_text(table)
     if values.json:
-        content = {"gpu": gpu, "limits": asdict(limits), "found": [asdict(f) for f in found]}
+        seen = [asdict(f) for f in found]
+        content = {"gpu": gpu, "limits": asdict(limits), "found": seen, "failed": failed}
         Path(values.json).write_text(json.dumps(content, indent=1) + "\n")
-    return int(any(f.wrong for f in found))
+    return int(bool(failed) or any(f.wrong for f in found))
 
 
 def run() -> None:
