@@ -80,10 +80,13 @@ def compile_cuda(
     dump: Dump | None = None,
     without: Collection[str] = (),
     launch: Launch = "auto",
+    others: Sequence[str] = (),
 ) -> CudaKernel:
-    """The CUDA kernels of a program, for GPUs like those of an architecture."""
+    """The CUDA kernels of a program, for GPUs like those of an architecture; they fit on `others`,
+    too."""
     show = dump or _silent
-    kernel = print_cuda(schedule_program(program, machine_of(arch), show, without), launch)
+    machine = machine_of(arch, others)
+    kernel = print_cuda(schedule_program(program, machine, show, without), launch)
     show("source", kernel.source)
     return kernel
 

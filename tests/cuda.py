@@ -4,6 +4,7 @@
 import ctypes
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,12 @@ from tests.emulator import emulator
 class Emulated:
     """The kernels of a program, emulated: a function of arrays."""
 
-    def __init__(self, program, sanitizer=None, edit=lambda source: source, launch="auto"):
-        self.kernel = print_kernel(schedule_program(program, machine_of("sm_90")), launch)
+    def __init__(
+        self, program, sanitizer=None, edit=lambda source: source, launch="auto", shared=None
+    ):
+        machine = machine_of("sm_90")
+        machine = machine if shared is None else replace(machine, shared=shared)
+        self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)

@@ -195,7 +195,7 @@ def compile_region(
         if options.target == "cuda":
             program = lower(region.graph, hints)
             arch, launch = options.arch[-1], options.cuda_launch
-            code = compile_cuda(program, arch, dump_cuda, without, launch)
+            code = compile_cuda(program, arch, dump_cuda, without, launch, options.arch)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
         return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
