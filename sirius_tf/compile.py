@@ -81,10 +81,12 @@ def compile_cuda(
     without: Collection[str] = (),
     launch: Launch = "auto",
     precision: Precision = "strict",
+    others: Sequence[str] = (),
 ) -> CudaKernel:
-    """The CUDA kernels of a program, for GPUs like those of an architecture."""
+    """The CUDA kernels of a program, for GPUs like those of an architecture; they fit on `others`,
+    too."""
     show = dump or _silent
-    machine = machine_of(arch, precision)
+    machine = machine_of(arch, precision, others)
     kernel = print_cuda(schedule_program(program, machine, show, without), launch)
     show("source", kernel.source)
     return kernel

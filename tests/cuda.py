@@ -4,6 +4,7 @@
 import ctypes
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,10 @@ class Emulated:
         edit=lambda source: source,
         launch="auto",
         precision="strict",
+        shared=None,
     ):
         machine = machine_of("sm_90", precision)
+        machine = machine if shared is None else replace(machine, shared=shared)
         self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)

@@ -222,9 +222,12 @@ class Kernel:
     def __init__(self, cupy, name, module, cooperative):
         self.cupy, self.name, self.module, self.cooperative = cupy, name, module, cooperative
         self.kernel = SimpleNamespace(ptr="a function")
+        self.max_dynamic_shared_size_bytes = 48 << 10
 
     def __call__(self, grid, block, args, shared_mem):
         (blocks,), (threads,) = grid, block
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         most = self.cupy.most_blocks or self.cupy.multiprocessors * self.cupy.occupancy
         if self.cooperative and blocks > most:
             warnings.warn(

@@ -3,7 +3,12 @@
 
 import pytest
 
-from sirius_tf.codegen.occupancy import ARCHITECTURES, blocks_per_sm, cooperative_limit
+from sirius_tf.codegen.occupancy import (
+    ARCHITECTURES,
+    blocks_per_sm,
+    cooperative_limit,
+    shared_of_block,
+)
 
 # architecture, threads, registers, bytes of shared memory, blocks
 KNOWN = [
@@ -42,3 +47,12 @@ def test_cooperative_limit():
     assert cooperative_limit("sm_90", 128, 72, 24576) == 7 * 132
     assert cooperative_limit("sm_80", 256, 166, 4096) == 108
     assert cooperative_limit("sm_90", 256, 96, 2048, sms=114) == 2 * 114
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
+def test_shared_of_block(blocks):
+    """As many blocks have that much, and no more."""
+    for arch in ARCHITECTURES:
+        most = shared_of_block(arch, blocks)
+        assert blocks_per_sm(arch, 128, 64, most) == blocks
+        assert blocks_per_sm(arch, 128, 64, most + 128) < blocks

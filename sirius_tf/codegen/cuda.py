@@ -9,15 +9,23 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sirius_tf.codegen import cuda_launch, cuda_leaf, cuda_mma, cuda_staged
+from sirius_tf.codegen import (
+    cuda_launch,
+    cuda_leaf,
+    cuda_mma,
+    cuda_resident,
+    cuda_slices,
+    cuda_staged,
+)
+from sirius_tf.codegen.cuda_resident import Kept, Resident
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
-from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, When, walk
-from sirius_tf.codegen.occupancy import ARCHITECTURES
+from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, Tile, When, walk
+from sirius_tf.codegen.occupancy import ARCHITECTURES, shared_of_block
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.config import Launch, Precision
 from sirius_tf.errors import SiriusError
@@ -62,11 +70,14 @@ class CudaKernel:
         return "persistent" if self.cooperative else "graph"
 
 
-def machine_of(arch: str, precision: Precision = "strict") -> Machine:
-    """The usual GPU of an architecture ("sm_90"); SiriusError if it is not known."""
-    if arch not in ARCHITECTURES:
-        raise SiriusError(f"architecture {arch} is none of {', '.join(ARCHITECTURES)}")
-    return gpu(ARCHITECTURES[arch].sms, precision)
+def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str] = ()) -> Machine:
+    """The usual GPU of an architecture ("sm_90"), with no more shared memory for a block than it
+    has on `others`; SiriusError if one is not known."""
+    for name in (arch, *others):
+        if name not in ARCHITECTURES:
+            raise SiriusError(f"architecture {name} is none of {', '.join(ARCHITECTURES)}")
+    shared = min(shared_of_block(name, BLOCKS_PER_SM) for name in (arch, *others))
+    return gpu(ARCHITECTURES[arch].sms, shared, precision)
 
 
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
@@ -75,18 +86,23 @@ def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
     name, printer = f"{program.name}_cuda", _Printer(scheduled)
     nests = cuda_launch.kernels(printer.kernel.nest, name, launch)
     cooperative = name in nests
+    source, resident = printer.source(nests, cooperative), printer.resident()
+    if resident.bytes:
+        scheduled = cuda_slices.without_slots(scheduled, resident)
+        printer = _Printer(scheduled, resident)
+        source = printer.source(nests, cooperative)
     plan = print_plan(replace(scheduled, program=replace(program, name=name)))
     plan += cuda_launch.print_geometry(printer.kernel, name, list(nests.values()))
     return CudaKernel(
         program,
         plan,
-        HEADER + printer.source(nests, cooperative),
+        HEADER + source,
         name,
         tuple(nests),
         cooperative,
         printer.slots,
         machine.threads,
-        0,
+        resident.bytes,
         machine.workers,
         machine.precision,
     )
@@ -123,14 +139,19 @@ class _Printer(SpmdPrinter):
     workers = "blocks"
     weights = "weights"
 
-    def __init__(self, kernel: Scheduled) -> None:
+    def __init__(self, kernel: Scheduled, resident: Resident = cuda_resident.NOTHING) -> None:
         super().__init__(kernel, "cuda")
         self.slots = len(set(kernel.storage.slots.values()))
-        self.persistent = True
+        self.persistent, self.placed = True, resident
         self.shares_pointers = False  # which threads of a block do
+        self.kept: Kept | None = None  # what this tile finds in shared memory
+        self.copying = False  # tiles are what is kept of them
         self.touched = _Touched()
         self.phases = 0
-        self.staged = 0  # float32 elements of a kernel's shared memory
+        self.staged = 0  # float32 elements of a kernel's static shared memory
+        self.most_staged = 0  # of all kernels
+        self.copied = set[str]()  # by cp.async, to where leaves stage their operands
+        self.multiplied = set[str]()  # by matrix units
         own, folded = kernel.storage.private, kernel.storage.windows
         self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
 
@@ -142,6 +163,12 @@ class _Printer(SpmdPrinter):
             f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
         ]
         return "".join(leaves) + "\n".join(texts)
+
+    def resident(self) -> Resident:
+        """What could stay in shared memory beside what the source that was printed has there."""
+        static = 4 * self.most_staged + 8 * len(self.program.tensors)
+        room = self.kernel.machine.shared - static
+        return cuda_resident.place(self.kernel, room, self.copied, self.multiplied)
 
     def kernel_function(self, name: str, nest: LoopNest) -> str:
         """A kernel, which runs a part of the region or all of it."""
@@ -163,6 +190,7 @@ class _Printer(SpmdPrinter):
         lines += [f"  {line}" for line in self.pointers(nest)]
         self.staged = 0
         body = self.node(nest, "  ")
+        self.most_staged = max(self.most_staged, self.staged)
         lines += [f"  __shared__ __align__(16) float staged[{self.staged}];"] if self.staged else []
         lines += body
         if lines[-1] == f"  {_BARRIER}":
@@ -178,7 +206,10 @@ class _Printer(SpmdPrinter):
         return f"{c_type} *T_{t.name}"
 
     def name_of(self, t: Tensor) -> str:
-        return f"at.T_{t.name}" if self.shares_pointers and t.role == "temp" else f"T_{t.name}"
+        if self.kept and any(part.name == t.name for part in self.kept.parts):
+            return cuda_slices.name_of(t)
+        global_ = t.role == "temp" and t.name not in self.placed.temporaries
+        return f"at.T_{t.name}" if self.shares_pointers and global_ else f"T_{t.name}"
 
     def pointers(self, nest: LoopNest) -> list[str]:
         """To constants and temporaries. Many of the latter are in shared memory, where they take no
@@ -188,7 +219,8 @@ class _Printer(SpmdPrinter):
         tensors = [t for t in self.program.tensors if t.name in used]
         constants = [t for t in tensors if t.role == "constant"]
         lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
-        temps = [t for t in tensors if t.role == "temp"]
+        lines += cuda_slices.temporaries(self.placed, tensors)
+        temps = [t for t in tensors if t.role == "temp" and t.name not in self.placed.temporaries]
         self.shares_pointers = len(temps) > _FEW
         if not self.shares_pointers:
             return lines + [f"{CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in temps]
@@ -197,6 +229,31 @@ class _Printer(SpmdPrinter):
         lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]
+
+    # What stays in shared memory
+
+    def node(self, nest: LoopNest, pad: str) -> list[str]:
+        before = self.keep(nest, pad) if isinstance(nest, Loop) and not self.loops else []
+        return [*before, *super().node(nest, pad)]
+
+    def keep(self, loop: Loop, pad: str) -> list[str]:
+        """Copies of what a block reads in every iteration of a loop."""
+        lines, self.copying = list[str](), True
+        for phase in (n for n in walk(loop) if isinstance(n, Phase)):
+            clusters = dict.fromkeys(n.cluster for n in walk(phase) if isinstance(n, Tile))
+            for piece in cuda_resident.pieces(phase.body):
+                cluster = next(n.cluster for n in walk(piece) if isinstance(n, Tile))
+                if cluster in self.placed.kept:
+                    self.clusters = list(clusters)
+                    lines.append(pad + cuda_slices.reason(self.placed.kept[cluster]))
+                    lines += self.spread(piece, pad)
+        self.copying = False
+        return [*lines, f"{pad}__syncthreads(); // all threads have copied"] if lines else []
+
+    def order(self, loops: list[Loop], cluster: str) -> list[Loop]:
+        """Tiles that share a slice follow each other."""
+        kept = self.placed.kept.get(cluster)
+        return sorted(loops, key=lambda loop: loop.var not in kept.over) if kept else loops
 
     # Phases
 
@@ -231,15 +288,38 @@ class _Printer(SpmdPrinter):
 
     # Tiles
 
-    def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
+    def whole_tile(self, tile: Tile, pad: str) -> list[str]:
         """The tile before it may still be using what a block has for one tile at a time, and
         another piece of its cluster may have come before."""
-        before, used = self.touched, self.tensors_of(body)
+        before, used = self.touched, self.tensors_of(tile)
+        kept = self.placed.kept.get(tile.cluster)
+        kept = kept if kept and used.read & {part.name for part in kept.parts} else None
+        if self.copying:
+            copies = cuda_slices.copied(self.program, kept) if kept else []
+            return [pad + line for line in copies]
         own = frozenset(self.kernel.storage.private.keys())
-        self.touched |= _Touched(used.read & own, used.written & own)
-        lines = self.tile(body, pad)
+        around = self.touched | _Touched(used.read & own, used.written & own)
+
+        def body(pad: str) -> list[str]:
+            self.touched = around
+            return self.tile(tile.body, pad)
+
+        lines = self.with_kept(kept, pad, body) if kept else body(pad)
         self.touched = before | used  # a block may have no tile
         return lines
+
+    def with_kept(self, kept: Kept, pad: str, body: Callable[[str], list[str]]) -> list[str]:
+        """A tile that finds constants in shared memory, if those of its slice are there."""
+        kernel = self.kernel
+        self.kernel, self.kept = cuda_slices.with_parts(kernel, kept), kept
+        pointers = [pad + "  " + line for line in cuda_slices.pointers(self.program, kept)]
+        lines = [*pointers, *body(pad + "  ")]
+        self.kernel, self.kept = kernel, None
+        if kept.always:
+            return [f"{pad}{{", *lines, f"{pad}}}"]
+        number = f"const int64_t kept = {kept.number}"
+        test = f"{pad}if ({number}; kept < {kept.count}) {{"
+        return [test, *lines, f"{pad}}} else {{", *body(pad + "  "), f"{pad}}}"]
 
     def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
         """The body may follow itself, or what was before; nothing is known to be over after it."""
@@ -281,11 +361,13 @@ class _Printer(SpmdPrinter):
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         storage, machine = self.kernel.storage, self.kernel.machine
         arguments = (self.program, leaf, plan, storage, machine)
-        function = (
-            cuda_mma.print_leaf(*arguments)
-            or cuda_staged.print_leaf(*arguments)
-            or cuda_leaf.print_leaf(*arguments)
-        )
+        copied = None
+        if not self.kept:
+            product = cuda_mma.print_leaf(*arguments)
+            self.multiplied |= set(product.tensors) if product else set()
+            copied = product or cuda_staged.print_leaf(*arguments)
+            self.copied |= set(copied.tensors) if copied else set()
+        function = copied or cuda_leaf.print_leaf(*arguments)
         self.staged = max(self.staged, function.shared)
         return function
 

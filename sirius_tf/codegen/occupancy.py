@@ -60,6 +60,13 @@ def blocks_per_sm(arch: str, threads: int, registers: int, shared_bytes: int) ->
     )
 
 
+def shared_of_block(arch: str, blocks: int) -> int:
+    """Bytes of shared memory, static and dynamic, for each of `blocks` blocks of an SM."""
+    limits = ARCHITECTURES[arch]
+    share = limits.shared // blocks // SHARED_UNIT * SHARED_UNIT - SHARED_RESERVED
+    return min(share, limits.shared_per_block)
+
+
 def cooperative_limit(
     arch: str, threads: int, registers: int, shared_bytes: int, sms: int | None = None
 ) -> int:

@@ -185,9 +185,9 @@ class SpmdPrinter(ABC):
                 return self.guard(nest, pad, self.spread)
             case When():
                 return self.when(nest, pad, self.spread)
-            case Tile(body, cluster):
+            case Tile(_, cluster):
                 test = f"if ({self.worker_of(cluster)} == 0) {{"
-                return [pad + test, *self.whole_tile(body, pad + "  "), f"{pad}}}"]
+                return [pad + test, *self.whole_tile(nest, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
         raise VerifyError(f"a phase without a tile: {nest}")
@@ -196,6 +196,7 @@ class SpmdPrinter(ABC):
         """A number for every tile, and what this worker does with those of its share."""
         cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
         loops, nest = rectangle_of(outermost)
+        loops = self.order(loops, cluster)
         self.multiples |= {loop.var: _multiple(loop) for loop in loops}
         lines, total = list[str](), list[str]()
         for loop in loops:
@@ -215,6 +216,11 @@ class SpmdPrinter(ABC):
             body.append(f"  const int64_t {loop.var} = {value};")
         body += self.inside(nest, "  ")
         return [*lines, *(pad + line for line in self.share(body, cluster))]
+
+    def order(self, loops: list[Loop], cluster: str) -> list[Loop]:
+        """The loops over the tiles of a cluster as they are numbered: tiles that follow each other
+        have the same values of all but the last ones."""
+        return loops
 
     def share(self, body: list[str], cluster: str) -> list[str]:
         """The loop over this worker's share of a cluster's tiles.
@@ -238,8 +244,8 @@ class SpmdPrinter(ABC):
     def inside(self, nest: LoopNest, pad: str) -> list[str]:
         """Loops of a phase that are not numbered, down to the tile."""
         match nest:
-            case Tile(body, _):
-                return self.whole_tile(body, pad)
+            case Tile():
+                return self.whole_tile(nest, pad)
             case Loop() | Guard() | When():
                 return self.control(nest, pad, self.inside)
             case Block(parts):
@@ -248,9 +254,9 @@ class SpmdPrinter(ABC):
 
     # Leaves
 
-    def whole_tile(self, body: LoopNest, pad: str) -> list[str]:
+    def whole_tile(self, tile: Tile, pad: str) -> list[str]:
         """What a worker runs at one point of the parallel loops."""
-        return self.tile(body, pad)
+        return self.tile(tile.body, pad)
 
     def tile(self, nest: LoopNest, pad: str) -> list[str]:
         """One statement after the other."""

@@ -202,7 +202,7 @@ def compile_region(
         compiled = None
         if options.target == "cuda":
             program = lower(region.graph, hints)
-            kinds = options.cuda_launch, options.precision
+            kinds = options.cuda_launch, options.precision, options.arch
             code = compile_cuda(program, options.arch[-1], dump_cuda, without, *kinds)
             compiled = cuda.compile_kernel(code, options.arch)
         digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())

@@ -210,6 +210,8 @@ class CudaRegion:
         kernels = [module.get_function(name) for name in code.kernels]
         occupancy = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
         threads, shared = code.threads_per_block, code.shared_bytes
+        for kernel in kernels:
+            kernel.max_dynamic_shared_size_bytes = shared
         each = [occupancy(kernel.kernel.ptr, threads, shared) for kernel in kernels]
         if not all(each):
             raise SiriusError(f"a multiprocessor of the GPU has no room for a block of {code.name}")

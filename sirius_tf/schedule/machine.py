@@ -17,6 +17,7 @@ class Machine:
 
     threads: of a worker; they divide the points of a statement among them.
     warp: those of them that sum up one point together, where there are fewer points than threads.
+    shared: bytes of memory beside the workspace that the threads of a worker share.
     panels: whether packed constants lie in panels of a vector's lanes.
     cache: bytes that a tile may use to stay near its worker.
     worth_a_tile: points, below which running a tile costs more than its code.
@@ -28,6 +29,7 @@ class Machine:
     workers: int = 2
     threads: int = 1
     warp: int = 1
+    shared: int = 0
     panels: bool = True
     cache: int = CACHE
     worth_a_tile: int = 1 << 15
@@ -46,13 +48,14 @@ THREADS = 256
 BLOCKS_PER_SM = 2
 
 
-def gpu(multiprocessors: int, precision: Precision = "strict") -> Machine:
-    """A GPU, whose workers are blocks: tiles may be small, but to wait for all blocks takes longer
-    than for a few threads (about 1.5 us)."""
+def gpu(multiprocessors: int, shared: int, precision: Precision = "strict") -> Machine:
+    """A GPU, whose workers are blocks with `shared` bytes each: tiles may be small, but to wait for
+    all blocks takes longer than for a few threads (about 1.5 us)."""
     return Machine(
         workers=multiprocessors * BLOCKS_PER_SM,
         threads=THREADS,
         warp=32,
+        shared=shared,
         panels=False,
         cache=1 << 17,  # of the first level, which blocks share
         worth_a_tile=1 << 12,

@@ -161,7 +161,12 @@ class _Coster:
     def read_once(self, plan: Plan, load: Load) -> bool:
         """Whether rows are parts of a constant that lie apart, where a panel would be one."""
         constant = self.strides.program.tensor[load.tensor].role == "constant"
-        return constant and plan.rows is not None and self.along(load, plan.rows) != poly(0)
+        return (
+            self.machine.panels
+            and constant
+            and plan.rows is not None
+            and self.along(load, plan.rows) != poly(0)
+        )
 
     def reordered(self, lanes: str) -> float:
         """Cost of the statements that must then store, or read, with a stride instead."""

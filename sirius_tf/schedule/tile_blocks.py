@@ -3,6 +3,8 @@
 there are enough tiles for all blocks. All sizes are guesses for speed.
 
     c[i, j] of 128 x 768, 264 blocks:  lanes j by 32, then rows i by 8, for that leaves 384 tiles
+
+In a recurrence tiles do not grow beyond what lets a block keep its part of the weights.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sirius_tf.ir.expr import Load, loads, names_in
+from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.cluster import Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan, work
 
 LANES, ROWS = (32, 64), (8, 64)  # tiles grow to the first of both, then to the second
+SPILLED = 4  # times the room of all blocks, beyond which the size of weights does not matter
 MOST = 16  # times what a tile is worth, beyond which other loops do not grow
 
 
@@ -43,11 +48,21 @@ def block_tile_sizes(
     def tiles() -> int:
         return math.prod(-(-n // size) for n, size in zip(extents, sizes, strict=True))
 
+    weights = _weights(program, heavy) if steps > 1 else None
+    moving = [k for k, n in enumerate(names) if weights and n in names_in(weights)]
+    size = _bytes(program, weights) if weights and moving else 0
+    size = 0 if size > SPILLED * machine.workers * machine.shared else size
+
+    def fits() -> bool:
+        """Whether a block has room for its slices of the weights, the first and last not whole."""
+        slices = math.prod(-(-extents[k] // sizes[k]) for k in moving)
+        return -(-size // slices) * (-(-slices // machine.workers) + 1) <= machine.shared
+
     def grow(k: int, most: int) -> None:
         while sizes[k] < min(most, extents[k]):
             before = sizes[k]
             sizes[k] = min(2 * before, -(-extents[k] // grains[k]) * grains[k])
-            if tiles() < wanted:
+            if tiles() < wanted or (size and k in moving and not fits()):
                 sizes[k] = before
                 return
 
@@ -59,3 +74,14 @@ def block_tile_sizes(
         if points < MOST * worth * tiles():
             grow(k, max(MOST * worth * tiles() * sizes[k] // max(points, 1), 1))
     return tuple(sizes)
+
+
+def _weights(program: Program, s: Statement) -> Load | None:
+    """The load of the largest constant that a statement reads."""
+    constants = [load for load in loads(s.value) if program.tensor[load.tensor].role == "constant"]
+    return max(constants, key=lambda load: _bytes(program, load), default=None)
+
+
+def _bytes(program: Program, load: Load) -> int:
+    t = program.tensor[load.tensor]
+    return math.prod(e.const for e in t.shape) * numpy_dtype(t.dtype).itemsize

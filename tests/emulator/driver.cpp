@@ -34,12 +34,14 @@ typedef unsigned long long Pointer;
 enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100,
               INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, TOO_LARGE = 720 };
 constexpr int kMultiprocessors = 2, kBlocks = 2; /* of each multiprocessor */
+const int kShared = 166912; /* bytes of a block's shared memory (8.0) */
 
 struct Argument { int64_t kind, size; }; /* kernels.h */
 struct Function {
   std::string name;
   const Argument *parameters;
   void (*run)(const char *, void **, int64_t, int64_t, size_t, bool);
+  int most_shared; /* bytes of dynamic memory of a launch */
 };
 typedef std::vector<std::function<void()>> Work;
 struct Stream { Work work; Work *captured; };
@@ -241,11 +243,14 @@ int cuModuleGetFunction(const Function **result, Module *module, const char *nam
   f.name = name;
   f.parameters = ((const Argument *(*)(const char *))dlsym(library, "emu_parameters"))(name);
   f.run = (decltype(f.run))dlsym(library, "emu_run");
+  f.most_shared = 48 << 10;
   *result = &f;
   return f.parameters ? SUCCESS : NOT_FOUND;
 }
-int cuFuncSetAttribute(Function *, int, int) {
+int cuFuncSetAttribute(Function *function, int attribute, int value) {
   ENTER;
+  if (attribute != 8 || value > kShared) return INVALID_VALUE; /* 8: MAX_DYNAMIC_SHARED_SIZE_BYTES */
+  function->most_shared = value;
   return SUCCESS;
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function *, int, size_t) {
@@ -324,12 +329,14 @@ int cuLaunchCooperativeKernel(const Function *function, unsigned grid, unsigned,
                               unsigned, unsigned shared, Stream *stream, void **arguments) {
   ENTER;
   if (grid > kMultiprocessors * kBlocks) return TOO_LARGE;
+  if (shared > (unsigned)function->most_shared) return INVALID_VALUE;
   launch(function, grid, block, shared, stream, arguments, true);
   return SUCCESS;
 }
 int cuLaunchKernel(const Function *function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned,
                    unsigned shared, Stream *stream, void **arguments, void **) {
   ENTER;
+  if (shared > (unsigned)function->most_shared) return INVALID_VALUE;
   launch(function, grid, block, shared, stream, arguments, false);
   return SUCCESS;
 }
