@@ -177,7 +177,8 @@ def test_what_has_no_known_size_is_staged_in_panels() -> None:
 
 def test_a_model(tmp_path) -> None:
     """Products whose operands are other blocks' and the block's own, beside all else of BERT."""
-    feeds = zoo_dense._bert(str(tmp_path), RNG, depth=1, width=64, heads=2, length=33)[DEFAULT]
+    sizes = {"depth": 1, "width": 64, "heads": 2, "length": 33}
+    feeds = zoo_dense.bert(str(tmp_path), RNG, **sizes)[DEFAULT]
     signature = savedmodel.read(tmp_path, [DEFAULT]).signatures[DEFAULT]
     names = {signature.inputs[k].name.split(":")[0]: k for k in feeds}
     program = many(lower(signature.graph), 128)
@@ -223,7 +224,7 @@ def test_every_barrier_is_needed(number) -> None:
 
     x = RNG.standard_normal((67, 70)).astype("f")
     with pytest.raises(EmulationError, match="data race"):
-        Emulated(program, "thread", without, "tf32")([x], 1, 256)
+        Emulated(program, "thread", without, precision="tf32")([x], 1, 256)
 
 
 @pytest.mark.parametrize(
