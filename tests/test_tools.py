@@ -273,7 +273,7 @@ def test_products_beside_the_peak(tmp_path, capsys):
     from tools import roofline
 
     chart, file = tmp_path / "chart.svg", tmp_path / "points.json"
-    words = ["--rows=1,7", "--sizes=32", "--rounds=1", f"--chart={chart}", f"--json={file}"]
+    words = ["--rows=1,7", "--sizes=512", "--rounds=1", f"--chart={chart}", f"--json={file}"]
     roofline.main(*parse(roofline, *words))
     assert len(capsys.readouterr().out.splitlines()) == 2 + 2 + 2
     points = json.loads(file.read_text())["points"]

@@ -85,7 +85,7 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
         for program in programs(path, samples=samples or None):
             for row in rows(program, values.arch):
                 table.add_row(*row)
-        Console(width=120).print(table)
+        Console(width=140).print(table)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB of memory at most")
 
 
