@@ -391,7 +391,7 @@ def run(definition, feeds):
     [
         (swapping, True),
         (nested, True),
-        (uneven, False),
+        (uneven, True),
         (branch_in_loop, None),
         (loop_in_branch, None),
         (branches, None),
