@@ -18,8 +18,8 @@
 /* Multiplications that are worth waking a worker: 20 to 60 us. In a server it sleeps between calls, and the call
  * waits up to 90 us for it (measured: 120 us with two workers, 31 us with one, for 280 000 multiplications). */
 #define WORK_PER_THREAD 1000000
-#define ALONE_FIRST 8         /* calls by one worker, on a crowded machine: at first, */
-#define ALONE_MOST 256        /* and at most */
+#define ALONE_FIRST_NS 10000000 /* for which one worker runs a region on a crowded machine: at first, */
+#define ALONE_MOST_NS 320000000 /* and at most */
 #define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
 #define POOL 32               /* workspaces kept for later calls */
 
@@ -287,10 +287,10 @@ static int32_t hand_over(const SiriusRequest *r) {
 
 static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes);
 
-/* Of a region whose workers found the machine crowded, the next calls are run by one: by twice as many each time the
- * team finds it so again. Two regions may share an entry, and two calls write it at once: it is only a guess. */
+/* A region whose workers found the machine crowded is run by one for a while, twice as long each time the team finds
+ * it so again. Two regions may share an entry, and two calls write it at once: it is only a guess. */
 typedef struct {
-  int32_t alone, next;
+  int64_t until, span; /* nanoseconds */
 } Load;
 static Load loads[64];
 
@@ -298,9 +298,11 @@ static Load *load_of(const SiriusRegionInfo *region) { return &loads[(uintptr_t)
 
 static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
   Load *load = load_of(region);
-  const int32_t next = !crowded ? 0 : load->next ? 2 * load->next : ALONE_FIRST;
-  __atomic_store_n(&load->next, next < ALONE_MOST ? next : ALONE_MOST, __ATOMIC_RELAXED);
-  __atomic_store_n(&load->alone, load->next, __ATOMIC_RELAXED);
+  const int64_t before = __atomic_load_n(&load->span, __ATOMIC_RELAXED);
+  const int64_t next = !crowded ? 0 : before ? 2 * before : ALONE_FIRST_NS;
+  const int64_t span = next < ALONE_MOST_NS ? next : ALONE_MOST_NS;
+  __atomic_store_n(&load->span, span, __ATOMIC_RELAXED);
+  if (crowded) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
 }
 
 /* With the shapes planned for `threads` workers: allocate and run. */
@@ -370,10 +372,7 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
     return sirius_report(r, &problem, "inputs do not fit the region");
   const int64_t worth = work / WORK_PER_THREAD;
   if (worth < threads) threads = (int32_t)worth;
-  if (threads > 1 && __atomic_load_n(&load_of(r->region)->alone, __ATOMIC_RELAXED) > 0) {
-    __atomic_sub_fetch(&load_of(r->region)->alone, 1, __ATOMIC_RELAXED);
-    threads = 1;
-  }
+  if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) threads = 1;
   threads = sirius_team_acquire(threads);
   if (threads <= 1) return execute(r, run, 1, bytes);
   int32_t code;
