@@ -45,7 +45,7 @@ class _Wave:
 
 
 def wavefronts(program: Program, flows: Sequence[Flow], machine: Machine) -> Program:
-    """The program with recurrences in wavefronts, where that pays; the loops of others as they were.
+    """The program with recurrences in wavefronts, where that pays.
 
     `flows` are the program's, whose loops are those that recurrences need (`fuse.release`).
     """
@@ -132,18 +132,30 @@ class _Finder:
         shift = 0
         for f in self.flows:
             if f.source in wave.times and f.sink in times:
-                source, sink = (
-                    [i.name for i in self.statements[name].iters].index(own[name])
-                    for name, own in ((f.source, wave.times), (f.sink, times))
-                )
-                distance = least_distance(f, source, sink)
+                distance = self.distance(f, wave.times, times)
                 if distance is None:
                     return None
-                # what one instance alone reads may be made in its tile, hence in its step
-                wait = 0 if f.relation.is_single_valued() else 1
+                wait = 0 if self.in_tile(f, times) else 1
                 shift = max(shift, wave.shifts[f.source] + wait - distance)
         shifts = {**wave.shifts, **dict.fromkeys(times, shift)}
         return _Wave(wave.steps, {**wave.times, **times}, shifts)
+
+    def distance(
+        self, f: Flow, of_source: Mapping[str, str], of_sink: Mapping[str, str]
+    ) -> int | None:
+        """By how many iterations at least a dependence goes forward."""
+        source, sink = (
+            [i.name for i in self.statements[name].iters].index(times[name])
+            for name, times in ((f.source, of_source), (f.sink, of_sink))
+        )
+        return least_distance(f, source, sink)
+
+    def in_tile(self, f: Flow, times: Mapping[str, str]) -> bool:
+        """Whether the reader of an element can be in its writer's tile, hence in the same step: one
+        needs the other alone, and nothing else of that step."""
+        others = [g for g in self.flows if g.sink == f.sink and g.source in times]
+        alone = all(self.distance(g, times, times) != 0 for g in others)
+        return alone and f.relation.is_bijective()
 
     def pays(self, wave: _Wave, joined: _Wave, between: Collection[str]) -> bool:
         """Whether the barriers that are saved, at least one for each step, are worth more than what
