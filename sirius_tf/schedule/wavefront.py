@@ -11,7 +11,9 @@ is what loops need that are statements, and no dimension. isl knows the distance
 where one has none that is known, there is no wavefront.
 
 What lies between two recurrences leaves the wide product over all steps for one of a step at a
-time. So this pays where waiting is dear, and where a step reads what stays near the workers.
+time. So this pays where waiting is dear, and where a step reads what stays near the workers: for
+blocks of a GPU. To threads of a CPU half of the barriers of two independent loops were worth
+nothing, and a product for all steps is worth more than a barrier for each.
 """
 
 from __future__ import annotations
@@ -160,14 +162,15 @@ class _Finder:
     def pays(self, wave: _Wave, joined: _Wave, between: Collection[str]) -> bool:
         """Whether the barriers that are saved, at least one for each step, are worth more than what
         is lost: rows that share what a product loads. All that steps read must stay near."""
+        if self.machine.threads == 1:
+            return False
         saved = wave.steps.evaluate(self.hints) - (joined.last - wave.last)
         sums = (self.statements[n] for n in between if self.statements[n].reduce)
         lost = sum(work(s, self.hints) for s in sums) * (1 - 1 / ROWS) / self.machine.workers
         if lost >= saved * self.machine.worth_a_barrier:
             return False
         loads = {load.tensor for n in joined.times for load in self.statements[n].loads}
-        near = self.machine.workers * (self.machine.shared or self.machine.cache)
-        return sum(map(self.bytes, loads)) <= near
+        return sum(map(self.bytes, loads)) <= self.machine.workers * self.machine.shared
 
     def bytes(self, name: str) -> int:
         """The size of a constant."""
