@@ -198,7 +198,7 @@ def test_cuda_kernels(model, capsys):
     rows = [line.split() for line in text.splitlines() if "sm_80" in line]
     assert [row[0] for row in rows] == ["features_0_cuda", "serving_default_1_cuda"]
     assert all(len(row) == len(cuda_kernels.COLUMNS) and int(row[-1]) >= 108 for row in rows)
-    assert "MB of memory at most" in text
+    assert "reductions, modelled" in text and "MB of memory at most" in text
     with pytest.raises(app.UsageError, match="expected a MODEL"):
         cuda_kernels.main(*parse(cuda_kernels))
 

@@ -14,7 +14,7 @@ leaves a statement for the rest. Parts are added in a fixed order. (Split-K; Osa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -37,23 +37,44 @@ FEWEST = 4  # rows, and lanes, that these multiply
 READ, MOVED = 8, 4  # points that are worth an element from memory, or between blocks
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A reduction's number of pieces (1: it stays whole), and what the model says of it: tiles, and
+    the time in points of a thread, first of the whole and then of its pieces and their sum."""
+
+    count: int
+    tiles: tuple[int, int]
+    steps: tuple[float, float]
+
+
 def in_pieces(program: Program, machine: Machine) -> Program:
     """The program with sums in pieces where that is faster; itself if there are none."""
-    uses, chosen = Uses(program), dict[str, int | None]()
+    found = choices(program, machine)
     for s in program.statements:
-        counts = _counts(program, s)
-        if not counts:
-            continue
+        if s.name in found and found[s.name].count > 1:
+            program = divided(program, s, found[s.name].count)
+    return program
+
+
+def choices(program: Program, machine: Machine) -> dict[str, Choice]:
+    """What is chosen for each reduction, by name; those that are alike are looked at once."""
+    uses, known, found = Uses(program), dict[str, Choice](), dict[str, Choice]()
+    for s in (s for s in program.statements if s.reduce):
         loops = [i.name for i in s.iters if i.loop]
         alike = key(uses, Cluster((s.name,), ()), loops, machine.threads)
-        if alike not in chosen:
-            costs = {n: _cost(divided(program, s, n), s.name, machine) for n in counts}
-            best = min(costs, key=lambda n: costs[n])
-            pays = costs[best] < GAIN * _steps(program, s, machine)
-            chosen[alike] = best if pays else None
-        if count := chosen[alike]:
-            program = divided(program, s, count)
-    return program
+        if alike not in known:
+            known[alike] = _choice(program, s, machine)
+        found[s.name] = known[alike]
+    return found
+
+
+def _choice(program: Program, s: Statement, machine: Machine) -> Choice:
+    tiles, steps = _phase(program, s, machine)
+    costs = {n: _cost(divided(program, s, n), s.name, machine) for n in _counts(program, s)}
+    best = min(costs, key=lambda n: costs[n][1], default=None)
+    if best is None or costs[best][1] >= GAIN * steps:
+        return Choice(1, (tiles, tiles), (steps, steps))
+    return Choice(best, (tiles, costs[best][0]), (steps, costs[best][1]))
 
 
 def is_sum_of_pieces(uses: Uses, s: Statement) -> bool:
@@ -146,18 +167,21 @@ def _piece(
 # which a block gets 4 kilofloats from memory, or 8 by way of the second-level cache.
 
 
-def _cost(program: Program, name: str, machine: Machine) -> float:
-    """What all pieces of a reduction take, a barrier, and to add them up."""
+def _cost(program: Program, name: str, machine: Machine) -> tuple[int, float]:
+    """The tiles of all pieces of a reduction; what they take, a barrier, and to add them up."""
     s = next(s for s in program.statements if s.name == name)
     assert isinstance(s.value, Load)
     pieces = [w for w in program.statements if w.target == s.value.tensor]
-    steps = sum(_steps(program, one, machine) for one in (*pieces, s))
+    phases = [_phase(program, one, machine) for one in (*pieces, s)]
+    steps = sum(steps for _, steps in phases)
     moved = 2 * _elements(program, s.value.tensor) / machine.workers * MOVED
-    return steps + (moved + machine.worth_a_barrier) / machine.threads
+    tiles = sum(tiles for tiles, _ in phases[:-1])
+    return tiles, steps + (moved + machine.worth_a_barrier) / machine.threads
 
 
-def _steps(program: Program, s: Statement, machine: Machine) -> float:
-    """What a reduction takes as a phase of its own, in each iteration of the loops around it."""
+def _phase(program: Program, s: Statement, machine: Machine) -> tuple[int, float]:
+    """The tiles of a reduction, and what it takes, as a phase of its own, in each iteration of the
+    loops around it."""
     plan = choose(program, s, machine, Wishes(program, {}))
     free = {i.name: max(i.extent.evaluate(program.hints), 1) for i in s.iters if not i.loop}
     loops = [{s.name: symbol(name)} for name in free]
@@ -168,7 +192,7 @@ def _steps(program: Program, s: Statement, machine: Machine) -> float:
     read = sum(_read(program, s, load) for load in set(loads(s.value)))
     least = 0 if any(i.loop for i in s.iters) else read * READ / machine.busy_threads
     waves = -(-tiles // machine.workers)
-    return max(waves * _steps_of_tile(s, machine, plan, sizes, terms), least)
+    return tiles, max(waves * _steps_of_tile(s, machine, plan, sizes, terms), least)
 
 
 def _read(program: Program, s: Statement, load: Load) -> int:
