@@ -88,7 +88,7 @@ def compile_cuda(
     others: Sequence[str] = (),
 ) -> CudaKernel:
     """The CUDA kernels of a program, for GPUs like those of an architecture; they fit on `others`,
-    too."""
+    too. They are made without some of PARTS and CUDA_PARTS."""
     show = dump or _silent
     machine = machine_of(arch, precision, others)
     kernel = print_cuda(schedule_program(program, machine, show, without), launch)

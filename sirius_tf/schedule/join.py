@@ -14,7 +14,7 @@ from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.pieces import is_sum_of_pieces
+from sirius_tf.schedule.pieces import stays_apart
 from sirius_tf.schedule.plan import ROWS, Plan, work
 
 FAR = 8  # points that are worth an element that is written to, and read from, a far cache
@@ -75,7 +75,7 @@ class Clusterer:
             fed = [k for k, c in enumerate(clusters) if sources & set(c.statements)]
             fills = sum(self._is_fill(c) for c in clusters)  # all in front
             last = fed[-1] if fed and fed[-1] >= fills else None
-            if last is not None and fusion and not self._adds_pieces(name):
+            if last is not None and fusion and not self._stays_apart(name):
                 joined = self.join(clusters[last], own, feeding)
                 busy = self._keeps_workers_busy(joined, clusters[last], own)
                 tiled = self.tiled.get(name, set()) <= {iterator(x[name]) for x in joined.loops}
@@ -117,9 +117,9 @@ class Clusterer:
                 stack += [(s, False) for s in later if s not in order]
         return list(order)
 
-    def _adds_pieces(self, name: str) -> bool:
-        """Whether it needs what blocks have divided among each other."""
-        return self.machine.threads > 1 and is_sum_of_pieces(self.uses, self.statements[name])
+    def _stays_apart(self, name: str) -> bool:
+        """Whether blocks divide a sum that it is a part, or the end, of."""
+        return self.machine.threads > 1 and stays_apart(self.uses, self.statements[name])
 
     def _is_fill(self, cluster: Cluster) -> bool:
         """Whether it is one statement, which needs nothing at all."""

@@ -77,11 +77,17 @@ def _choice(program: Program, s: Statement, machine: Machine) -> Choice:
     return Choice(best, (tiles, costs[best][0]), (steps, costs[best][1]))
 
 
-def is_sum_of_pieces(uses: Uses, s: Statement) -> bool:
-    """Whether a statement only adds up what other reductions of its kind have made.
+def stays_apart(uses: Uses, s: Statement) -> bool:
+    """Whether a statement is a piece of a sum, or adds pieces up, and so shares no loops.
 
-    Pieces under its loops would be computed by one worker, one after the other.
+    Pieces under the loops of another statement would be computed by one worker, one after the
+    other; a sum of these has to wait for all workers.
     """
+    return any(_adds_pieces(uses, one) for one in (s, *uses.readers.get(s.target, ())))
+
+
+def _adds_pieces(uses: Uses, s: Statement) -> bool:
+    """Whether it only adds up what other reductions of its kind have made."""
     if s.reduce is None or not isinstance(s.value, Load):
         return False
     writers = uses.writers.get(s.value.tensor, [])
