@@ -34,6 +34,7 @@ from sirius_tf.schedule.inplace import passed_on
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.overlap import overlap
+from sirius_tf.schedule.pieces import in_pieces
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_cells, check_order, check_phases, check_reflow
@@ -56,6 +57,9 @@ PARTS = (
 
 NOT_STRICT = frozenset({"scaling", "winograd"})
 """Those that do more to sums than take their terms in another order."""
+
+CUDA_PARTS = ("pieces",)
+"""Likewise of CUDA code alone."""
 
 
 def compile_program(
@@ -85,7 +89,7 @@ def compile_cuda(
     others: Sequence[str] = (),
 ) -> CudaKernel:
     """The CUDA kernels of a program, for GPUs like those of an architecture; they fit on `others`,
-    too."""
+    too. They are made without some of PARTS and CUDA_PARTS."""
     show = dump or _silent
     machine = machine_of(arch, precision, others)
     kernel = print_cuda(schedule_program(program, machine, show, without), launch)
@@ -133,16 +137,25 @@ def laid_out(
         program = overlap(program, machine.workers)
     if machine.threads == 1:
         program = number_versions(program)
-    scop = extract(program)
-    check_single_assignment(scop)
-    check_defined(scop)
-    flows = flow(scop)
+    flows = _dependences(program)
     program = release(program, flows, without)
+    if machine.threads > 1 and "pieces" not in without:
+        divided = in_pieces(program, machine)
+        flows = flows if divided is program else _dependences(divided)
+        program = divided
     if {"hoisting", "wavefronts"}.isdisjoint(without):
         program = wavefronts(program, flows, machine)
     program = lay_out(program, machine)
     show("simplified", printer.show(program))
     return program, flows  # elements lie elsewhere now; which instance needs which is the same
+
+
+def _dependences(program: Program) -> tuple[Flow, ...]:
+    """Who needs whom of a program that defines every element once, and all that are read."""
+    scop = extract(program)
+    check_single_assignment(scop)
+    check_defined(scop)
+    return flow(scop)
 
 
 def realize(

@@ -11,6 +11,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from sirius_tf.codegen import cuda_weights  # noqa: E402
 from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
 from sirius_tf.codegen.cuda_operand import _pitch  # noqa: E402
 from sirius_tf.compile import schedule_program  # noqa: E402
@@ -251,3 +252,32 @@ def test_text(golden) -> None:
     _, program, _ = product(100, 64, rows=2048)
     kernel = print_kernel(schedule_program(program, machine_of("sm_90", "tf32")))
     golden("product", kernel.source)
+
+
+def test_weights_that_are_rounded_are_stored_so(monkeypatch) -> None:
+    _, program, w = product(100, 64)
+    emulated = Emulated(program, precision="half")
+    (kept,) = [t for t in emulated.program.tensors if t.role == "constant"]
+    assert kept.dtype == "float16"
+    np.testing.assert_array_equal(kept.value, w.astype(np.float16))
+    x = RNG.standard_normal((33, 100)).astype("f")
+    (result,) = emulated([x], 2, 96)
+    monkeypatch.setattr(cuda_weights.Readers, "rounded", lambda *_: set())
+    (wanted,) = Emulated(program, precision="half")([x], 2, 96)
+    np.testing.assert_array_equal(result, wanted)
+    fits(emulated.kernel)
+
+
+def test_weights_that_others_read_stay_as_they_are() -> None:
+    def fn(x):
+        w = tf.constant(random(40, 40))
+        return tf.matmul(x, w), tf.reduce_max(x[:, :, None] + w, 1)
+
+    concrete, program = lowered(fn, tf.TensorSpec([None, 40], "float32"))
+    emulated = Emulated(many(program), precision="half")
+    assert "sirius_mma_f16(" in emulated.kernel.source
+    (kept,) = [t for t in emulated.program.tensors if t.role == "constant"]
+    assert kept.dtype == "float32"
+    x = RNG.standard_normal((7, 40)).astype("f")
+    want, result = concrete(tf.constant(x))[1].numpy(), emulated([x], 2, 96)[1]
+    np.testing.assert_array_equal(result, want)

@@ -7,6 +7,9 @@ For each region and architecture a row of a table: the phases that a call runs, 
 with a barrier or a kernel; seconds of one core until there was source, and
 until NVRTC had compiled it (next to none if the cache had it); kB of source; kernels; the most
 registers, and bytes of spills and of stack, of a thread; bytes of shared memory, and blocks.
+Then its reductions, by the cost model of schedule/pieces.py, which knows no GPU: how many are
+alike, points, terms, tiles, and the time of a thread, in microseconds of an H100 at that model's
+prices; and the same of their pieces, where it divides them among blocks.
 Samples are MODEL.npz if that exists. The last line is the greatest memory this process had.
 """
 
@@ -15,7 +18,9 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
+from math import prod
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -23,9 +28,13 @@ from rich.console import Console
 
 from sirius_tf.bundle.cuda import compile_kernel, complete_source
 from sirius_tf.codegen.cuda import machine_of, print_kernel
-from sirius_tf.compile import schedule_program
+from sirius_tf.codegen.cuda_launch import BARRIER_US
+from sirius_tf.compile import laid_out, schedule_program
 from sirius_tf.config import Options
 from sirius_tf.ir.program import Program
+from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.pieces import choices
+from sirius_tf.schedule.plan import work
 
 try:
     from tools import ablation, convert
@@ -47,6 +56,9 @@ COLUMNS = (
     "shared B",
     "blocks",
 )
+
+
+REDUCTIONS = ("alike", "points", "terms", "tiles", "us", "pieces", "tiles then", "us then")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -80,6 +92,23 @@ def rows(
         yield (kernel.name, arch, str(phases), *times, *map(str, numbers))
 
 
+def reductions(program: Program, machine: Machine) -> Iterator[tuple[str, ...]]:
+    """A row of REDUCTIONS for all reductions that are alike."""
+    program, _ = laid_out(program, machine, without=("pieces",))
+    statements = {s.name: s for s in program.statements}
+    us = BARRIER_US * machine.threads / machine.worth_a_barrier
+    found = Counter[tuple[str, ...]]()
+    for name, choice in choices(program, machine).items():
+        free = [i.extent.evaluate(program.hints) for i in statements[name].iters if not i.loop]
+        points, all_points = prod(free), work(statements[name], program.hints)
+        steps = prod(i.extent.evaluate(program.hints) for i in statements[name].iters if i.loop)
+        times = [f"{us * t:.1f}" for t in choice.steps]
+        row = [points, all_points // max(points * steps, 1), choice.tiles[0], times[0]]
+        row += [choice.count, choice.tiles[1], times[1]] if choice.count > 1 else ["", "", ""]
+        found[tuple(map(str, row))] += 1
+    return ((str(n), *row) for row, n in found.items())
+
+
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """See the module."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
@@ -92,8 +121,14 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
         file = path.with_suffix(".npz")
         samples = convert.read_samples(path, None, {}, str(file) if file.exists() else None)
         table = convert.table(path.name, *COLUMNS)
-        for program in programs(path, samples=samples or None):
+        found = list(programs(path, samples=samples or None))
+        for program in found:
             for row in rows(program, values.arch, values.without):
+                table.add_row(*row)
+        Console(width=140).print(table)
+        table = convert.table(f"{path.name}: reductions, modelled", *REDUCTIONS)
+        for program in found:
+            for row in reductions(program, machine_of(values.arch[-1])):
                 table.add_row(*row)
         Console(width=140).print(table)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB of memory at most")

@@ -19,6 +19,7 @@ from sirius_tf.codegen import (
     cuda_resident,
     cuda_slices,
     cuda_staged,
+    cuda_weights,
 )
 from sirius_tf.codegen.cuda_resident import Kept, Resident
 from sirius_tf.codegen.cuda_scalar import CUDA
@@ -91,6 +92,10 @@ def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
         scheduled = cuda_slices.without_slots(scheduled, resident)
         printer = _Printer(scheduled, resident)
         source = printer.source(nests, cooperative)
+    if machine.precision == "half" and (rounded := printer.readers.rounded(program)):
+        scheduled = cuda_weights.in_half(scheduled, rounded)
+        program, printer = scheduled.program, _Printer(scheduled, resident, printer.plans)
+        source = printer.source(nests, cooperative)
     plan = print_plan(replace(scheduled, program=replace(program, name=name)))
     plan += cuda_launch.print_geometry(printer.kernel, name, list(nests.values()))
     return CudaKernel(
@@ -139,8 +144,14 @@ class _Printer(SpmdPrinter):
     workers = "blocks"
     weights = "weights"
 
-    def __init__(self, kernel: Scheduled, resident: Resident = cuda_resident.NOTHING) -> None:
+    def __init__(
+        self,
+        kernel: Scheduled,
+        resident: Resident = cuda_resident.NOTHING,
+        plans: Mapping[str, Plan] | None = None,
+    ) -> None:
         super().__init__(kernel, "cuda")
+        self.plans |= plans or {}
         self.slots = len(set(kernel.storage.slots.values()))
         self.persistent, self.placed = True, resident
         self.shares_pointers = False  # which threads of a block do
@@ -152,6 +163,7 @@ class _Printer(SpmdPrinter):
         self.most_staged = 0  # of all kernels
         self.copied = set[str]()  # by cp.async, to where leaves stage their operands
         self.multiplied = set[str]()  # by matrix units
+        self.readers = cuda_weights.Readers()
         own, folded = kernel.storage.private, kernel.storage.windows
         self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
 
@@ -366,13 +378,14 @@ class _Printer(SpmdPrinter):
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         storage, machine = self.kernel.storage, self.kernel.machine
         arguments = (self.program, leaf, plan, storage, machine)
-        copied = None
+        product = copied = None
         if not self.kept:
             product = cuda_mma.print_leaf(*arguments)
             self.multiplied |= set(product.tensors) if product else set()
             copied = product or cuda_staged.print_leaf(*arguments)
             self.copied |= set(copied.tensors) if copied else set()
         function = copied or cuda_leaf.print_leaf(*arguments)
+        self.readers.note(self.program, leaf.statement, product is not None)
         self.staged = max(self.staged, function.shared)
         return function
 

@@ -23,10 +23,10 @@ from sirius_tf.ir.program import Program
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
+from sirius_tf.schedule.tile_blocks import of_thread, warps_of_point
 
 _THREAD = Isa(1, 1, {1: 1})
 _WARP = 32
-_TERMS = 16 * _WARP  # of a sum, for which a warp is worth the wait for others
 
 
 def print_leaf(
@@ -134,26 +134,14 @@ class ThreadPrinter(LeafPrinter):
     # Which points
 
     def per_thread(self) -> dict[str, int]:
-        """How many rows and lanes of a sum a thread, or warp, has: as many as leave all busy.
-
-        r rows and j lanes take r + j loads for r * j multiplications.
-        """
+        """How many rows and lanes of a sum a thread, or warp, has, if more than one."""
         if self.s.reduce is None:
             return {}
         rows, lanes = (self.plan.rows, None if self.plan.across else self.plan.lanes)
         others = math.prod(n for name, n in self.most.items() if name not in (rows, lanes))
         busy = self.machine.threads // (_WARP if self.plan.across else 1)
-
-        def worth(counts: tuple[int, int]) -> float:
-            sizes = (self.most.get(str(rows), 1), self.most.get(str(lanes), 1))
-            slots = [-(-n // c) for n, c in zip(sizes, counts, strict=True)]
-            if max(counts) > 1 and others * math.prod(slots) < busy:
-                return 0.0
-            filled = math.prod(sizes) / math.prod(s * c for s, c in zip(slots, counts, strict=True))
-            return filled * math.prod(counts) / sum(counts)
-
-        choices = [(r, j) for r in (1, 2, 4) for j in (1, 2, 4)]
-        best = max(choices, key=worth)
+        sizes = (self.most.get(str(rows), 1), self.most.get(str(lanes), 1))
+        best = of_thread(*sizes, others, busy)
         named = ((rows, best[0]), (lanes, best[1]))
         return {name: c for name, c in named if name in self.box and c > 1}
 
@@ -262,8 +250,7 @@ class ThreadPrinter(LeafPrinter):
         """How many warps divide the terms of a sum: as many as there are for a point."""
         points = math.prod(capacity(r) for r in self.box.values())
         extents = [i.extent.evaluate(self.program.hints) for i in self.reduced]
-        warps = self.machine.threads // _WARP
-        return min(warps // points, math.prod(extents) // _TERMS) if points else 1
+        return warps_of_point(points, math.prod(extents), self.machine)
 
     def sum_by_block(self) -> list[str]:
         """Some warps for each point; the first of them adds up what they have, in their order."""

@@ -14,6 +14,7 @@ from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, at_distance
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.pieces import stays_apart
 from sirius_tf.schedule.plan import ROWS, Plan, work
 
 FAR = 8  # points that are worth an element that is written to, and read from, a far cache
@@ -49,6 +50,7 @@ class Clusterer:
         self.statements = {s.name: s for s in program.statements}
         self.hints = program.hints
         self.tiled = _tiled(program)
+        self.uses = Uses(program)
 
     def clusters(
         self,
@@ -73,7 +75,7 @@ class Clusterer:
             fed = [k for k, c in enumerate(clusters) if sources & set(c.statements)]
             fills = sum(self._is_fill(c) for c in clusters)  # all in front
             last = fed[-1] if fed and fed[-1] >= fills else None
-            if last is not None and fusion:
+            if last is not None and fusion and not self._stays_apart(name):
                 joined = self.join(clusters[last], own, feeding)
                 busy = self._keeps_workers_busy(joined, clusters[last], own)
                 tiled = self.tiled.get(name, set()) <= {iterator(x[name]) for x in joined.loops}
@@ -114,6 +116,10 @@ class Clusterer:
                 later = sorted(set(feeding[name]), key=lambda s: (-depth[s], s))
                 stack += [(s, False) for s in later if s not in order]
         return list(order)
+
+    def _stays_apart(self, name: str) -> bool:
+        """Whether blocks divide a sum that it is a part, or the end, of."""
+        return self.machine.threads > 1 and stays_apart(self.uses, self.statements[name])
 
     def _is_fill(self, cluster: Cluster) -> bool:
         """Whether it is one statement, which needs nothing at all."""

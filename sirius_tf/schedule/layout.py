@@ -40,7 +40,7 @@ def order_temporaries(program: Program, machine: Machine) -> Program:
     """Permute the dimensions of temporaries: those who touch them most often choose first."""
     last = dict[str, int | None]()
     for s in sorted(program.statements, key=lambda s: -_touches(program, s, machine)):
-        chosen = plans.choose(program, s, machine, _Wishes(program, last))
+        chosen = plans.choose(program, s, machine, Wishes(program, last))
         for tensor, index in _accesses(s):
             fixed = last.get(tensor) is not None or tensor in program.conditions
             if program.tensor[tensor].role != "temp" or fixed:
@@ -59,7 +59,7 @@ def order_temporaries(program: Program, machine: Machine) -> Program:
 def _touches(program: Program, s: Statement, machine: Machine) -> float:
     """How often a statement loads and stores vectors of temporaries, if it may have them as it
     wants: a product with constant weights only stores some."""
-    wishes = _Wishes(program, {})
+    wishes = Wishes(program, {})
     chosen = plans.choose(program, s, machine, wishes)
     inner = math.prod(i.extent.evaluate(program.hints) for i in s.reduce.iters) if s.reduce else 1
     points = plans.work(s, program.hints)
@@ -69,12 +69,13 @@ def _touches(program: Program, s: Statement, machine: Machine) -> float:
 
 
 @dataclass(frozen=True)
-class _Wishes(plans.Strides):
+class Wishes(plans.Strides):
     """Strides if every temporary without an order yet could have the one that suits."""
 
     last: dict[str, int | None]
 
     def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
+        """Of an access to a tensor that has an order, or will have one that suits."""
         t = self.program.tensor[tensor]
         now = plans.stride(index, t.shape, name)
         if now is None or now == poly(0):
@@ -88,6 +89,7 @@ class _Wishes(plans.Strides):
         return poly(1) if fixed is None or fixed == axis else poly(PANEL)
 
     def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
+        """Elements of a temporary that is stored in another order then."""
         t, axis = self.program.tensor[tensor], _axis(index, name)
         natural = axis is None or axis == len(t.shape) - 1
         if t.role != "temp" or natural or self.last.get(tensor) is not None:
@@ -150,7 +152,7 @@ class _Packer:
         self.made: dict[tuple[object, ...], Tensor] = {}
         # temporaries have their order: only constants can still be had in any
         last = {t.name: len(t.shape) - 1 for t in program.tensors if t.role == "temp" and t.shape}
-        self.wishes = _Wishes(program, dict[str, int | None](last))
+        self.wishes = Wishes(program, dict[str, int | None](last))
 
     def statement(self, s: Statement) -> Statement:
         chosen = plans.choose(self.program, s, self.machine, self.wishes)

@@ -23,6 +23,7 @@ LANES, ROWS = (32, 64), (8, 64)  # tiles grow to the first of both, then to the 
 STAGED = 1 << 13  # bytes of a block's shared memory that are not for weights
 SPILLED = 4  # times the room of all blocks, beyond which the size of weights does not matter
 MOST = 16  # times what a tile is worth, beyond which other loops do not grow
+TERMS = 16  # of a sum for each thread of a warp, for which a warp is worth the wait for others
 
 
 def block_tile_sizes(
@@ -79,6 +80,29 @@ def block_tile_sizes(
         if points < MOST * worth * tiles():
             grow(k, max(MOST * worth * tiles() * sizes[k] // max(points, 1), 1))
     return tuple(sizes)
+
+
+def of_thread(rows: int, lanes: int, others: int, busy: int) -> tuple[int, int]:
+    """How many rows and lanes of a tile's sums a thread, or warp, has: as many as leave all `busy`.
+
+    r rows and j lanes take r + j loads for r * j multiplications.
+    """
+
+    def worth(counts: tuple[int, int]) -> float:
+        slots = [-(-n // c) for n, c in zip((rows, lanes), counts, strict=True)]
+        if max(counts) > 1 and others * math.prod(slots) < busy:
+            return 0.0
+        computed = math.prod(s * c for s, c in zip(slots, counts, strict=True))
+        return rows * lanes / computed * math.prod(counts) / sum(counts)
+
+    return max(((r, j) for r in (1, 2, 4) for j in (1, 2, 4)), key=worth)
+
+
+def warps_of_point(points: int, terms: int, machine: Machine) -> int:
+    """How many warps divide the terms of a sum: as many as there are for a point of the tile; 0 or
+    1 if a warp has each for itself."""
+    warps = machine.threads // machine.warp
+    return min(warps // points, terms // (TERMS * machine.warp)) if points else 1
 
 
 def _weights(
