@@ -94,6 +94,8 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     first = len(compiled)
     link([kernel], tmp_path / "b.so", {})
     assert first == 5  # a plan, two instruction sets, tables, the link
+    assert len(compiled) == first
+    link([kernel], tmp_path / "c.so", {"other": 1})
     assert len(compiled) - first == 2  # tables and the link
 
 
