@@ -25,10 +25,10 @@ from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.lower.registry import lower
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
-from sirius_tf.rewrite import checkpoint, regions
+from sirius_tf.rewrite import checkpoint, metagraph, output, regions
 from sirius_tf.rewrite.canonical import array_digest
-from sirius_tf.rewrite.check import Measured
 from sirius_tf.rewrite.manifest import manifest
+from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.regions import Region, constant, is_variable
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.rewrite.session import Session
@@ -91,6 +91,23 @@ class Part:
         part = self.without({name: "left before" for name in found if name not in kernels})
         uses = tuple(Use(use.region, kernels[use.region.name]) for use in part.uses)
         return replace(part, uses=uses)
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A rewritten model that is not compared yet. Holds nothing of what it was made from.
+
+    `work` is its directory, `bundle` the name of a file there, `content` are hashes of the original
+    and of what was written. The reports lack what a comparison measures.
+    """
+
+    work: Path
+    bundle: str
+    content: tuple[str, ...]
+    tags: tuple[str, ...]
+    samples: Mapping[str, Mapping[str, Array]]
+    tolerances: Mapping[str, float]
+    reports: tuple[SignatureReport, ...]
 
 
 def cut(
@@ -331,26 +348,41 @@ def _best_times(
     return theirs, ours
 
 
-def report(part: Part, measured: Measured) -> SignatureReport:
-    """What became of a signature."""
+def draft(
+    content: str,
+    work: Path,
+    saved_model: Any,
+    parts: Sequence[Part],
+    bundle: Path,
+    samples: Mapping[str, Mapping[str, Array]],
+    options: Options,
+) -> Draft:
+    """Write the SavedModel with the regions of the parts; `content` is a hash of the original."""
+    meta_graph = metagraph.select(saved_model)
+    edits = [metagraph.Edit(part.signature, part.uses) for part in parts]
+    meta_graph.CopyFrom(metagraph.rewrite(meta_graph, edits, bundle))
+    output.write_saved_model(work, saved_model)
+    written = (work / "saved_model.pb", *([bundle] if bundle.exists() else []))
+    graphs = {part.signature.name: part.signature.graph for part in parts}
+    return Draft(
+        work,
+        bundle.name,
+        (content, *map(cache.content, written)),
+        tuple(meta_graph.meta_info_def.tags),
+        samples,
+        {name: allowed(graph, options.tolerance) for name, graph in graphs.items()},
+        tuple(map(_report, parts)),
+    )
+
+
+def _report(part: Part) -> SignatureReport:
+    """What became of a signature, but for what a comparison measures."""
     graph, name = part.signature.graph, part.signature.name
     results = {edge.node for _, edge in graph.outputs}
     ops = [n for n in graph.nodes if n.name not in results and _computes(n)]
     left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
-    ours = sum(region.sirius_ms for region in part.timed if region.kept)
-    share = max(0.0, 1.0 - ours / measured.sirius_ms)
-    return SignatureReport(
-        name,
-        len(ops),
-        len(ops) - len(left),
-        tuple(left),
-        part.timed,
-        measured.tf_ms,
-        measured.sirius_ms,
-        1.0,
-        share if part.uses else 1.0,
-        measured.error,
-    )
+    count = len(ops) - len(left)
+    return SignatureReport(name, len(ops), count, tuple(left), part.timed, 0.0, 0.0, 1.0, 1.0, 0.0)
 
 
 def _computes(node: Node) -> bool:
