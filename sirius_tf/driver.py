@@ -107,6 +107,8 @@ def _drafted(
     parts = _cut(source, content, meta_graph, model, given)
     stage("compile")
     parts, kernels = stages.compile_parts(parts, _threads(options), options, tilings.read())
+    parts = [part.hollow() for part in parts]
+    del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"
     stage("link")
@@ -207,6 +209,8 @@ def _refreshed(
         for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()
     }
     same = all(kernel.code == notes["kernels"][name]["code"] for name, kernel in kernels.items())
+    parts = [part.hollow() for part in parts]
+    del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / old.name
     stage("link")
@@ -289,11 +293,14 @@ def _threads(options: Options) -> int:
 def _stages(options: Options) -> Callable[[str], None]:
     """What begins a stage. Memory that the one before freed goes back to the system.
 
-    The C library keeps it among what is in use: sessions leave hundreds of megabytes of holes.
+    The C library keeps it among what is in use: sessions leave hundreds of megabytes of holes. The
+    values of a model, which end before two of the stages, are held by circles of closures, too.
     """
     libc = ctypes.CDLL(None)
 
     def begin(name: str) -> None:
+        if name in ("link", "check"):
+            gc.collect()
         libc.malloc_trim(0)
         if options.progress:
             options.progress(name)
@@ -307,7 +314,6 @@ def _published(source: Path, target: Path, draft: Draft, options: Options, start
     If a comparison of the same bytes on the same samples is remembered, there is nothing to load.
     """
     stage = _stages(options)
-    gc.collect()  # arrays of the model, which circles of closures hold
     stage("check")
     samples, tolerances = draft.samples, draft.tolerances
     compare = functools.partial(check.compare, source, draft.work, draft.tags, samples, tolerances)

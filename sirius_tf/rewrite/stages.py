@@ -27,6 +27,7 @@ from sirius_tf.lower.registry import lower
 from sirius_tf.report import LeftNode, RegionReport, SignatureReport
 from sirius_tf.rewrite import checkpoint, metagraph, output, regions
 from sirius_tf.rewrite.canonical import array_digest
+from sirius_tf.rewrite.hollow import hollow, hollow_region
 from sirius_tf.rewrite.manifest import manifest
 from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.regions import Region, constant, is_variable
@@ -78,6 +79,12 @@ class Part:
         left = {n: reasons[use.region.name] for use in dropped for n in use.region.nodes}
         kept = tuple(use for use in self.uses if use not in dropped)
         return replace(self, uses=kept, left={**self.left, **left})
+
+    def hollow(self) -> Part:
+        """The part without the values of constants."""
+        signature = replace(self.signature, graph=hollow(self.signature.graph))
+        uses = tuple(Use(hollow_region(use.region), use.kernel) for use in self.uses)
+        return replace(self, signature=signature, uses=uses)
 
     def only(self, kernels: Mapping[str, str]) -> Part:
         """The regions that have a kernel in a former bundle."""
