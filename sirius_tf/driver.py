@@ -28,10 +28,11 @@ from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
 from sirius_tf.rewrite.canonical import array_digest
+from sirius_tf.rewrite.draft import Draft, draft
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
-from sirius_tf.rewrite.stages import Compiled, Draft, Part
+from sirius_tf.rewrite.stages import Compiled, Part
 from sirius_tf.rewrite.substitute import OP
 from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
@@ -81,8 +82,8 @@ def _optimize(
     output.check_paths(source, target, options.force)
     register_with_tensorflow()
     with ExitStack() as stack:
-        draft = _drafted(stack, source, target, signatures, samples, options)
-        return _published(source, target, draft, options, start)
+        made = _drafted(stack, source, target, signatures, samples, options)
+        return _published(source, target, made, options, start)
 
 
 def _drafted(
@@ -112,13 +113,13 @@ def _drafted(
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"
     stage("link")
-    stages.link(work, meta_graph, parts, kernels, bundle)
+    kernels = stages.link(work, meta_graph, parts, kernels, bundle)
     stage("time")
     timed = _time(work, meta_graph, parts, kernels, bundle, options)
     if [part.uses for part in timed] != [part.uses for part in parts]:
         stages.link(work, meta_graph, timed, kernels, bundle)
     stage("rewrite")
-    return stages.draft(content, work, saved_model, timed, bundle, given, options)
+    return draft(content, work, saved_model, timed, bundle, given, options)
 
 
 def programs(
@@ -159,8 +160,8 @@ def refresh(
     output.check_paths(source, target, force=True)
     register_with_tensorflow()
     with ExitStack() as stack:
-        draft = _refreshed(stack, source, target, samples, options)
-        return _published(source, target, draft, options, start)
+        made = _refreshed(stack, source, target, samples, options)
+        return _published(source, target, made, options, start)
 
 
 def _refreshed(
@@ -214,14 +215,14 @@ def _refreshed(
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / old.name
     stage("link")
-    stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
+    kernels = stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
     stage("time")
     as_before = replace(options, keep_slow=True, strict_math=True)
     timed = _time(work, meta_graph, parts, kernels, bundle, as_before)
     for region in (region for part in timed for region in part.timed if not region.kept):
         raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
     stage("rewrite")
-    return stages.draft(content, work, saved_model, timed, bundle, given, options)
+    return draft(content, work, saved_model, timed, bundle, given, options)
 
 
 @native.on_cpu()
@@ -308,26 +309,26 @@ def _stages(options: Options) -> Callable[[str], None]:
     return begin
 
 
-def _published(source: Path, target: Path, draft: Draft, options: Options, start: float) -> Result:
+def _published(source: Path, target: Path, made: Draft, options: Options, start: float) -> Result:
     """Compare a draft with the original, and move it to the target.
 
     If a comparison of the same bytes on the same samples is remembered, there is nothing to load.
     """
     stage = _stages(options)
     stage("check")
-    samples, tolerances = draft.samples, draft.tolerances
-    compare = functools.partial(check.compare, source, draft.work, draft.tags, samples, tolerances)
+    samples, tolerances = made.samples, made.tolerances
+    compare = functools.partial(check.compare, source, made.work, made.tags, samples, tolerances)
     arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
-    key = (draft.content, arrays, sorted(tolerances.items()), stages.machine())
+    key = (made.content, arrays, sorted(tolerances.items()), stages.machine())
     measured = cache.remembered("checks", key, compare)
     stage("write")
-    output.publish(draft.work, target)
-    path = target / "assets" / draft.bundle
+    output.publish(made.work, target)
+    path = target / "assets" / made.bundle
     exists = path.exists()
     return Result(
         target,
         path if exists else None,
-        tuple(check.completed(report, measured[report.name]) for report in draft.reports),
+        tuple(check.completed(report, measured[report.name]) for report in made.reports),
         time.monotonic() - start,
         output.size(target),
         path.stat().st_size if exists else 0,

@@ -9,9 +9,10 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
+Array = np.ndarray[Any, Any]
 ISAS = ("v3", "v4")
 MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in ISAS}
 _NATIVE = Path(__file__).parent.parent / "native"
@@ -147,6 +149,33 @@ def repack(
             data[room] = (content + (" " if name == "manifest" else "\0") * spaces).encode()
         all_weights = _all_weights(kernels, cuda)
         marks.replace_file(output, chain([data[: place.start]], all_weights, [data[place.stop :]]))
+
+
+def left_in_file(
+    kernels: Sequence[Kernel], bundle: Path, cuda: Sequence[Compiled] = ()
+) -> tuple[list[Kernel], list[Compiled]]:
+    """The kernels of a bundle, with constants that are read in its file when they are wanted."""
+    data = np.memmap(bundle, np.uint8, "r")
+    with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = _payload(text, "weights").start
+
+    def moved(program: Program) -> Program:
+        nonlocal at
+        places = {name: at + offset for name, offset in weight_offsets(program).items()}
+        at = places[""]
+        tensors = (
+            t if t.value is None else replace(t, value=_view(data, places[t.name], t.value))
+            for t in program.tensors
+        )
+        return replace(program, tensors=tuple(tensors))
+
+    left = [replace(k, program=moved(k.program)) for k in kernels]
+    kept = [replace(c.kernel, program=moved(c.kernel.program)) for c in cuda]
+    return left, [replace(c, kernel=kernel) for c, kernel in zip(cuda, kept, strict=True)]
+
+
+def _view(data: Array, at: int, like: Array) -> Array:
+    return data[at : at + like.nbytes].view(like.dtype).reshape(like.shape)
 
 
 def _payload(data: mmap.mmap, name: str) -> slice:

@@ -24,12 +24,11 @@ from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.lower.registry import lower
-from sirius_tf.report import LeftNode, RegionReport, SignatureReport
-from sirius_tf.rewrite import checkpoint, metagraph, output, regions
+from sirius_tf.report import RegionReport
+from sirius_tf.rewrite import checkpoint, regions
 from sirius_tf.rewrite.canonical import array_digest
 from sirius_tf.rewrite.hollow import hollow, hollow_region
 from sirius_tf.rewrite.manifest import manifest
-from sirius_tf.rewrite.measure import allowed
 from sirius_tf.rewrite.regions import Region, constant, is_variable
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.rewrite.session import Session
@@ -98,23 +97,6 @@ class Part:
         part = self.without({name: "left before" for name in found if name not in kernels})
         uses = tuple(Use(use.region, kernels[use.region.name]) for use in part.uses)
         return replace(part, uses=uses)
-
-
-@dataclass(frozen=True, eq=False)
-class Draft:
-    """A rewritten model that is not compared yet. Holds nothing of what it was made from.
-
-    `work` is its directory, `bundle` the name of a file there, `content` are hashes of the original
-    and of what was written. The reports lack what a comparison measures.
-    """
-
-    work: Path
-    bundle: str
-    content: tuple[str, ...]
-    tags: tuple[str, ...]
-    samples: Mapping[str, Mapping[str, Array]]
-    tolerances: Mapping[str, float]
-    reports: tuple[SignatureReport, ...]
 
 
 def cut(
@@ -248,12 +230,15 @@ def link(
     kernels: Mapping[str, Compiled],
     bundle: Path,
     old: Path | None = None,
-) -> None:
-    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given."""
+) -> dict[str, Compiled]:
+    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given.
+
+    These kernels are returned, their constants left in that file.
+    """
     used = list(dict.fromkeys(use.kernel for part in parts for use in part.uses))
     if not used:
         bundle.unlink(missing_ok=True)
-        return
+        return {}
     bundle.parent.mkdir(parents=True, exist_ok=True)
     signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
     content = manifest(work, meta_graph, signatures)
@@ -273,6 +258,12 @@ def link(
         linker.repack(old, bundle, made, content, variables, for_gpus)
     else:
         linker.link(made, bundle, content, variables, cuda=for_gpus)
+    left, left_for_gpus = linker.left_in_file(made, bundle, for_gpus)
+    on_gpus = {c.kernel.program.name: c for c in left_for_gpus}
+    return {
+        name: replace(kernels[name], kernel=kernel, cuda=on_gpus.get(name))
+        for name, kernel in zip(used, left, strict=True)
+    }
 
 
 def compare_and_time(
@@ -318,7 +309,7 @@ def compare_and_time(
                 problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
             if problem:
                 reasons[region] = problem
-            count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
+            count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
             for_gpus = kernels[use.kernel].cuda
             launch = for_gpus.kernel.launch if for_gpus else ""
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
@@ -355,43 +346,6 @@ def _best_times(
     return theirs, ours
 
 
-def draft(
-    content: str,
-    work: Path,
-    saved_model: Any,
-    parts: Sequence[Part],
-    bundle: Path,
-    samples: Mapping[str, Mapping[str, Array]],
-    options: Options,
-) -> Draft:
-    """Write the SavedModel with the regions of the parts; `content` is a hash of the original."""
-    meta_graph = metagraph.select(saved_model)
-    edits = [metagraph.Edit(part.signature, part.uses) for part in parts]
-    meta_graph.CopyFrom(metagraph.rewrite(meta_graph, edits, bundle))
-    output.write_saved_model(work, saved_model)
-    written = (work / "saved_model.pb", *([bundle] if bundle.exists() else []))
-    graphs = {part.signature.name: part.signature.graph for part in parts}
-    return Draft(
-        work,
-        bundle.name,
-        (content, *map(cache.content, written)),
-        tuple(meta_graph.meta_info_def.tags),
-        samples,
-        {name: allowed(graph, options.tolerance) for name, graph in graphs.items()},
-        tuple(map(_report, parts)),
-    )
-
-
-def _report(part: Part) -> SignatureReport:
-    """What became of a signature, but for what a comparison measures."""
-    graph, name = part.signature.graph, part.signature.name
-    results = {edge.node for _, edge in graph.outputs}
-    ops = [n for n in graph.nodes if n.name not in results and _computes(n)]
-    left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
-    count = len(ops) - len(left)
-    return SignatureReport(name, len(ops), count, tuple(left), part.timed, 0.0, 0.0, 1.0, 1.0, 0.0)
-
-
-def _computes(node: Node) -> bool:
+def computes(node: Node) -> bool:
     """Whether a node is more than a constant, a handle or what inlining puts around a call."""
     return not constant(node) and node.op != "Identity" and set(node.dtypes) != {"resource"}
