@@ -10,7 +10,7 @@ from sirius_tf.compile import simplified  # noqa: E402
 from sirius_tf.ir.printer import show_statement  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
-from tests.parity import check, traced  # noqa: E402
+from tests.parity import check, compiled, traced  # noqa: E402
 
 WEIGHTS = np.random.default_rng(3).standard_normal((33, 19)).astype(np.float32)
 BIAS = np.arange(19, dtype=np.float32)
@@ -57,6 +57,18 @@ def test_a_bias_an_activation_and_a_residual_are_part_of_a_product():
 )
 def test_results_are_those_of_tensorflow(fn):
     check(fn, (None, 33), sizes=(1, 7, 33))
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_large_residual_rounds_a_sum_once(rows):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((rows, 768), np.float32)
+    w = rng.standard_normal((768, 19), np.float32)
+    residual = 1000 * rng.standard_normal((rows, 19), np.float32)
+    program = lower(traced(lambda x, y: x @ w + y, x, residual))
+    (got,) = compiled(program)([x, residual])
+    want = x.astype(np.float64) @ w.astype(np.float64) + residual
+    assert np.abs(got - want).max() < 2 * np.spacing(np.float32(np.abs(want).max()))
 
 
 def test_what_many_elements_read_is_not_done_again_for_each():

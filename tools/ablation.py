@@ -5,7 +5,9 @@ usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
 
 All of a model's default signature must compile. Samples are MODEL.npz, or made up. Prints, for each
 variant, milliseconds without TensorFlow (medians of rounds in turns), the phases of the program,
-how many are run in a call (each ends with a barrier), and the bytes of its workspace.
+how many are run in a call (each ends with a barrier), and the bytes of its workspace. The last two
+are measured in TensorFlow, from Python: the whole model, and one whose host ops, control flow and
+what computes shapes, stay outside of the program.
 """
 
 from __future__ import annotations
@@ -16,18 +18,21 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from absl import app, flags, logging
 
+import sirius_tf
 from sirius_tf import compile as compiler
 from sirius_tf.bundle.link import link
 from sirius_tf.codegen.c import print_kernel
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
+from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
-from sirius_tf.lower.registry import lower
+from sirius_tf.lower.registry import RULES, lower
 from sirius_tf.runtime import native
 from sirius_tf.schedule.machine import Machine
 
@@ -37,6 +42,13 @@ except ModuleNotFoundError:  # run as a script
     import benchmark  # type: ignore[import-not-found,no-redef]
 
 WHOLE = "nothing left out"
+WHOLE_IN_TF = "nothing left out, in TensorFlow"
+HOST = "host ops, in TensorFlow"
+HOST_OPS = frozenset(
+    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "Range"}
+    | {"Shape", "ShapeN", "Size", "Rank", "EmptyTensorList"}
+    | {op for op in RULES if op.startswith("TensorList")}
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,9 @@ class Variant:
 
     without: str
     ms: float | None
-    phases: int
-    barriers: int
-    bytes: int
+    phases: int | None = None
+    barriers: int | None = None
+    bytes: int | None = None
 
 
 def schedule(case: benchmark.Case, without: str) -> Scheduled:
@@ -98,6 +110,9 @@ def measure(case: benchmark.Case, rounds: int) -> list[Variant]:
             path = Path(folder, f"{number}.so")
             link([print_kernel(scheduled)], path, {})
             runs[without] = _run(native.Bundle(path), scheduled, case)
+        for name, left_out in ((WHOLE_IN_TF, frozenset[str]()), (HOST, HOST_OPS)):
+            runs[name] = in_tensorflow(case, Path(folder, name), left_out)
+            found.append(Variant(name, None))
         want = next(iter(runs.values()))()
         laps: dict[str, list[float]] = {name: [] for name in runs}
         for name, run in runs.items():
@@ -108,6 +123,19 @@ def measure(case: benchmark.Case, rounds: int) -> list[Variant]:
             for name, run in runs.items():
                 laps[name].append(benchmark.median_ms(run, 0.2))
     return [Variant(**{**asdict(v), "ms": statistics.median(laps[v.without])}) for v in found]
+
+
+def in_tensorflow(case: benchmark.Case, output: Path, left_out: frozenset[str]) -> benchmark.Run:
+    """The model as TensorFlow runs it, compiled but for some ops, which stay on TensorFlow."""
+    with mock.patch.dict(RULES):
+        for op in left_out:
+            del RULES[op]
+        options = Options(threads=case.threads, keep_slow=True)
+        samples = {case.signature: case.feed}
+        sirius_tf.optimize(
+            case.model, output, signatures=[case.signature], samples=samples, options=options
+        )
+    return benchmark.tf_signature(output, case)
 
 
 def _run(bundle: native.Bundle, scheduled: Scheduled, case: benchmark.Case) -> benchmark.Run:
@@ -129,11 +157,14 @@ def markdown(results: dict[str, list[Variant]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for model, variants in results.items():
-        base = variants[0].ms or 1.0
+        times = {v.without: v.ms or 1.0 for v in variants}
         for v in variants:
-            ms = v.ms or 0.0
-            row = (model, v.without, f"{ms:.3f}", f"{ms / base:.2f}x", v.phases, v.barriers)
-            lines.append(f"| {' | '.join(map(str, row))} | {v.bytes / 1e3:.0f} |")
+            ms = times[v.without]
+            slower = ms / times[WHOLE_IN_TF if v.without == HOST else WHOLE]
+            row = [model, v.without, f"{ms:.3f}", f"{slower:.2f}x", "", "", ""]
+            if v.bytes is not None:
+                row[-3:] = str(v.phases), str(v.barriers), f"{v.bytes / 1e3:.0f}"
+            lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 

@@ -39,7 +39,9 @@ from absl import app, flags, logging
 
 import sirius_tf
 from sirius_tf import runtime
+from sirius_tf.bundle import link
 from sirius_tf.config import Options
+from sirius_tf.runtime import native
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Run = Callable[[], Arrays]
@@ -372,9 +374,10 @@ def setup(threads: int) -> dict[str, str]:
 
 
 def cpu() -> str:
-    """The name of this machine's processor."""
+    """The name of this machine's processor, and which code of a bundle it runs."""
     text = Path("/proc/cpuinfo").read_text()
-    return text.split("model name", 1)[-1].split("\n", 1)[0].strip(" \t:")
+    name = text.split("model name", 1)[-1].split("\n", 1)[0].strip(" \t:")
+    return f"{name} (x86-64-{link.ISAS[native.isa()]})"
 
 
 def report(

@@ -16,7 +16,6 @@ from sirius_tf.codegen.context import Context
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
-from sirius_tf.ir.program import Statement
 from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import PANEL, stride
 from sirius_tf.schedule.storage import Window
@@ -54,21 +53,40 @@ class Block:
         if self.s.finish is None:
             return result
         self.result = result
-        added = added_at_end(self.s)
+        added = self.bias
         if added is not None and not self.plan.across:
             sums = [Call("add", pair, self.dtype) for pair in permutations((self.s.result, added))]
             self.known |= {(s, *self.place(s, r, j)): result for s in sums}
         return self.value(self.s.finish, r, j)
 
     def start(self, r: int, j: int, vectored: bool) -> str:
-        """What a sum starts with: zero, or what is added to it in the end."""
+        """What a sum starts with: zero, or the bias that is added to it in the end."""
         assert self.s.reduce is not None
-        added = added_at_end(self.s)
+        added = self.bias
         if added is None:
             value = (self.language.identity(self.s.reduce.op, self.dtype), False)
         else:
             value = self.value(added, r, j)
         return self.as_vector(value, self.dtype) if vectored else value[0]
+
+    @property
+    def bias(self) -> Expr | None:
+        """A constant that is added to the result of a sum, with nothing else made of that result.
+
+        What is no constant is added when the sum is complete: it may be far larger than the terms
+        (what a residual connection carries), and each of them would be rounded to its last place.
+        """
+        s = self.s
+        nodes = list(walk(s.finish)) if s.finish and s.reduce and s.reduce.op == "add" else []
+        if nodes.count(s.result) != 1:
+            return None
+        for e in nodes:
+            match e:
+                case Call("add", (a, b), "float32") if s.result in (a, b):
+                    added = b if a == s.result else a
+                    read = {self.program.tensor[load.tensor].role for load in loads(added)}
+                    return added if read <= {"constant"} else None
+        return None
 
     def value(self, expr: Expr, r: int, j: int) -> tuple[str, bool]:
         """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
@@ -345,15 +363,3 @@ class Block:
 
 def _affine_names(value: Affine) -> set[str]:
     return set(value.names())
-
-
-def added_at_end(s: Statement) -> Expr | None:
-    """What is added to the result of a sum, which occurs nowhere else in what finishes it."""
-    nodes = list(walk(s.finish)) if s.finish and s.reduce and s.reduce.op == "add" else []
-    for e in nodes:
-        match e:
-            case Call("add", (a, b), "float32") if (
-                s.result in (a, b) and nodes.count(s.result) == 1
-            ):
-                return b if a == s.result else a
-    return None

@@ -20,6 +20,7 @@
 #define WORK_PER_THREAD 1000000
 #define ALONE_FIRST_NS 10000000 /* for which one worker runs a region on a crowded machine: at first, */
 #define ALONE_MOST_NS 320000000 /* and at most */
+#define MOST_PER_NS 64 /* multiplications that a worker does in a nanosecond, with 16 lanes at 4 GHz */
 #define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
 #define POOL 32               /* workspaces kept for later calls */
 
@@ -285,7 +286,14 @@ static int32_t hand_over(const SiriusRequest *r) {
   return SIRIUS_OK;
 }
 
-static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes);
+/* Of a call, by its shapes. */
+typedef struct {
+  int32_t threads;
+  int64_t workspace; /* bytes */
+  int64_t work;      /* multiplications */
+} Cost;
+
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost);
 
 /* A region whose workers found the machine crowded is run by one for a while, twice as long each time the team finds
  * it so again. Two regions may share an entry, and two calls write it at once: it is only a guess. */
@@ -305,8 +313,8 @@ static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
   if (crowded) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
 }
 
-/* With the shapes planned for `threads` workers: allocate and run. */
-static int32_t execute(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes) {
+/* With the shapes planned for so many workers: allocate and run. */
+static int32_t execute(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
   const SiriusRegionInfo *region = r->region;
   int32_t code = sirius_check_sizes(r);
   for (int32_t i = 0; i < region->n_out; ++i) r->out[i] = NULL;
@@ -318,19 +326,20 @@ static int32_t execute(const SiriusRequest *r, SiriusRun run, int32_t threads, i
       code = SIRIUS_EXHAUSTED;
     }
   }
-  if (code == SIRIUS_OK) code = run_region(r, run, threads, workspace_bytes);
+  if (code == SIRIUS_OK) code = run_region(r, run, cost);
   if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
   for (int32_t i = 0; i < region->n_out; ++i)
     if (sirius_is_late(region, i)) free(r->out[i]);
   return code;
 }
 
-static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads, int64_t workspace_bytes) {
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
   const SiriusRegionInfo *region = r->region;
+  const int32_t threads = cost->threads;
   Workspace workspace;
-  if (workspace_bytes < 0 || take_workspace((size_t)workspace_bytes, &workspace)) {
+  if (cost->workspace < 0 || take_workspace((size_t)cost->workspace, &workspace)) {
     snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",
-             (long long)workspace_bytes, region->name);
+             (long long)cost->workspace, region->name);
     return SIRIUS_EXHAUSTED;
   }
   SiriusBarrier barrier = {0};
@@ -345,13 +354,13 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, int32_t threads
                      .barrier = &barrier,
                      .queues = queues,
                      .began = sirius_now(),
+                     .expected = cost->work / MOST_PER_NS / threads,
                      .wait = sirius_wait,
                      .wake = sirius_wake};
   Job job = {&call, run};
   const uint32_t denormals = sirius_flush_denormals();
   call.waited += sirius_team_run(threads, run_job, &job);
-  const int32_t crowded = call.crowded || sirius_is_crowded(threads, sirius_now() - call.began, call.waited);
-  if (threads > 1) note_load(region, crowded);
+  if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
   sirius_restore_denormals(denormals);
   give_workspace(workspace);
   return call.failed ? sirius_report(r, &call.error, "region failed") : SIRIUS_OK;
@@ -366,20 +375,21 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
     return SIRIUS_INTERNAL;
   }
   SiriusError problem = {0};
-  int64_t bytes = 0, work = 0;
+  Cost cost = {.threads = 1};
   /* Planned for one worker first: only then is it known whether more of them are worth it. */
-  if (r->region->plan(r->in, 1, r->params, r->dims, &bytes, &work, &problem))
+  if (r->region->plan(r->in, 1, r->params, r->dims, &cost.workspace, &cost.work, &problem))
     return sirius_report(r, &problem, "inputs do not fit the region");
-  const int64_t worth = work / WORK_PER_THREAD;
+  const int64_t worth = cost.work / WORK_PER_THREAD;
   if (worth < threads) threads = (int32_t)worth;
   if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) threads = 1;
   threads = sirius_team_acquire(threads);
-  if (threads <= 1) return execute(r, run, 1, bytes);
+  if (threads <= 1) return execute(r, run, &cost);
+  cost.threads = threads;
   int32_t code;
-  if (r->region->plan(r->in, threads, r->params, r->dims, &bytes, &work, &problem))
+  if (r->region->plan(r->in, threads, r->params, r->dims, &cost.workspace, &cost.work, &problem))
     code = sirius_report(r, &problem, "inputs do not fit the region");
   else
-    code = execute(r, run, threads, bytes);
+    code = execute(r, run, &cost);
   sirius_team_release();
   return code;
 }

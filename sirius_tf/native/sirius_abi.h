@@ -59,6 +59,7 @@ struct SiriusCall {
   void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
   int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */
   SiriusError error;
+  int64_t expected;         /* nanoseconds that the call takes at least */
 };
 
 /* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument).

@@ -68,19 +68,21 @@ static void await(int32_t *word, int32_t old) {
 }
 
 /* All but one wait for the one that lost its CPU, `waited / (threads - 1)` each; what is left of the call they
- * worked, and so much is what one alone would do for each of them. */
-int32_t sirius_is_crowded(int32_t threads, int64_t took, int64_t waited) {
-  return threads > 1 && waited > CROWDED_NS && waited / (threads - 1) > took - took / threads;
+ * worked, and so much is what one alone would do for each of them. A worker who is late for a long call is no reason. */
+int32_t sirius_is_crowded(const SiriusCall *call) {
+  const int64_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
+  const int64_t waited = __atomic_load_n(&call->waited, __ATOMIC_RELAXED);
+  if (threads <= 1 || waited <= CROWDED_NS) return 0;
+  const int64_t so_far = sirius_now() - call->began;
+  const int64_t took = so_far < call->expected ? call->expected : so_far;
+  return waited / (threads - 1) > took - took / threads;
 }
 
 void sirius_wait(SiriusCall *call, int32_t *word, int32_t old) {
   const int64_t before = sirius_now();
   await(word, old);
-  const int64_t after = sirius_now();
-  const int64_t waited = __atomic_add_fetch(&call->waited, after - before, __ATOMIC_RELAXED);
-  const int32_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
-  if (sirius_is_crowded(threads, after - call->began, waited))
-    __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
+  __atomic_add_fetch(&call->waited, sirius_now() - before, __ATOMIC_RELAXED);
+  if (sirius_is_crowded(call)) __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
 }
 
 void sirius_wake(int32_t *word) {

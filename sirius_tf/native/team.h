@@ -28,9 +28,9 @@ void sirius_wake(int32_t *word);
 /* Nanoseconds of a clock. */
 int64_t sirius_now(void);
 
-/* 1 if a call that took `took` nanoseconds, of which its `threads` workers together `waited`, would have been faster
- * with one: another process has a CPU that a worker needs, and at every barrier the others wait for that one. */
-int32_t sirius_is_crowded(int32_t threads, int64_t took, int64_t waited);
+/* 1 if a call would be faster with one worker: another process has a CPU that a worker needs, and at every barrier the
+ * others wait for that one. */
+int32_t sirius_is_crowded(const SiriusCall *call);
 
 /* What pthread_atfork is made of. That one is not in glibc's shared objects of all versions. */
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
