@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -72,6 +73,8 @@ def compare(
                 errors[name] = _error(name, want, got, tolerances[name], theirs[name].rounding)
                 results[name] = want
             times = {name: interleaved(theirs[name], ours[name]) for name in samples}
+        del theirs, ours
+        gc.collect()  # the sessions' graphs are circles
         objects = _objects(rewritten, tags, samples)
         if objects is None and _objects(original, tags, samples) is not None:
             raise SiriusError("the objects of the rewritten model cannot be loaded")
