@@ -22,7 +22,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Program
 from sirius_tf.schedule.inplace import Pins, accumulates, in_place, pins
-from sirius_tf.schedule.plan import PANEL, ROWS, Plan
+from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
 Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
@@ -32,7 +32,7 @@ SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the
 
 ISAS = {
     "v3": Isa(8, 6, {1: 8, 2: 4, 3: 4, 4: 3, 6: 2}),
-    "v4": Isa(16, ROWS, {1: 8, 2: 6, 3: 4, 4: 4, 8: 2}),
+    "v4": Isa(16, 6, {1: 8, 2: 6, 3: 4, 4: 4, 6: 4}),
 }
 
 
