@@ -38,6 +38,7 @@ from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_cells, check_order, check_phases, check_reflow
 from sirius_tf.schedule.versions import number_versions
+from sirius_tf.schedule.wavefront import wavefronts
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
@@ -136,7 +137,10 @@ def laid_out(
     check_single_assignment(scop)
     check_defined(scop)
     flows = flow(scop)
-    program = lay_out(release(program, flows, without), machine)
+    program = release(program, flows, without)
+    if {"hoisting", "wavefronts"}.isdisjoint(without):
+        program = wavefronts(program, flows, machine)
+    program = lay_out(program, machine)
     show("simplified", printer.show(program))
     return program, flows  # elements lie elsewhere now; which instance needs which is the same
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the CUDA kernels of SavedModels take: to make them, and of a GPU. None is needed.
 
-usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90]
+usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90] [--without=wavefronts,...]
 
-For each region and architecture a row of a table: seconds of one core until there was source, and
+For each region and architecture a row of a table: the phases that a call runs, each of which ends
+with a barrier or a kernel; seconds of one core until there was source, and
 until NVRTC had compiled it (next to none if the cache had it); kB of source; kernels; the most
 registers, and bytes of spills and of stack, of a thread; bytes of shared memory, and blocks.
 Samples are MODEL.npz if that exists. The last line is the greatest memory this process had.
@@ -14,25 +15,28 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from absl import app, flags, logging
 from rich.console import Console
 
 from sirius_tf.bundle.cuda import compile_kernel, complete_source
-from sirius_tf.compile import compile_cuda
+from sirius_tf.codegen.cuda import machine_of, print_kernel
+from sirius_tf.compile import schedule_program
 from sirius_tf.config import Options
 from sirius_tf.ir.program import Program
 
 try:
-    from tools import convert
+    from tools import ablation, convert
 except ModuleNotFoundError:  # run as a script
+    import ablation  # type: ignore[import-not-found,no-redef]
     import convert  # type: ignore[import-not-found,no-redef]
 
 COLUMNS = (
     "region",
     "arch",
+    "phases",
     "made s",
     "NVRTC s",
     "source kB",
@@ -49,12 +53,18 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of this command."""
     archs = list(Options().arch)
     flags.DEFINE_list("arch", archs, "GPU architectures to compile for.", flag_values=values)
+    flags.DEFINE_list("without", [], "Optimizations to leave out.", flag_values=values)
 
 
-def rows(program: Program, archs: list[str]) -> Iterator[tuple[str, ...]]:
+def rows(
+    program: Program, archs: list[str], without: Collection[str] = ()
+) -> Iterator[tuple[str, ...]]:
     """A row of COLUMNS for each architecture."""
     start = time.process_time()
-    kernel = compile_cuda(program, archs[-1])
+    machine = machine_of(archs[-1], others=archs)
+    scheduled = schedule_program(program, machine, without=without)
+    kernel = print_kernel(scheduled)
+    phases = sum(ablation.phases(scheduled.nest, program.hints))
     made = time.process_time() - start
     size = len(complete_source(kernel)) / 1e3
     for arch in archs:
@@ -67,7 +77,7 @@ def rows(program: Program, archs: list[str]) -> Iterator[tuple[str, ...]]:
         most = max(k.registers for k in used), spills, max(k.stack for k in used)
         numbers = [len(used), *most, shared, compiled.blocks(arch)]
         times = [f"{made:.1f}", f"{took:.1f}", f"{size:.0f}"]
-        yield (kernel.name, arch, *times, *map(str, numbers))
+        yield (kernel.name, arch, str(phases), *times, *map(str, numbers))
 
 
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
@@ -83,7 +93,7 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
         samples = convert.read_samples(path, None, {}, str(file) if file.exists() else None)
         table = convert.table(path.name, *COLUMNS)
         for program in programs(path, samples=samples or None):
-            for row in rows(program, values.arch):
+            for row in rows(program, values.arch, values.without):
                 table.add_row(*row)
         Console(width=140).print(table)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB of memory at most")

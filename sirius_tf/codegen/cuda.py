@@ -220,6 +220,7 @@ class _Printer(SpmdPrinter):
         constants = [t for t in tensors if t.role == "constant"]
         lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
         lines += cuda_slices.temporaries(self.placed, tensors)
+        lines += cuda_slices.held(self.placed.kept.values())
         temps = [t for t in tensors if t.role == "temp" and t.name not in self.placed.temporaries]
         self.shares_pointers = len(temps) > _FEW
         if not self.shares_pointers:
@@ -243,12 +244,16 @@ class _Printer(SpmdPrinter):
             clusters = dict.fromkeys(n.cluster for n in walk(phase) if isinstance(n, Tile))
             for piece in cuda_resident.pieces(phase.body):
                 cluster = next(n.cluster for n in walk(piece) if isinstance(n, Tile))
-                if cluster in self.placed.kept:
+                if kept := self.placed.kept.get(cluster):
                     self.clusters = list(clusters)
-                    lines.append(pad + cuda_slices.reason(self.placed.kept[cluster]))
-                    lines += self.spread(piece, pad)
+                    lines.append(cuda_slices.reason(kept))
+                    lines += cuda_slices.counted(kept, self.spread(piece, ""))
         self.copying = False
-        return [*lines, f"{pad}__syncthreads(); // all threads have copied"] if lines else []
+        if not lines:
+            return []
+        if any(line.startswith("int64_t room") for line in lines):
+            lines = ["{", *indented(lines), "}"]
+        return [pad + line for line in (*lines, "__syncthreads(); // all threads have copied")]
 
     def order(self, loops: list[Loop], cluster: str) -> list[Loop]:
         """Tiles that share a slice follow each other."""
@@ -318,7 +323,7 @@ class _Printer(SpmdPrinter):
         if kept.always:
             return [f"{pad}{{", *lines, f"{pad}}}"]
         number = f"const int64_t kept = {kept.number}"
-        test = f"{pad}if ({number}; kept < {kept.count}) {{"
+        test = f"{pad}if ({number}; {kept.there}) {{"
         return [test, *lines, f"{pad}}} else {{", *body(pad + "  "), f"{pad}}}"]
 
     def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:

@@ -45,7 +45,8 @@ _Along = tuple[str, int] | None  # the loop over tiles that a dimension follows,
 @dataclass(frozen=True)
 class Part:
     """A slice of tensor `name`: along each dimension the loop over tiles that says where it begins,
-    and its size, or None for all of the dimension. Slices lie one after the other from `offset`.
+    and its size, or None for all of the dimension. Slices lie one after the other from `offset`; if
+    places are shared, `offset` is where the part begins in a slice.
     """
 
     name: str
@@ -65,6 +66,9 @@ class Kept:
     first `count` slices, which loops `over` number, `inner` loops being those that share a slice.
 
     `needed`: all slices that a block has on a full grid.
+
+    Where clusters run beside each other each block has tiles of some of them. Then they share what
+    room there is (`Shared`), and a block finds out how many slices it has before the loop.
     """
 
     over: tuple[str, ...]
@@ -72,16 +76,22 @@ class Kept:
     parts: tuple[Part, ...]
     count: int
     needed: int
+    shared: Shared | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The size of a slice."""
+        return sum(part.bytes for part in self.parts)
 
     @property
     def always(self) -> bool:
-        """Whether there is but one slice."""
-        return not self.over
+        """Whether there is but one slice, for which there is room."""
+        return not self.over and self.shared is None
 
     @property
     def number(self) -> str:
         """C of which slice of the block's a tile has."""
-        if self.always:
+        if not self.over:
             return "0"
         per = " * ".join(f"{name}_count" for name in self.inner)
         whole = f" / ({per})" if per else ""
@@ -94,7 +104,21 @@ class Kept:
             return ""
         per = " * ".join(f"{name}_count" for name in self.inner)
         first = "tile == tiles * mine / blocks"
-        return first if self.always else f"tile % ({per}) == 0 || {first}"
+        return f"tile % ({per}) == 0 || {first}" if self.over else first
+
+    @property
+    def there(self) -> str:
+        """C of whether slice number `kept` is there."""
+        return f"kept < held[{self.shared.number}][1]" if self.shared else f"kept < {self.count}"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Room from byte `first` to `end` for all clusters of a loop, of which this is a `number`."""
+
+    number: int
+    first: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,7 @@ def place(
     for loop in _sequential(kernel.nest):
         candidates = (_candidate(kernel, p, whole, multiplied) for p in _pieces(loop))
         found = [c for c in candidates if c is not None]
-        chosen, last = _choose(found, start, budget)
+        chosen, last = (_share if _crowded(found, start, budget) else _choose)(found, start, budget)
         kept |= chosen
         end = max(end, last)
     return Resident(temporaries, kept, end)
@@ -320,3 +344,24 @@ def _choose(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[
         if count:
             kept[c.cluster] = Kept(c.over, c.inner, tuple(parts), count, c.needed)
     return kept, end
+
+
+def _crowded(found: Sequence[_Candidate], start: int, budget: int) -> bool:
+    """Whether there is no room for what several clusters may have on each block."""
+    most = sum(c.most * sum(p.bytes for p in c.parts) for c in found)
+    return len(found) > 1 and start + most > budget
+
+
+def _share(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
+    """Room that clusters share, those that come first before others."""
+    kept = dict[str, Kept]()
+    for c in found:
+        parts, size = list[Part](), 0
+        for part in c.parts:
+            if start + size + part.bytes <= budget:
+                parts.append(Part(part.name, part.along, part.bytes, size))
+                size += part.bytes
+        if parts:
+            shared = Shared(len(kept), start, budget)
+            kept[c.cluster] = Kept(c.over, c.inner, tuple(parts), c.most, c.needed, shared)
+    return kept, min(budget, start + sum(k.count * k.bytes for k in kept.values()))

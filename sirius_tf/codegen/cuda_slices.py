@@ -7,7 +7,7 @@ if (const int64_t kept = <number of the tile's slice>; kept < <slices that are t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sirius_tf.codegen import scalar
@@ -51,21 +51,50 @@ def temporaries(resident: Resident, tensors: Sequence[Tensor]) -> list[str]:
 def reason(kept: Kept) -> str:
     """What is kept, and why, as a comment."""
     names = ", ".join(p.name for p in kept.parts)
-    size = sum(p.bytes for p in kept.parts)
-    what = f"{kept.count} slices of {size} bytes of" if kept.over else f"{size} bytes,"
+    if kept.shared:
+        return f"// Each iteration reads the same: a block keeps what it has of {names}, if it can"
+    what = f"{kept.count} slices of {kept.bytes} bytes of" if kept.over else f"{kept.bytes} bytes,"
     less = f" (of {kept.needed}, for want of room)" if kept.count < kept.needed else ""
     return f"// Each iteration reads the same: a block keeps {what} {names}{less}"
 
 
-def pointers(program: Program, kept: Kept) -> list[str]:
-    """Pointers to the parts of slice number `kept`."""
+def pointers(program: Program, kept: Kept, first: str = "") -> list[str]:
+    """Pointers to the parts of slice number `kept`; slices that share room begin at `first`."""
     lines = []
     for part in kept.parts:
         t = program.tensor[part.name]
         c_type = CUDA.types[t.dtype]
         place = f"resident + {part.offset}" + ("" if kept.always else f" + kept * {part.bytes}")
+        if kept.shared:
+            first = first or f"held[{kept.shared.number}][0]"
+            place = f"resident + {first} + kept * {kept.bytes} + {part.offset}"
         lines.append(f"{c_type} *const {name_of(t)} = ({c_type} *)({place});")
     return lines
+
+
+def held(found: Iterable[Kept]) -> list[str]:
+    """Memory for what a block has found out about clusters that share room."""
+    count = max((k.shared.number + 1 for k in found if k.shared), default=0)
+    return (
+        [f"__shared__ int32_t held[{count}][2]; // where slices begin, and how many there are"]
+        if count
+        else []
+    )
+
+
+def counted(kept: Kept, copies: list[str]) -> list[str]:
+    """The copies for a cluster, and how much room they have taken, if others want some, too."""
+    if kept.shared is None:
+        return copies
+    first = [f"int64_t room = {kept.shared.first}, count;"] if kept.shared.number == 0 else []
+    entry = f"held[{kept.shared.number}]"
+    return [
+        *first,
+        "count = 0;",
+        *copies,
+        f"if (threadIdx.x == 0) {entry}[0] = (int32_t)room, {entry}[1] = (int32_t)count;",
+        f"room += count * {kept.bytes};",
+    ]
 
 
 def copied(program: Program, kept: Kept) -> list[str]:
@@ -75,13 +104,16 @@ def copied(program: Program, kept: Kept) -> list[str]:
         test = f"if ({kept.begins}) " if kept.begins else ""
         return [f"{test}{{", *indented(body), "}"]
     first = f" && ({kept.begins})" if kept.begins else ""
-    test = f"if (const int64_t kept = {kept.number}; kept < {kept.count}{first}) {{"
-    return [test, *indented(_copy(program, kept)), "}"]
+    fits, body = kept.there, _copy(program, kept)
+    if kept.shared:
+        fits = f"room + (kept + 1) * {kept.bytes} <= {kept.shared.end}"
+        body.append("count = kept + 1;")
+    return [f"if (const int64_t kept = {kept.number}; {fits}{first}) {{", *indented(body), "}"]
 
 
 def _copy(program: Program, kept: Kept) -> list[str]:
     """The copy of a tile's parts by all threads; neighbours copy neighbours in memory."""
-    lines = pointers(program, kept)
+    lines = pointers(program, kept, "room")
     for part in kept.parts:
         t = program.tensor[part.name]
         pairs = zip(part.window, t.shape, strict=True)

@@ -92,7 +92,8 @@ def _show_tensor(tensor: Tensor) -> str:
 
 
 def _show_iter(it: Iter) -> str:
-    return f"{it.name} < {it.extent}" + (" in order" if it.loop else "")
+    later = f", {it.shift} later" if it.shift else ""
+    return f"{it.name} < {it.extent}" + (f" in order{later}" if it.loop else "")
 
 
 def _affines(index: tuple[Affine, ...]) -> str:

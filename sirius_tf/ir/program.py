@@ -93,11 +93,15 @@ class Iter:
 
     `loop` marks the iterator of a loop of the graph (While). All statements of one loop share its
     name and extent, it comes first (outer loops before inner ones), and it is run in order.
+
+    With `shift`, which the scheduler sets, several loops have become one under that name: iteration
+    `name` runs in its step name + shift (schedule/wavefront.py).
     """
 
     name: str
     extent: Affine
     loop: bool = False
+    shift: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ dependence until storage is folded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import islpy as isl
@@ -42,6 +42,27 @@ def flow(scop: Scop) -> tuple[Flow, ...]:
                 if not relation.is_empty():
                     found.append(Flow(source, sink, tensor, relation.coalesce()))
     return tuple(found)
+
+
+def least_distance(f: Flow, source: int, sink: int) -> int | None:
+    """By how much at least number `sink` of the reader's iterators exceeds number `source` of the
+    writer's, for all sizes; None if nothing bounds it from below."""
+    pairs = f.relation
+    for kind, kept in ((isl.dim_type.in_, source), (isl.dim_type.out, sink)):
+        pairs = pairs.project_out(kind, kept + 1, pairs.dim(kind) - kept - 1)
+        pairs = pairs.project_out(kind, 0, kept)
+    least = pairs.deltas().dim_min_val(0)
+    return least.to_python() if least.is_int() else None
+
+
+def at_distance(f: Flow, source: int, sink: int, distance: int) -> Flow:
+    """The pairs of a dependence for which one iterator exceeds the other by `distance`."""
+    pairs = f.relation
+    equal = isl.Constraint.equality_alloc(isl.LocalSpace.from_space(pairs.get_space()))
+    equal = equal.set_coefficient_val(isl.dim_type.in_, source, isl.Val(1))
+    equal = equal.set_coefficient_val(isl.dim_type.out, sink, isl.Val(-1))
+    equal = equal.set_constant_val(isl.Val(distance))
+    return replace(f, relation=pairs.add_constraint(equal))
 
 
 def check_single_assignment(scop: Scop) -> None:

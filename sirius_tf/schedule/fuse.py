@@ -2,7 +2,8 @@
 """Dependences -> schedule tree: loop distribution, recurrences, and clusters fused into phases.
 
     schedule(statements) = for each strongly connected component, in topological order:
-        a recurrence             ->  loop over its graph loop: schedule(its statements, inside)
+        a recurrence, or several that are one wavefront
+                                 ->  loop over its graph loop: schedule(its statements, inside)
         runs of single statements -> convex clusters, those of one depth in one phase; a cluster:
                                      parallel loops all its statements share: sequence of statements
 
@@ -17,7 +18,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.program import Iter, Program
 from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, components
@@ -28,8 +29,9 @@ from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node
 from sirius_tf.schedule.tree import Sequence as InOrder
+from sirius_tf.schedule.wavefront import members
 
-PARTS = ("hoisting", "fusion", "shared phases")  # that can be left out
+PARTS = ("hoisting", "wavefronts", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
@@ -67,7 +69,7 @@ def fuse_alone(
     fuser = _Fuser(program, flows, machine, (), lambda _: sizes)
     node = fuser.phase([given.cluster], frozenset(given.entered))
     for t in reversed(given.entered):
-        band = Band((dict.fromkeys(node.statements, symbol(t)),), InOrder((node,)))
+        band = Band((fuser.steps(node.statements, t),), InOrder((node,)))
         node = Filter(node.statements, band)
     return InOrder((*before, node))
 
@@ -104,7 +106,19 @@ def _whole_loops(
         for i in s.iters:
             if s.name in kept and i.loop and ("hoisting" in without or str(i.extent) in endless):
                 inside.setdefault(i.name, []).append(s.name)
-    return [pair for group in inside.values() for pair in pairwise([*group, group[0]])]
+    return [pair for group in inside.values() for pair in _ring(group)]
+
+
+def _ring(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Edges that make a strongly connected component of some statements."""
+    return list(pairwise([*names, names[0]]))
+
+
+def _beside(names: Sequence[str], flows: Sequence[Flow]) -> int:
+    """How many recurrences a loop is of."""
+    cyclic = {f.source for f in flows if f.source == f.sink}
+    found = components(names, [(f.source, f.sink) for f in flows])
+    return sum(len(component) > 1 or component[0] in cyclic for component in found)
 
 
 class _Fuser:
@@ -123,6 +137,7 @@ class _Fuser:
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s, machine) for s in program.statements}
         self.hints = program.hints
+        self.waves = [pair for wave in members(program.statements) for pair in _ring(wave)]
         self.machine, self.threads = machine, machine.workers
         self.clusterer = Clusterer(program, self.flows, self.plans, machine)
 
@@ -131,6 +146,7 @@ class _Fuser:
     ) -> list[Filter]:
         """The children of the sequence that runs `names` inside the graph loops `entered`."""
         whole = [] if entered else _whole_loops(self.program, names, self.without)
+        whole += [] if entered else [pair for pair in self.waves if {*pair} <= {*names}]
         found = components(names, [(f.source, f.sink) for f in flows] + whole)
         cyclic = {f.source for f in flows if f.source == f.sink}
         cyclic |= {a for a, b in whole if a == b}
@@ -149,22 +165,35 @@ class _Fuser:
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
     ) -> Filter:
         """For t in order: what remains of `names` when t is fixed."""
-        shared = [{i.name for i in self.statements[n].iters if i.loop} - entered for n in names]
+        iters = {n: {i.name: i for i in self.statements[n].iters if i.loop} for n in names}
         first = [i.name for i in self.statements[names[0]].iters]
-        common = [i for i in first if all(i in s for s in shared)]
+        common = [i for i in first if i not in entered and all(i in own for own in iters.values())]
         if not common:
             raise VerifyError(f"{', '.join(names)} need each other and share no loop")
         t = common[0]
+        steps = self.steps(names, t)
         inside = [f for f in flows if f.source in names and f.sink in names]
-        kept = [replace(f, relation=self.clusterer.within(f, t, t)) for f in inside]
+        kept = [
+            self.clusterer.within(f, t, t, (steps[f.source] - steps[f.sink]).const) for f in inside
+        ]
         self.carried |= {
             (f.source, f.sink, f.tensor)
             for f, rest in zip(inside, kept, strict=True)
             if not rest.relation.is_equal(f.relation)
         }
         kept = [f for f in kept if not f.relation.is_empty()]
+        machine, clusterer = self.machine, self.clusterer
+        if beside := _beside(names, inside):
+            self.machine = machine.divided(beside)
+            self.clusterer = Clusterer(self.program, self.flows, self.plans, self.machine)
         body = InOrder(tuple(self.distribute(names, kept, entered | {t})))
-        return Filter(names, Band((dict.fromkeys(names, symbol(t)),), body))
+        self.machine, self.clusterer = machine, clusterer
+        return Filter(names, Band((steps,), body))
+
+    def steps(self, names: Sequence[str], t: str) -> dict[str, Affine]:
+        """In which step of loop t an iteration of each statement runs."""
+        iters = {n: {i.name: i for i in self.statements[n].iters} for n in names}
+        return {n: symbol(t) + (own[t].shift or 0) for n, own in iters.items()}
 
     def phases(
         self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]

@@ -11,7 +11,7 @@ import islpy as isl
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.uses import Uses
-from sirius_tf.poly.dependence import Flow
+from sirius_tf.poly.dependence import Flow, at_distance
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import ROWS, Plan, work
@@ -180,7 +180,7 @@ class Clusterer:
         size = grain(loop)
         if size == 1:
             pairs = ((f, iterator(loop[f.source]), iterator(loop[f.sink])) for f in between)
-            return all(f.relation.is_subset(self.within(f, i, j)) for f, i, j in pairs)
+            return all(f.relation.is_subset(self.within(f, i, j).relation) for f, i, j in pairs)
         return all(f.relation.is_subset(self._in_tile(f, loop, size)) for f in between)
 
     def _in_tile(self, f: Flow, loop: Loop, size: int) -> isl.Map:
@@ -193,11 +193,11 @@ class Clusterer:
         left, right = loop[f.source] // size, loop[f.sink].substitute(renamed) // size
         return isl.Map(f"{{ {pair} : {left} = {right} }}")
 
-    def within(self, f: Flow, source_iter: str, sink_iter: str) -> isl.Map:
-        """The pairs of a dependence whose two iterators are equal."""
+    def within(self, f: Flow, source_iter: str, sink_iter: str, distance: int = 0) -> Flow:
+        """The pairs of a dependence whose second iterator exceeds the first by `distance`."""
         i = self._position(self.statements[f.source], source_iter)
         j = self._position(self.statements[f.sink], sink_iter)
-        return f.relation.equate(isl.dim_type.in_, i, isl.dim_type.out, j)
+        return at_distance(f, i, j, distance)
 
     @staticmethod
     def _position(statement: Statement, iterator: str) -> int:

@@ -4,7 +4,7 @@ do not depend on them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sirius_tf.config import Precision
 
@@ -23,6 +23,7 @@ class Machine:
     worth_a_tile: points, below which running a tile costs more than its code.
     worth_a_worker: likewise of a step of a recurrence, in which workers wait for each other.
     worth_a_barrier: points that a worker evaluates while others wait for it.
+    wavefronts: whether recurrences become one loop; None where that pays.
     precision: of the factors of a matrix unit (config.Options); it alone changes results.
     """
 
@@ -35,12 +36,19 @@ class Machine:
     worth_a_tile: int = 1 << 15
     worth_a_worker: int = 1 << 13
     worth_a_barrier: int = 1 << 12  # 0.5 us
+    wavefronts: bool | None = None
     precision: Precision = "strict"
 
     @property
     def busy_threads(self) -> int:
         """Threads that want a point of each statement; a worker that is one thread wants tiles."""
         return self.workers * self.threads if self.threads > 1 else 1
+
+    def divided(self, parts: int) -> Machine:
+        """What there is for each of `parts` that run beside each other, of blocks; threads of a CPU
+        are few, and what one has left another one takes."""
+        workers = max(self.workers // parts, 1)
+        return replace(self, workers=workers) if self.threads > 1 else self
 
 
 CPU = Machine()

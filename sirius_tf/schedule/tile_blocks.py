@@ -20,6 +20,7 @@ from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan, work
 
 LANES, ROWS = (32, 64), (8, 64)  # tiles grow to the first of both, then to the second
+STAGED = 1 << 13  # bytes of a block's shared memory that are not for weights
 SPILLED = 4  # times the room of all blocks, beyond which the size of weights does not matter
 MOST = 16  # times what a tile is worth, beyond which other loops do not grow
 
@@ -48,21 +49,25 @@ def block_tile_sizes(
     def tiles() -> int:
         return math.prod(-(-n // size) for n, size in zip(extents, sizes, strict=True))
 
-    weights = _weights(program, heavy) if steps > 1 else None
-    moving = [k for k, n in enumerate(names) if weights and n in names_in(weights)]
-    size = _bytes(program, weights) if weights and moving else 0
-    size = 0 if size > SPILLED * machine.workers * machine.shared else size
+    weights = _weights(program, statements, loops) if steps > 1 else []
+    if sum(size for size, _ in weights) > SPILLED * machine.workers * machine.shared:
+        weights = []
 
     def fits() -> bool:
-        """Whether a block has room for its slices of the weights, the first and last not whole."""
-        slices = math.prod(-(-extents[k] // sizes[k]) for k in moving)
-        return -(-size // slices) * (-(-slices // machine.workers) + 1) <= machine.shared
+        """Whether a block has room for its slices of the weights: where several tiles read one, the
+        first and the last may not be whole."""
+        needed = 0
+        for size, moving in weights:
+            slices = math.prod(-(-extents[k] // sizes[k]) for k in moving)
+            parts = 1 if tiles() > slices else 0
+            needed += -(-size // slices) * (-(-slices // machine.workers) + parts)
+        return needed + STAGED <= machine.shared
 
     def grow(k: int, most: int) -> None:
         while sizes[k] < min(most, extents[k]):
             before = sizes[k]
             sizes[k] = min(2 * before, -(-extents[k] // grains[k]) * grains[k])
-            if tiles() < wanted or (size and k in moving and not fits()):
+            if tiles() < wanted or (any(k in moving for _, moving in weights) and not fits()):
                 sizes[k] = before
                 return
 
@@ -76,10 +81,18 @@ def block_tile_sizes(
     return tuple(sizes)
 
 
-def _weights(program: Program, s: Statement) -> Load | None:
-    """The load of the largest constant that a statement reads."""
-    constants = [load for load in loads(s.value) if program.tensor[load.tensor].role == "constant"]
-    return max(constants, key=lambda load: _bytes(program, load), default=None)
+def _weights(
+    program: Program, statements: Sequence[Statement], loops: Sequence[Loop]
+) -> list[tuple[int, list[int]]]:
+    """The constants of which a tile reads a slice: bytes, and the loops that tell which."""
+    found = dict[str, tuple[int, list[int]]]()
+    for s in statements:
+        names = [iterator(loop[s.name]) for loop in loops]
+        for load in loads(s.value):
+            moving = [k for k, n in enumerate(names) if n in names_in(load)]
+            if program.tensor[load.tensor].role == "constant" and moving:
+                found[load.tensor] = _bytes(program, load), moving
+    return list(found.values())
 
 
 def _bytes(program: Program, load: Load) -> int:
