@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +28,7 @@ from sirius_tf.report import Result
 from sirius_tf.rewrite import check, graphdef, metagraph, output, stages
 from sirius_tf.rewrite import samples as sampling
 from sirius_tf.rewrite.canonical import array_digest
-from sirius_tf.rewrite.measure import allowed
+from sirius_tf.rewrite.draft import Draft, draft
 from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
@@ -76,9 +79,23 @@ def _optimize(
     options: Options,
 ) -> Result:
     start = time.monotonic()
-    stage = options.progress or (lambda name: None)
     output.check_paths(source, target, options.force)
     register_with_tensorflow()
+    with ExitStack() as stack:
+        made = _drafted(stack, source, target, signatures, samples, options)
+        return _published(source, target, made, options, start)
+
+
+def _drafted(
+    stack: ExitStack,
+    source: Path,
+    target: Path,
+    signatures: Sequence[str] | None,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Draft:
+    """The rewritten model in a place on the stack."""
+    stage = _stages(options)
     stage("read")
     model = savedmodel.read(source, signatures)
     saved_model = loader_impl.parse_saved_model(str(source))
@@ -91,18 +108,18 @@ def _optimize(
     parts = _cut(source, content, meta_graph, model, given)
     stage("compile")
     parts, kernels = stages.compile_parts(parts, _threads(options), options, tilings.read())
-    with output.workplace(source, target) as work:
-        bundle = work / "assets" / f"{source.name}.sirius.so"
-        stage("link")
-        stages.link(work, meta_graph, parts, kernels, bundle)
-        stage("time")
-        timed = _time(work, meta_graph, parts, kernels, bundle, options)
-        if [part.uses for part in timed] != [part.uses for part in parts]:
-            stages.link(work, meta_graph, timed, kernels, bundle)
-        stage("rewrite")
-        measured = _finish(source, content, work, saved_model, timed, bundle, given, options)
-        output.publish(work, target)
-    return _result(target, bundle.name, timed, measured, start)
+    parts = [part.hollow() for part in parts]
+    del model
+    work = stack.enter_context(output.workplace(source, target))
+    bundle = work / "assets" / f"{source.name}.sirius.so"
+    stage("link")
+    kernels = stages.link(work, meta_graph, parts, kernels, bundle)
+    stage("time")
+    timed = _time(work, meta_graph, parts, kernels, bundle, options)
+    if [part.uses for part in timed] != [part.uses for part in parts]:
+        stages.link(work, meta_graph, timed, kernels, bundle)
+    stage("rewrite")
+    return draft(content, work, saved_model, timed, bundle, given, options)
 
 
 def programs(
@@ -139,10 +156,23 @@ def refresh(
     code. The optimized model is replaced if it gives the same results as the SavedModel.
     """
     start = time.monotonic()
-    stage = options.progress or (lambda name: None)
     source, target = Path(saved_model_dir), Path(optimized_dir)
     output.check_paths(source, target, force=True)
     register_with_tensorflow()
+    with ExitStack() as stack:
+        made = _refreshed(stack, source, target, samples, options)
+        return _published(source, target, made, options, start)
+
+
+def _refreshed(
+    stack: ExitStack,
+    source: Path,
+    target: Path,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Draft:
+    """The rewritten model in a place on the stack, with the code of the target's bundle."""
+    stage = _stages(options)
     stage("read")
     old, notes = _old_bundle(target)
     if "cuda" in notes:
@@ -180,19 +210,19 @@ def refresh(
         for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()
     }
     same = all(kernel.code == notes["kernels"][name]["code"] for name, kernel in kernels.items())
-    with output.workplace(source, target) as work:
-        bundle = work / "assets" / old.name
-        stage("link")
-        stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
-        stage("time")
-        as_before = replace(options, keep_slow=True, strict_math=True)
-        timed = _time(work, meta_graph, parts, kernels, bundle, as_before)
-        for region in (region for part in timed for region in part.timed if not region.kept):
-            raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
-        stage("rewrite")
-        measured = _finish(source, content, work, saved_model, timed, bundle, given, options)
-        output.publish(work, target)
-    return _result(target, bundle.name, timed, measured, start)
+    parts = [part.hollow() for part in parts]
+    del model
+    work = stack.enter_context(output.workplace(source, target))
+    bundle = work / "assets" / old.name
+    stage("link")
+    kernels = stages.link(work, meta_graph, parts, kernels, bundle, old if same else None)
+    stage("time")
+    as_before = replace(options, keep_slow=True, strict_math=True)
+    timed = _time(work, meta_graph, parts, kernels, bundle, as_before)
+    for region in (region for part in timed for region in part.timed if not region.kept):
+        raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
+    stage("rewrite")
+    return draft(content, work, saved_model, timed, bundle, given, options)
 
 
 @native.on_cpu()
@@ -261,51 +291,44 @@ def _threads(options: Options) -> int:
     return options.threads or native.default_threads()
 
 
-def _finish(
-    source: Path,
-    content: str,
-    work: Path,
-    saved_model: Any,
-    parts: Sequence[Part],
-    bundle: Path,
-    samples: Mapping[str, Mapping[str, Array]],
-    options: Options,
-) -> dict[str, check.Measured]:
-    """Write the SavedModel with the regions of the parts, and compare it with the original.
+def _stages(options: Options) -> Callable[[str], None]:
+    """What begins a stage. Memory that the one before freed goes back to the system.
 
-    `content` is a hash of the original. If a comparison of the same bytes on the same samples is
-    remembered, there is nothing to load.
+    The C library keeps it among what is in use: sessions leave hundreds of megabytes of holes. The
+    values of a model, which end before two of the stages, are held by circles of closures, too.
     """
-    stage = options.progress or (lambda name: None)
-    meta_graph = metagraph.select(saved_model)
-    edits = [Edit(part.signature, part.uses) for part in parts]
-    meta_graph.CopyFrom(metagraph.rewrite(meta_graph, edits, bundle))
-    output.write_saved_model(work, saved_model)
+    libc = ctypes.CDLL(None)
+
+    def begin(name: str) -> None:
+        if name in ("link", "check"):
+            gc.collect()
+        libc.malloc_trim(0)
+        if options.progress:
+            options.progress(name)
+
+    return begin
+
+
+def _published(source: Path, target: Path, made: Draft, options: Options, start: float) -> Result:
+    """Compare a draft with the original, and move it to the target.
+
+    If a comparison of the same bytes on the same samples is remembered, there is nothing to load.
+    """
+    stage = _stages(options)
     stage("check")
-    tags = list(meta_graph.meta_info_def.tags)
-    graphs = {part.signature.name: part.signature.graph for part in parts}
-    tolerances = {name: allowed(graph, options.tolerance) for name, graph in graphs.items()}
-    compare = functools.partial(check.compare, source, work, tags, samples, tolerances)
+    samples, tolerances = made.samples, made.tolerances
+    compare = functools.partial(check.compare, source, made.work, made.tags, samples, tolerances)
     arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
-    key = (content, cache.content(work), arrays, sorted(tolerances.items()), stages.machine())
+    key = (made.content, arrays, sorted(tolerances.items()), stages.machine())
     measured = cache.remembered("checks", key, compare)
     stage("write")
-    return measured
-
-
-def _result(
-    target: Path,
-    bundle: str,
-    parts: Sequence[Part],
-    measured: Mapping[str, check.Measured],
-    start: float,
-) -> Result:
-    path = target / "assets" / bundle
+    output.publish(made.work, target)
+    path = target / "assets" / made.bundle
     exists = path.exists()
     return Result(
         target,
         path if exists else None,
-        tuple(stages.report(part, measured[part.signature.name]) for part in parts),
+        tuple(check.completed(report, measured[report.name]) for report in made.reports),
         time.monotonic() - start,
         output.size(target),
         path.stat().st_size if exists else 0,

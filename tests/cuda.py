@@ -55,7 +55,7 @@ class Emulated:
             np.empty(s, numpy_dtype(self.program.tensor[o.tensor].dtype))
             for s, o in zip(planned.shapes, outputs, strict=True)
         ]
-        constants = np.frombuffer(weights(self.program) or bytes(64), np.uint8)
+        constants = np.frombuffer(b"".join(weights(self.program)) or bytes(64), np.uint8)
         decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
         slots = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written

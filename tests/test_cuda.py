@@ -514,7 +514,7 @@ def test_a_bundle_has_code_for_gpus_beside_that_for_cpus(tmp_path) -> None:
         assert (code.name, code.kernels) == (f"{name}_cuda", (f"{name}_cuda",))
         assert code.cooperative
         assert code.source == complete_source(made.kernel)
-        assert code.weights == weights(made.kernel.program)
+        assert code.weights == b"".join(weights(made.kernel.program))
         assert (code.threads_per_block, code.shared_bytes) == (256, made.kernel.shared_bytes)
         for arch in ARCHITECTURES:
             assert code.cubins[arch] == (made.cubins[arch].data, made.blocks(arch))
@@ -526,7 +526,8 @@ def test_new_weights_for_gpus(tmp_path) -> None:
     link([kernels[0][0]], tmp_path / "old.so", {}, cuda=[kernels[0][1]])
     repack(tmp_path / "old.so", tmp_path / "new.so", [kernels[1][0]], {}, "", [kernels[1][1]])
     code = native.Bundle(tmp_path / "new.so").regions["dense"].cuda
-    assert code.weights == weights(kernels[1][1].kernel.program) != weights(old)
+    assert code.weights == b"".join(weights(kernels[1][1].kernel.program))
+    assert code.weights != b"".join(weights(old))
 
 
 def test_a_model_is_converted_for_gpus(tmp_path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sirius_tf.bundle import cache, cc
-from sirius_tf.bundle.link import link, repack
+from sirius_tf.bundle import cache, cc, marks
+from sirius_tf.bundle.link import link, repack, weights
 from sirius_tf.compile import compile_program
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir import interp
@@ -94,7 +94,22 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     first = len(compiled)
     link([kernel], tmp_path / "b.so", {})
     assert first == 5  # a plan, two instruction sets, tables, the link
+    assert len(compiled) == first
+    link([kernel], tmp_path / "c.so", {"other": 1})
     assert len(compiled) - first == 2  # tables and the link
+
+
+def test_weights_are_in_the_file_and_were_never_linked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel = compile_program(programs.dense())
+    link([kernel], tmp_path / "a.so", {})
+    data = (tmp_path / "a.so").read_bytes()
+    (code,) = (tmp_path / "sirius_tf" / "code").iterdir()
+    (place,) = marks.places(data, "weights")
+    assert data[place] == b"".join(weights(kernel.program))
+    size = place.stop - place.start
+    assert code.stat().st_size < len(data) - size + 4096
+    assert size > 2 * 4096
 
 
 def test_a_bundle_does_not_depend_on_where_it_was_made(tmp_path, monkeypatch) -> None:

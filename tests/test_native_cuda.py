@@ -16,7 +16,8 @@ tf = pytest.importorskip("tensorflow")
 
 import sirius_tf  # noqa: E402
 from sirius_tf.bundle.cuda import compile_kernel  # noqa: E402
-from sirius_tf.bundle.link import link, weights  # noqa: E402
+from sirius_tf.bundle.link import link  # noqa: E402
+from sirius_tf.codegen.entry import weight_offsets  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program  # noqa: E402
 from sirius_tf.config import Options  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
@@ -137,7 +138,7 @@ assert context.value is None  # the caller's, which had none
 
 
 def test_kernels_weights_and_memory_are_used_again(folder) -> None:
-    packed = len(weights(compile_cuda(programs.dense()).program))
+    packed = weight_offsets(compile_cuda(programs.dense()).program)[""]
     child(
         folder,
         f"""
@@ -324,7 +325,7 @@ def test_a_device_that_cannot_be_used(folder, environment, why, told) -> None:
 
 def test_a_device_without_room_for_a_call(folder) -> None:
     """The weights have room, inputs and outputs have not: the CPU takes over, until they have."""
-    size = len(weights(compile_cuda(programs.dense()).program)) + 256
+    size = weight_offsets(compile_cuda(programs.dense()).program)[""] + 256
     body = """
 check("dense-7")
 assert launches() == 0 and ctypes.CDLL("libcuda.so.1").emu_live() == 2  # a module, its weights

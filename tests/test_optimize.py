@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from functools import partial
 
 import numpy as np
@@ -62,6 +63,28 @@ def same(original, rewritten, signature, **arrays):
     assert want.keys() == got.keys()
     for key in want:
         np.testing.assert_allclose(got[key], want[key], rtol=1e-5, atol=1e-6)
+
+
+def test_values_are_gone_once_they_are_linked(tmp_path, monkeypatch) -> None:
+    models.export_mmoe(tmp_path / "model")
+    values, alive = [], {}
+    read = savedmodel.read
+
+    def watched(*arguments):
+        model = read(*arguments)
+        nodes = [node for s in model.signatures.values() for node in s.graph.nodes]
+        arrays = [a for node in nodes for a in node.attrs.values() if isinstance(a, np.ndarray)]
+        values.extend(weakref.ref(a) for a in arrays if a.size > 1)
+        return model
+
+    def begun(stage):
+        alive[stage] = sum(value() is not None for value in values)
+
+    monkeypatch.setattr(savedmodel, "read", watched)
+    options = sirius_tf.Options(keep_slow=True, progress=begun)
+    sirius_tf.optimize(tmp_path / "model", options=options)
+    assert alive["compile"] == len(values) > 0
+    assert alive["time"] == alive["check"] == 0
 
 
 def definitions(path):

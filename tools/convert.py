@@ -216,7 +216,7 @@ def report(result: Result) -> RenderableType:
     size = f"{result.output_dir}: {_mb(result.output_bytes)}"
     if result.bundle is not None:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"
-    parts.append(f"{size}. Converted in {result.seconds:.1f} s.")
+    parts.append(f"{size}. Converted in {result.seconds:.1f} s and {_mb(peak_memory())} of memory.")
     return Group(*parts)
 
 
@@ -226,6 +226,12 @@ def table(title: str, *columns: str) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
     return table
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had; its compilers' are not among them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def _signatures(result: Result) -> Table:

@@ -15,9 +15,9 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from sirius_tf.bundle import cc
 
@@ -97,21 +97,30 @@ def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
     """The value of `make()`, kept on disk under a key that says all it depends on."""
     target = _entry(kind, key)
     try:
-        value: T = pickle.loads(target.read_bytes())
+        with target.open("rb") as file:
+            value: T = pickle.load(file)
         return value
     except (OSError, EOFError, pickle.UnpicklingError):
         value = make()
-    with contextlib.suppress(OSError):  # a full disk costs time later, no more
-        write(target, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    with contextlib.suppress(OSError), written(target) as file:  # a full disk costs time later
+        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)  # to a file, arrays are not copied
     return value
 
 
 def write(target: Path, data: bytes) -> None:
     """Write a file at once: who reads it meets all of the old content, or of the new."""
+    with written(target) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written(target: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `target` once it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder, "made")
-        made.write_bytes(data)
+        with made.open("wb") as file:
+            yield file
         made.replace(target)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sirius_tf.bundle import cache, cc, marks
+from sirius_tf.bundle import cache, cc, elf, marks
 from sirius_tf.bundle.cuda import Compiled, complete_source, tables
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
@@ -21,6 +24,7 @@ from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
+Array = np.ndarray[Any, Any]
 ISAS = ("v3", "v4")
 MARCH: dict[str, tuple[str, ...]] = {isa: (f"-march=x86_64_{isa}",) for isa in ISAS}
 _NATIVE = Path(__file__).parent.parent / "native"
@@ -31,6 +35,7 @@ _BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets
 _COMPILERS = 2  # compilations at once
 _MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint
 _HASH_ROOM = 32
+_SECTION = "sirius"  # of the weights
 # TensorFlow's DataType (tensorflow/core/framework/types.proto)
 _DATA_TYPE = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6}
 _DATA_TYPE |= {"int64": 9, "bool": 10, "bfloat16": 14, "float16": 19}
@@ -58,15 +63,13 @@ class _Unit:
     flags: tuple[str, ...]
 
 
-def weights(program: Program) -> bytes:
-    """The constants of a program, at the offsets of `weight_offsets`."""
-    offsets = weight_offsets(program)
-    data = bytearray(offsets[""])
+def weights(program: Program) -> Iterator[memoryview]:
+    """The constants of a program one after the other, at the offsets of `weight_offsets`."""
     for t in program.tensors:
         if t.role == "constant":
-            raw = np.ascontiguousarray(t.value).tobytes()
-            data[offsets[t.name] : offsets[t.name] + len(raw)] = raw
-    return bytes(data)
+            raw = np.ascontiguousarray(t.value).reshape(-1).view(np.uint8)
+            yield raw.data
+            yield memoryview(bytes(-len(raw) % ALIGN))
 
 
 def link(
@@ -87,24 +90,31 @@ def link(
     units = _units(kernels, isas, cuda)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = folder / "weights.bin"
-        data.write_bytes(_all_weights(kernels, cuda))
-        text = _manifest(manifest, units, cuda)
-        tables = _tables(kernels, cuda, data, text + " " * _MANIFEST_ROOM, variables_hash, isas)
-
-        def build(unit: _Unit) -> Path:
-            return cache.compiled(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
-
-        with ThreadPoolExecutor(_COMPILERS) as pool:
-            objects = list(pool.map(build, units))
-        source = folder / "tables.c"
-        source.write_text(PRELUDE + _MEMORY + tables)
-        cc.compile_object(
-            source, folder / "tables.o", [*_FLAGS, *_BASELINE, f"-I{_NATIVE}"], command
+        text = _manifest(manifest, units, cuda) + " " * _MANIFEST_ROOM
+        tables = _tables(kernels, cuda, folder, text, variables_hash, isas)
+        made = (tables.replace(name, ""), cache.content(folder), cc.compiler_command(command))
+        code = cache.remembered(
+            "code", (units, made), lambda: _link(units, folder, tables, command)
         )
-        cc.compile_shared(
-            [*objects, folder / "tables.o"], output, ["-nostdlib", "-Wl,-z,defs"], command
-        )
+    before, behind = elf.around(code, _SECTION)
+    size = _weights_size(kernels, cuda)
+    all_weights = _all_weights(kernels, cuda)
+    marks.replace_file(output, chain([before, marks.head("weights", size)], all_weights, [behind]))
+
+
+def _link(units: Sequence[_Unit], folder: Path, tables: str, command: str | None) -> bytes:
+    """A bundle without weights."""
+
+    def build(unit: _Unit) -> Path:
+        return cache.compiled(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
+
+    with ThreadPoolExecutor(_COMPILERS) as pool:
+        objects = list(pool.map(build, units))
+    source, made, output = (folder / name for name in ("tables.c", "tables.o", "code.so"))
+    source.write_text(PRELUDE + _MEMORY + tables)
+    cc.compile_object(source, made, [*_FLAGS, *_BASELINE, f"-I{_NATIVE}"], command)
+    cc.compile_shared([*objects, made], output, ["-nostdlib", "-Wl,-z,defs"], command)
+    return output.read_bytes()
 
 
 def repack(
@@ -120,30 +130,55 @@ def repack(
     `kernels` and `cuda` are those of the bundle, made from the graph with its new values;
     SiriusError if their code is not that of the bundle, for then the graph has changed.
     """
-    data = bytearray(bundle.read_bytes())
     text = _manifest(manifest, _units(kernels, ISAS, cuda), cuda)
-    old = json.loads(bytes(data[_payload(data, "manifest")]))
-    if old.get("code_hash") != json.loads(text)["code_hash"]:
-        raise SiriusError(
-            f"{bundle} is of another graph or another version: convert the model anew"
+    with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+        old = json.loads(data[_payload(data, "manifest")])
+        place = _payload(data, "weights")
+        sizes = place.stop - place.start, _weights_size(kernels, cuda)
+        if old.get("code_hash") != json.loads(text)["code_hash"] or sizes[0] != sizes[1]:
+            raise SiriusError(
+                f"{bundle} is of another graph or another version: convert the model anew"
+            )
+        if "cuda" in old:  # what its stamps say of the same code
+            text = _manifest({**manifest, "cuda": old["cuda"]}, _units(kernels, ISAS, cuda), cuda)
+        for name, content in {"manifest": text, "variables": variables_hash}.items():
+            room = _payload(data, name)
+            spaces = room.stop - room.start - len(content)
+            if spaces < 0:
+                raise SiriusError(f"{bundle} has no room for its {name}: convert the model anew")
+            data[room] = (content + (" " if name == "manifest" else "\0") * spaces).encode()
+        all_weights = _all_weights(kernels, cuda)
+        marks.replace_file(output, chain([data[: place.start]], all_weights, [data[place.stop :]]))
+
+
+def left_in_file(
+    kernels: Sequence[Kernel], bundle: Path, cuda: Sequence[Compiled] = ()
+) -> tuple[list[Kernel], list[Compiled]]:
+    """The kernels of a bundle, with constants that are read in its file when they are wanted."""
+    data = np.memmap(bundle, np.uint8, "r")
+    with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = _payload(text, "weights").start
+
+    def moved(program: Program) -> Program:
+        nonlocal at
+        places = {name: at + offset for name, offset in weight_offsets(program).items()}
+        at = places[""]
+        tensors = (
+            t if t.value is None else replace(t, value=_view(data, places[t.name], t.value))
+            for t in program.tensors
         )
-    if "cuda" in old:  # what its stamps say of the same code
-        text = _manifest({**manifest, "cuda": old["cuda"]}, _units(kernels, ISAS, cuda), cuda)
-    contents = {
-        "manifest": text.encode(),
-        "variables": variables_hash.encode(),
-        "weights": _all_weights(kernels, cuda),
-    }
-    for name, content in contents.items():
-        place = _payload(data, name)
-        room = place.stop - place.start
-        if len(content) > room:
-            raise SiriusError(f"{bundle} has no room for its new {name}: convert the model anew")
-        data[place] = content.ljust(room, b"\0" if name == "variables" else b" ")
-    marks.replace_file(output, data)
+        return replace(program, tensors=tuple(tensors))
+
+    left = [replace(k, program=moved(k.program)) for k in kernels]
+    kept = [replace(c.kernel, program=moved(c.kernel.program)) for c in cuda]
+    return left, [replace(c, kernel=kernel) for c, kernel in zip(cuda, kept, strict=True)]
 
 
-def _payload(data: bytes | bytearray, name: str) -> slice:
+def _view(data: Array, at: int, like: Array) -> Array:
+    return data[at : at + like.nbytes].view(like.dtype).reshape(like.shape)
+
+
+def _payload(data: mmap.mmap, name: str) -> slice:
     """Where a bundle keeps its weights, its manifest or the hash of its variables."""
     place = next(marks.places(data, name), None)
     if place is None:
@@ -159,9 +194,14 @@ def _units(kernels: Sequence[Kernel], isas: Sequence[str], cuda: Sequence[Compil
     return units
 
 
-def _all_weights(kernels: Sequence[Kernel], cuda: Sequence[Compiled]) -> bytes:
+def _all_weights(kernels: Sequence[Kernel], cuda: Sequence[Compiled]) -> Iterator[memoryview]:
     programs = [*(k.program for k in kernels), *(c.kernel.program for c in cuda)]
-    return b"".join(map(weights, programs)) or bytes(ALIGN)
+    return chain.from_iterable(map(weights, programs))
+
+
+def _weights_size(kernels: Sequence[Kernel], cuda: Sequence[Compiled]) -> int:
+    programs = [*(k.program for k in kernels), *(c.kernel.program for c in cuda)]
+    return sum(weight_offsets(program)[""] for program in programs)
 
 
 def _manifest(
@@ -176,17 +216,20 @@ def _manifest(
 def _tables(
     kernels: Sequence[Kernel],
     cuda: Sequence[Compiled],
-    data: Path,
+    folder: Path,
     manifest: str,
     variables_hash: str,
     isas: Sequence[str],
 ) -> str:
-    """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them."""
+    """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them.
+
+    Of the weights there is only the room.
+    """
     text, rows, offset = "", list[str](), 0
     cuda_offset = sum(weight_offsets(k.program)[""] for k in kernels)
     infos = {}
     for c in cuda:
-        text += tables(c, data.parent, cuda_offset)
+        text += tables(c, folder, cuda_offset)
         infos[c.kernel.program.name] = f"&{c.kernel.name}_info"
         cuda_offset += weight_offsets(c.kernel.program)[""]
     for k in kernels:
@@ -194,7 +237,7 @@ def _tables(
         text += declared
         rows.append(row)
         offset += weight_offsets(k.program)[""]
-    size = data.stat().st_size
+    size = _weights_size(kernels, cuda)
     return f"""{text}
 #define MARKED(name, room) static const struct {{ \\
   _Alignas({ALIGN}) char mark[{marks.MARK_BYTES}]; int64_t bytes; \\
@@ -203,9 +246,9 @@ MARKED(manifest, {len(manifest.encode())}) = {{"sirius manifest", {len(manifest.
     {json.dumps(manifest)}}};
 MARKED(variables, {_HASH_ROOM}) = {{"sirius variables", {_HASH_ROOM}, "{variables_hash}"}};
 static const SiriusRegionInfo regions[] = {{{", ".join(rows)}}};
-__asm__(".section .rodata\\n.balign {ALIGN}\\n.ascii \\"sirius weights\\\\0\\\\0\\"\\n"
-        ".quad {size}\\n.balign {ALIGN}\\n.hidden sirius_weights\\n.globl sirius_weights\\n"
-        "sirius_weights: .incbin \\"{data}\\"\\n.text\\n");
+__asm__(".section .{_SECTION},\\"a\\",@nobits\\n.balign {ALIGN}\\n.zero {ALIGN}\\n"
+        ".hidden sirius_weights\\n.globl sirius_weights\\n"
+        "sirius_weights: .zero {size}\\n.text\\n");
 extern const char sirius_weights[];
 __attribute__((visibility("default"))) const SiriusBundle sirius_bundle = {{
     SIRIUS_ABI_VERSION, {len(kernels)}, regions, manifest.text, sizeof manifest.text,

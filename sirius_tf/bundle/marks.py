@@ -7,7 +7,8 @@ A place is a mark of 16 bytes, its size in bytes as int64, and its content at th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ALIGN = 64
@@ -19,7 +20,12 @@ def mark(name: str) -> bytes:
     return f"sirius {name}".encode().ljust(MARK_BYTES, b"\0")
 
 
-def places(data: bytes | bytearray, name: str) -> Iterator[slice]:
+def head(name: str, size: int) -> bytes:
+    """What stands before the content of a place of so many bytes."""
+    return (mark(name) + size.to_bytes(8, "little")).ljust(ALIGN, b"\0")
+
+
+def places(data: bytes | bytearray | mmap.mmap, name: str) -> Iterator[slice]:
     """The contents of all places of a name."""
     at = data.find(mark(name))
     while at >= 0:
@@ -28,11 +34,12 @@ def places(data: bytes | bytearray, name: str) -> Iterator[slice]:
         at = data.find(mark(name), at + ALIGN + size)
 
 
-def replace_file(path: Path, data: bytes | bytearray) -> None:
-    """Write a file at once: who has the old one open keeps it."""
+def replace_file(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+    """Write a file at once, of pieces: who has the old one open keeps it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines(pieces)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def write_stamps(bundle: Path, stamps: Mapping[str, Stamp], state: str) -> None:
     if len(text) > room:
         raise SiriusError(f"{bundle} has no room for its new manifest: convert the model anew")
     data[text_place] = text.ljust(room)
-    marks.replace_file(bundle, data)
+    marks.replace_file(bundle, [data])
 
 
 def _places(data: bytes | bytearray) -> dict[str, slice]:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import DifferenceError, SiriusError
+from sirius_tf.report import SignatureReport
 from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
 
 Array = np.ndarray[Any, Any]
@@ -62,28 +65,51 @@ def compare(
     in each. Objects of some models need Python code that is not there: those have sessions only.
     """
     try:
+        results, errors = {}, {}
         with ExitStack() as stack:
             theirs, ours = (_session(stack, path, tags, samples) for path in (original, rewritten))
-            errors = {n: _error(n, theirs[n], ours[n], tolerances[n]) for n in samples}
-            times = {name: interleaved(theirs[name], ours[name]) for name in samples}
-        objects = _objects(original, tags, samples)
-        if objects is not None:
-            again = _objects(rewritten, tags, samples)
-            if again is None:
-                raise SiriusError("the objects of the rewritten model cannot be loaded")
             for name in samples:
-                _error(name, objects[name], again[name], tolerances[name])
+                want, got = theirs[name](), ours[name]()
+                errors[name] = _error(name, want, got, tolerances[name], theirs[name].rounding)
+                results[name] = want
+            times = {name: interleaved(theirs[name], ours[name]) for name in samples}
+        del theirs, ours
+        gc.collect()  # the sessions' graphs are circles
+        objects = _objects(rewritten, tags, samples)
+        if objects is None and _objects(original, tags, samples) is not None:
+            raise SiriusError("the objects of the rewritten model cannot be loaded")
+        for name, call in (objects or {}).items():
+            again = functools.partial(_rounding, original, tags, samples, name)
+            _error(name, results[name], call(), tolerances[name], again)
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {name: Measured(errors[name], *times[name]) for name in samples}
 
 
-def _error(name: str, theirs: Call, ours: Call, tolerance: float) -> float:
+def completed(report: SignatureReport, measured: Measured) -> SignatureReport:
+    """A report with what a comparison measured."""
+    ours = sum(region.sirius_ms for region in report.regions if region.kept)
+    kept = any(region.kept for region in report.regions)
+    return replace(
+        report,
+        tf_ms=measured.tf_ms,
+        sirius_ms=measured.sirius_ms,
+        tf_share_after=max(0.0, 1.0 - ours / measured.sirius_ms) if kept else 1.0,
+        max_error=measured.error,
+    )
+
+
+def _error(
+    name: str,
+    want: Mapping[str, Array],
+    got: Mapping[str, Array],
+    tolerance: float,
+    rounding: Callable[[], list[float]],
+) -> float:
     """The greatest error of an output; DifferenceError above tolerance and rounding."""
-    want, got = theirs(), ours()
     errors = {key: relative_error(got[key], want[key]) for key in want}
     if any(not error <= tolerance for error in errors.values()):
-        floor = dict(zip(want, theirs.rounding(), strict=True))
+        floor = dict(zip(want, rounding(), strict=True))
         for key, error in errors.items():
             if not error <= max(tolerance, floor[key]):
                 raise DifferenceError(
@@ -111,6 +137,14 @@ def _session(
         run = session.make_callable({key: outputs[key].name for key in outputs}, feeds)
         calls[name] = Call(run, tuple(arrays.values()))
     return calls
+
+
+def _rounding(
+    path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]], name: str
+) -> list[float]:
+    """How much each output of a signature changes with the last bits of the samples."""
+    with ExitStack() as stack:
+        return _session(stack, path, tags, samples)[name].rounding()
 
 
 def _objects(

@@ -7,7 +7,6 @@ graph that signatures compute with; every signature, variable, table, asset and 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from google.protobuf import any_pb2
 from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
+from sirius_tf.bundle import cache
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.graph import Node
@@ -272,8 +272,7 @@ def _add_asset(meta_graph: Any, bundle: Path) -> int | None:
     variable = add("", "VarHandleOp")
     variable.attr["shape"].shape.SetInParent()
     # In eager mode all models of a process share what has this name: those with the same bundle.
-    content = hashlib.sha256(bundle.read_bytes()).hexdigest()[:16]
-    variable.attr["shared_name"].s = f"{ASSET}_{content}".encode()
+    variable.attr["shared_name"].s = f"{ASSET}_{cache.content(bundle)[:16]}".encode()
     variable.attr["container"].s = b""
     add("/assign", "AssignVariableOp", ASSET, f"{ASSET}/path")
     add("/read", "ReadVariableOp", ASSET)

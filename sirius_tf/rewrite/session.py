@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,8 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._session.close()
+        del self._session
+        gc.collect()  # its graph is a circle
 
     def values(self, feeds: Mapping[str, Array], edges: Sequence[Edge]) -> dict[Edge, Array]:
         """What edges carry when the graph is run on values of tensors."""

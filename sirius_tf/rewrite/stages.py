@@ -24,10 +24,10 @@ from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend.graph import Edge, Node, show
 from sirius_tf.frontend.savedmodel import Signature
 from sirius_tf.lower.registry import lower
-from sirius_tf.report import LeftNode, RegionReport, SignatureReport
+from sirius_tf.report import RegionReport
 from sirius_tf.rewrite import checkpoint, regions
 from sirius_tf.rewrite.canonical import array_digest
-from sirius_tf.rewrite.check import Measured
+from sirius_tf.rewrite.hollow import hollow, hollow_region
 from sirius_tf.rewrite.manifest import manifest
 from sirius_tf.rewrite.regions import Region, constant, is_variable
 from sirius_tf.rewrite.samples import Array
@@ -78,6 +78,12 @@ class Part:
         left = {n: reasons[use.region.name] for use in dropped for n in use.region.nodes}
         kept = tuple(use for use in self.uses if use not in dropped)
         return replace(self, uses=kept, left={**self.left, **left})
+
+    def hollow(self) -> Part:
+        """The part without the values of constants."""
+        signature = replace(self.signature, graph=hollow(self.signature.graph))
+        uses = tuple(Use(hollow_region(use.region), use.kernel) for use in self.uses)
+        return replace(self, signature=signature, uses=uses)
 
     def only(self, kernels: Mapping[str, str]) -> Part:
         """The regions that have a kernel in a former bundle."""
@@ -224,12 +230,15 @@ def link(
     kernels: Mapping[str, Compiled],
     bundle: Path,
     old: Path | None = None,
-) -> None:
-    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given."""
+) -> dict[str, Compiled]:
+    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given.
+
+    These kernels are returned, their constants left in that file.
+    """
     used = list(dict.fromkeys(use.kernel for part in parts for use in part.uses))
     if not used:
         bundle.unlink(missing_ok=True)
-        return
+        return {}
     bundle.parent.mkdir(parents=True, exist_ok=True)
     signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
     content = manifest(work, meta_graph, signatures)
@@ -249,6 +258,12 @@ def link(
         linker.repack(old, bundle, made, content, variables, for_gpus)
     else:
         linker.link(made, bundle, content, variables, cuda=for_gpus)
+    left, left_for_gpus = linker.left_in_file(made, bundle, for_gpus)
+    on_gpus = {c.kernel.program.name: c for c in left_for_gpus}
+    return {
+        name: replace(kernels[name], kernel=kernel, cuda=on_gpus.get(name))
+        for name, kernel in zip(used, left, strict=True)
+    }
 
 
 def compare_and_time(
@@ -294,7 +309,7 @@ def compare_and_time(
                 problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
             if problem:
                 reasons[region] = problem
-            count = sum(_computes(graph.by_name[node]) for node in use.region.nodes)
+            count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
             for_gpus = kernels[use.kernel].cuda
             launch = for_gpus.kernel.launch if for_gpus else ""
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
@@ -331,28 +346,6 @@ def _best_times(
     return theirs, ours
 
 
-def report(part: Part, measured: Measured) -> SignatureReport:
-    """What became of a signature."""
-    graph, name = part.signature.graph, part.signature.name
-    results = {edge.node for _, edge in graph.outputs}
-    ops = [n for n in graph.nodes if n.name not in results and _computes(n)]
-    left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
-    ours = sum(region.sirius_ms for region in part.timed if region.kept)
-    share = max(0.0, 1.0 - ours / measured.sirius_ms)
-    return SignatureReport(
-        name,
-        len(ops),
-        len(ops) - len(left),
-        tuple(left),
-        part.timed,
-        measured.tf_ms,
-        measured.sirius_ms,
-        1.0,
-        share if part.uses else 1.0,
-        measured.error,
-    )
-
-
-def _computes(node: Node) -> bool:
+def computes(node: Node) -> bool:
     """Whether a node is more than a constant, a handle or what inlining puts around a call."""
     return not constant(node) and node.op != "Identity" and set(node.dtypes) != {"resource"}
