@@ -159,6 +159,21 @@ def test_graph_def() -> None:
         from_graph_def(models.frozen_graph_def(), ["x"], ["z"])
 
 
+def test_the_order_of_control_inputs_is_that_of_names() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder("float32", [], name="x")
+        effects = [
+            tf.negative(x, name=f"n{k:02}") for k in np.random.default_rng(0).permutation(40)
+        ]
+        with tf.control_dependencies(effects):
+            tf.identity(x, name="y")
+    found = from_graph_def(graph.as_graph_def(), ["x:0"], ["y:0"])
+    names = [f"n{k:02}" for k in range(40)]
+    assert [node.name for node in found.nodes][:40] == names
+    assert list(found.by_name["y"].control_inputs) == names
+
+
 def test_attributes() -> None:
     node = Node("n", "Op", attrs={"i": 1, "s": "SAME", "l": [1, 2], "b": True})
     assert (node.attr_int("i"), node.attr_str("s"), node.attr_ints("l")) == (1, "SAME", (1, 2))

@@ -93,9 +93,14 @@ def _ordered(roots: Sequence[Any], cut: Mapping[str, Argument]) -> list[Any]:
         elif op.name not in seen:
             seen.add(op.name)
             stack.append((op, True))
-            needs = list(op.control_inputs) + [t.op for t in op.inputs if t.name not in cut]
+            needs = _awaited(op) + [t.op for t in op.inputs if t.name not in cut]
             stack.extend((need, False) for need in reversed(needs))
     return order
+
+
+def _awaited(op: Any) -> list[Any]:
+    """The control inputs of an op by name: TensorFlow has them in the order of its pointers."""
+    return sorted(op.control_inputs, key=lambda awaited: awaited.name)
 
 
 def _needed(nodes: Sequence[Node], needed: set[str]) -> tuple[Node, ...]:
@@ -275,7 +280,7 @@ class _Converter:
 
     def _controls(self, op: Any) -> tuple[str, ...]:
         """What an op waits for, be it that an operand which is folded, or constant, does."""
-        waits = [name for c in op.control_inputs for name in self.after(c)]
+        waits = [name for c in _awaited(op) for name in self.after(c)]
         if op.type != "Merge":  # it waits for one operand only
             waits += [name for t in op.inputs for name in self._folded.get(t.op.name, ())]
         return tuple(dict.fromkeys(waits))

@@ -154,8 +154,10 @@ def _degree_order(monomial: Monomial) -> tuple[int, Monomial]:
 
 
 def _make(sums: Mapping[Monomial, int]) -> Poly:
-    kept = ((m, c) for m, c in sums.items() if c)
-    return Poly(tuple(sorted(kept, key=lambda term: _degree_order(term[0]))))
+    kept = [(m, c) for m, c in sums.items() if c]
+    if len(kept) > 1:
+        kept.sort(key=lambda term: _degree_order(term[0]))
+    return Poly(tuple(kept))
 
 
 def _without(monomial: Monomial, divisor: Monomial) -> Monomial | None:
@@ -175,8 +177,9 @@ def poly(value: PolyLike) -> Poly:
     """An integer or affine expression (without floors) as a Poly; a Poly as itself."""
     if isinstance(value, Poly):
         return value
-    if not isinstance(value, Affine):
-        return _make({(): int(value)})
+    if not isinstance(value, Affine) or not value.terms:
+        number = value.const if isinstance(value, Affine) else int(value)
+        return Poly((((), number),) if number else ())
     sums: dict[Monomial, int] = {(): value.const}
     for key, coefficient in value.terms:
         if isinstance(key, FloorDiv):

@@ -111,9 +111,12 @@ class _Coster:
         self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
         self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
         self.points = math.prod(self.extents[i.name] for i in s.iters if not i.loop)
+        self.known = dict[tuple[Load, str], Poly | None]()
 
     def along(self, load: Load, name: str) -> Poly | None:
-        return self.strides(load.tensor, load.index, name)
+        if (load, name) not in self.known:
+            self.known[load, name] = self.strides(load.tensor, load.index, name)
+        return self.known[load, name]
 
     def with_rows(self, plan: Plan) -> Plan:
         """The plan with the iterator along which most vectors need not be loaded again."""
