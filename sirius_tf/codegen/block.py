@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import permutations
 
 from sirius_tf.codegen import vector
@@ -69,7 +70,7 @@ class Block:
             value = self.value(added, r, j)
         return self.as_vector(value, self.dtype) if vectored else value[0]
 
-    @property
+    @cached_property
     def bias(self) -> Expr | None:
         """A constant that is added to the result of a sum, with nothing else made of that result.
 
