@@ -65,7 +65,8 @@ class Emulated:
         for name, grid in zip(self.kernel.kernels, planned.grids, strict=True):
             self.module.launch(name, grid, threads, arguments, shared, cooperative, order)
         if failure["failed"][0]:
-            raise InvalidArgument(message(FORMATS[failure["format"][0]], failure["args"][0]))
+            texts = (*FORMATS, *(m.replace("%", "%%") for m in self.program.messages))
+            raise InvalidArgument(message(texts[failure["format"][0]], failure["args"][0]))
         return self.shaped(results, decided[:-1])
 
     def shaped(self, results, params):

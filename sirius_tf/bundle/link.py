@@ -20,7 +20,7 @@ from sirius_tf.bundle import cache, cc, elf, marks
 from sirius_tf.bundle.cuda import Compiled, complete_source, tables
 from sirius_tf.codegen.c import Kernel
 from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
-from sirius_tf.codegen.scalar import PRELUDE
+from sirius_tf.codegen.scalar import PRELUDE, string
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
 
@@ -273,6 +273,8 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str], cuda: str)
         f"static const int32_t {name}_{key}[] = {{{', '.join(map(str, row or [0]))}}};\n"
         for key, row in rows.items()
     )
+    messages = ", ".join(map(string, program.messages)) or "0"
+    text += f"static const char *const {name}_messages[] = {{{messages}}};\n"
     runs = [f"{name}_run_{isa}" if isa in isas else "0" for isa in ISAS]
     text += f"{PLAN.format(name=name)};\n"
     late = any(late_outputs(program))
@@ -282,5 +284,6 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str], cuda: str)
     shapes = f"{name}_shapes" if late else "0"
     return text, (
         f'{{"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '
-        f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}, {cuda}}}"
+        f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}, {cuda}, "
+        f"{name}_messages}}"
     )

@@ -20,6 +20,7 @@ class CudaLanguage(Language):
 
     report = "failure"
     failed = "atomicCAS(&failure->failed, 0, 0)"
+    demand = "sirius_fail(failure, SIRIUS_FORMATS + {number}, 0, 0)"
     infinity = "__uint_as_float(0x7f800000u)"
     nan = "__uint_as_float(0x7fc00000u)"
     types: ClassVar[Mapping[str, str]] = {**C.types, "float16": "uint16_t"}

@@ -114,6 +114,8 @@ class Language:
     """What helpers report failures to."""
     failed: ClassVar = "__atomic_load_n(&call->failed, __ATOMIC_RELAXED)"
     """Whether one has."""
+    demand: ClassVar = "sirius_fail(call, 0, {number}, 0)"
+    """What reports that something does not hold which must: the number of the region's message."""
     infinity: ClassVar = "__builtin_inff()"
     nan: ClassVar = '__builtin_nanf("")'
     types: ClassVar[Mapping[str, str]] = {
@@ -202,6 +204,8 @@ class Language:
                 return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
             case "cast":
                 return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
+            case "demand":
+                return f"({c_type})({a} || ({self.demand.format(number=b)}, 0))"
             case "bounded":
                 return f"sirius_bounded({self.report}, {a}, {b})"
             case "floordiv" | "floormod" | "truncdiv" if not floating:

@@ -83,6 +83,17 @@ def bounded(index: Array, extent: Array) -> Array:
     return index
 
 
+def demand(condition: Array, number: Array) -> Array:
+    """`condition`, which must hold; InvalidArgument with the number of the message if it does not.
+
+    The caller says the message itself.
+    """
+    if np.all(condition):
+        return condition
+    _, numbers = np.broadcast_arrays(condition, number)
+    raise InvalidArgument(str(int(numbers[np.logical_not(condition)].flat[0])))
+
+
 def _identity(x: Array) -> Array:
     return x
 
@@ -133,6 +144,7 @@ FUNCTIONS: dict[str, Function] = {
     "isnan": Function(1, np.isnan),
     "isfinite": Function(1, np.isfinite),
     "bounded": Function(2, bounded),
+    "demand": Function(2, demand),
 }
 
 _EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
@@ -149,7 +161,7 @@ def is_generated(fn: str, dtype: str) -> bool:
 
 
 PREDICATES = frozenset(
-    {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isnan", "isfinite"}
+    {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isnan", "isfinite", "demand"}
 )
 """Functions whose value is a bool whatever they are applied to."""
 

@@ -256,10 +256,20 @@ class _Machine:
                 return np.asarray(self.given[tensor].shape[axis], numpy_dtype(dtype))
             case Load():
                 return self.load(expr, grid)
+            case Call("demand", (condition, number), _):
+                return self.demand(self.value(condition, grid), self.value(number, grid))
             case Call(fn, args, dtype):
                 values = [self.value(a, grid) for a in args]
                 result = FUNCTIONS[fn].evaluate(*values)
                 return np.asarray(result).astype(numpy_dtype(dtype), copy=False)
+
+    def demand(self, condition: Array, number: Array) -> Array:
+        """The condition, if it holds everywhere."""
+        failed = np.logical_not(condition)
+        if failed.any():
+            numbers = np.broadcast_to(number, failed.shape)
+            raise InvalidArgument(self.program.messages[numbers[failed].flat[0]])
+        return condition
 
     def load(self, expr: Load, grid: Grid) -> Array:
         where = tuple(

@@ -38,6 +38,7 @@ def show(program: Program) -> str:
         ("params", [_show_param(p) for p in program.params]),
         ("context", [f"{a} >= 0" for a in program.context]),
         ("checks", [f"{show_expr(c.condition)}   # {c.message}" for c in program.checks]),
+        ("messages", [f"{k}: {message}" for k, message in enumerate(program.messages)]),
         ("tensors", [_show_tensor(t) for t in program.tensors]),
         ("statements", [show_statement(s) for s in program.statements]),
         ("outputs", [f"{o.tensor}: {_tuple(o.shape)}" for o in program.outputs]),

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Const, DType, Expr, Load, loads, walk
+from sirius_tf.ir.expr import Call, Const, DType, Expr, Load, loads, walk
 from sirius_tf.ir.expr import Index as IndexExpr
 
 UNLIMITED = 1 << 31
@@ -154,6 +154,11 @@ class Statement:
         found = loads(self.finish) if self.finish else ()
         return tuple(load for load in dict.fromkeys(found) if load != self.result)
 
+    @cached_property
+    def demands(self) -> bool:
+        """Whether it makes the call fail where its condition does not hold."""
+        return any(isinstance(e, Call) and e.fn == "demand" for e in walk(self.value))
+
     @property
     def all_iters(self) -> tuple[Iter, ...]:
         """Iterators of the domain, then those of the reduction."""
@@ -181,7 +186,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Program:
-    """`context` lists affine expressions of parameters that are >= 0 whenever the checks hold."""
+    """`context` lists affine expressions of parameters that are >= 0 whenever the checks hold.
+
+    What must hold of data is said by Call("demand", (condition, number)), the value of a statement
+    that is run for its own sake. Where the condition is false, the call fails with
+    `messages[number]`. The statement's element is the condition, for whom it may concern.
+    """
 
     name: str
     params: tuple[Param, ...]
@@ -191,6 +201,7 @@ class Program:
     statements: tuple[Statement, ...]
     inputs: tuple[str, ...]
     outputs: tuple[Output, ...]
+    messages: tuple[str, ...] = ()
 
     @cached_property
     def tensor(self) -> dict[str, Tensor]:

@@ -90,6 +90,7 @@ def _branches(
             condition = ctx.materialize(Value("bool", (), partial(_scalar, test))).at(())
             assert isinstance(condition, Load)
             conditions.append(condition)
+            ctx.tests[condition.tensor] = test
             known = entry.to_condition(test, ctx.tensors)
             if known is not None and not ctx.params.vary(known):
                 ctx.premises[condition.tensor] = known
@@ -140,21 +141,29 @@ def _merge_lists(ctx: Lowering, condition: Load, a: Carried, b: Carried) -> Tens
 
 @lowers("Assert")
 def _assert(ctx: Lowering, node: Node) -> list[Value]:
-    exprs = ctx.entry(ctx.input(0))
-    if exprs is None:
-        raise ctx.unsupported("the condition depends on data")
-    condition: Expr = exprs.item()
-    if condition == Const(False, "bool") and not ctx.guards:
+    given = ctx.input(0)
+    if given.rank:
+        raise ctx.unsupported("its condition is no scalar")
+    known = ctx.entry(given)
+    if known is None:
+        ctx.demand(given.at(()), _text(ctx, node))
+        return []
+    condition: Expr = known.item()
+    if condition == Const(False, "bool") and not ctx.guards and not ctx.params.loops:
         raise ctx.unsupported("the condition never holds")
     if condition != Const(True, "bool"):
-        ctx.check(condition, _text(ctx, node) or "the assertion does not hold")
+        ctx.check(condition, _text(ctx, node))
     return []
 
 
 def _text(ctx: Lowering, node: Node) -> str:
-    """The constant strings among what an Assert would print."""
-    nodes = (ctx.graph.by_name.get(edge.node) for edge in node.inputs[1:])
-    given = [
-        n.attr_array().item() for n in nodes if n and n.op == "Const" and n.dtypes == ("string",)
-    ]
-    return " ".join(text.decode(errors="replace") for text in given if isinstance(text, bytes))
+    """What an Assert prints, with dots for what is no constant string."""
+    parts = [ctx.graph.by_name.get(edge.node) for edge in node.inputs[1:]]
+    return " ".join(["assertion failed:", *(f"[{_string(part)}]" for part in parts)])
+
+
+def _string(node: Node | None) -> str:
+    if node is None or node.op != "Const" or node.dtypes != ("string",):
+        return "..."
+    text = node.attr_array().item() if node.attr_array().size == 1 else b"..."
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)

@@ -30,11 +30,13 @@ class Emitter:
     params: Params = field(default_factory=Params)
     checks: list[ir.Check] = field(default_factory=list)
     context: list[Affine] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     tensors: dict[str, ir.Tensor] = field(default_factory=dict)
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
     guards: tuple[ir.Guard, ...] = ()
     running: set[str] = field(default_factory=set)  # of guards, those on the iterations of a loop
+    tests: dict[str, Expr] = field(default_factory=dict)  # what guards are defined by
     premises: dict[str, Expr] = field(default_factory=dict)  # of guards, those known on entry
     statement_numbers: Iterator[int] = field(default_factory=itertools.count)
     _same: dict[str, Affine] = field(default_factory=dict)
@@ -200,20 +202,57 @@ class Emitter:
     # Facts
 
     def check(self, condition: Expr, message: str) -> None:
-        """What must hold on entry, if the branch that it is on is taken; once."""
-        if self.params.vary(condition):
-            raise self.unsupported("what must hold depends on the iteration of a loop")
-        for guard in reversed(self._branches()):
+        """What must hold where the current node is run, of sizes and elements of inputs.
+
+        It is checked on entry, unless data decides whether the node is run.
+        """
+        spared = self._spared()
+        if spared is None or self.params.vary(condition):
+            self.demand(condition, message)
+        else:
+            self._check(_either(spared, condition), message)
+
+    def demand(self, condition: Expr, message: str) -> None:
+        """What must hold where the current node is run; that is found out when it is."""
+        guards = self.guards
+        if self._branches() and self._divides(condition):
+            raise self.unsupported("what must hold on one branch only may divide by zero")
+        while self.guards and self._refutes(self.guards[-1], condition):
+            self.guards = self.guards[:-1]  # if not p: p must hold
+        self.messages.append(self._said(message))
+        number = Const(len(self.messages) - 1, "int64")
+        name = self.new_tensor("bool", ())
+        self.write(name, (), (), call("demand", condition, number, dtype="bool"))
+        self.guards = guards
+
+    def _refutes(self, guard: ir.Guard, condition: Expr) -> bool:
+        return not guard.holds and self.tests.get(guard.condition.tensor) == condition
+
+    def _said(self, message: str) -> str:
+        return f"{self.node.name} ({self.node.op}): {message}"
+
+    def _check(self, condition: Expr, message: str) -> None:
+        """What must hold on entry; once."""
+        if all(c.condition != condition for c in self.checks):
+            self.checks.append(ir.Check(condition, self._said(message)))
+
+    def _spared(self) -> Expr | None:
+        """That the current node is not run; None if that is not known on entry."""
+        spared: Expr = Const(False, "bool")
+        for trips in self.params.loops.values():
+            if trips is not None and not self.params.at_least(trips, 1):
+                if self.params.iterates(trips) or self.params.depends(trips):
+                    return None
+                none = call("lt", trips.to_expr(), Const(1, "int64"), dtype="bool")
+                spared = _either(none, spared)
+        for guard in reversed(self.guards):
             taken = self.premises.get(guard.condition.tensor)
             if taken is None:
-                raise self.unsupported("something must hold on a branch that data decides")
-            if self._divides(condition) or self._divides(taken):
+                return None
+            if self._divides(taken):
                 raise self.unsupported("what must hold on one branch only may divide by zero")
-            spared = call("not", taken) if guard.holds else taken
-            condition = call("or", spared, condition)
-        if all(c.condition != condition for c in self.checks):
-            text = f"{self.node.name} ({self.node.op}): {message}"
-            self.checks.append(ir.Check(condition, text))
+            spared = _either(call("not", taken) if guard.holds else taken, spared)
+        return spared
 
     def _divides(self, expr: Expr) -> bool:
         """Whether what is evaluated on entry for an expression divides by what may be zero."""
@@ -251,10 +290,10 @@ class Emitter:
         self._anywhere()
         if (left - right).is_const:
             raise self.unsupported(f"sizes {left} and {right} are different")
-        self.check(
-            call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool"),
-            f"sizes {left} and {right} must be equal",
-        )
+        condition = call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool")
+        if self.params.vary(condition):
+            raise self.unsupported("which sizes must be equal depends on the iteration of a loop")
+        self._check(condition, f"sizes {left} and {right} must be equal")
         order = {p.name: k for k, p in enumerate(self.params.defined)}
         names = [a for a in (left, right) if len(a.terms) == 1 and a == symbol(str(a.terms[0][0]))]
         if not names:
@@ -282,6 +321,13 @@ class Emitter:
             return
         self._anywhere()
         condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
-        self.check(condition, f"size {least} is negative")
+        self._check(condition, f"size {least} is negative")
         if bound is not None:
             self.context.append(bound)
+
+
+def _either(one: Expr, other: Expr) -> Expr:
+    """Whether one of two conditions holds, of which one may be known not to, or be the other."""
+    if one == Const(False, "bool"):
+        return other
+    return one if other in (one, Const(False, "bool")) else call("or", one, other)

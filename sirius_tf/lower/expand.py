@@ -3,7 +3,8 @@
 
 A body is lowered as if it ran once: `s[i] = x[t, i] + h[t, i]`. Then every tensor that varies,
 because its definition mentions t or a tensor that varies, is subscripted by t:
-`s[t, i] = x[t, i] + h[t, i]` for 0 <= t < T. The others are loop-invariant and stay as they are.
+`s[t, i] = x[t, i] + h[t, i]` for 0 <= t < T. The others are loop-invariant and stay as they are,
+but for what must hold, which it need not where there is no iteration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -
             s.target
             for s in statements
             if s.target in local - found
-            and (_mentions(s, loop.name) or any(x.tensor in found for x in s.loads))
+            and (s.demands or _mentions(s, loop.name) or any(x.tensor in found for x in s.loads))
         }
         if not more:
             return found

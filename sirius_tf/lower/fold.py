@@ -15,7 +15,7 @@ from sirius_tf.lower.uses import Uses, map_values
 
 LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
 MOST_POINTS = 1 << 26  # evaluated for a folded constant
-_FAILING = frozenset({"bounded", "floordiv", "floormod", "truncdiv"})
+_FAILING = frozenset({"bounded", "demand", "floordiv", "floormod", "truncdiv"})
 
 
 def _constant_loads(program: Program, expr: Expr) -> bool:
@@ -37,7 +37,7 @@ def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
 
 def _foldable(program: Program, s: Statement) -> bool:
     sizes = [i.extent for i in s.all_iters]
-    if s.guards and not total(s.value):
+    if s.demands or (s.guards and not total(s.value)):
         return False
     if not all(e.is_const for e in sizes) or not _constant_loads(program, s.value):
         return False
@@ -92,6 +92,8 @@ class _Folder:
             return expr
         if _compares_indices(expr):
             return expr
+        if expr.fn == "demand":
+            return Call(expr.fn, (self.part(s, expr.args[0]), expr.args[1]), expr.dtype)
         iters = self.iters(s, expr)
         if iters is not None:
             return self.fold(s, expr, iters)

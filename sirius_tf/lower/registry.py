@@ -208,6 +208,7 @@ class Lowering(Emitter):
             tuple(self.statements),
             tuple(t.name for t in self.tensors.values() if t.role == "input"),
             tuple(outputs),
+            tuple(self.messages),
         )
 
 

@@ -155,11 +155,13 @@ def _share(program: Program) -> Program:
 
 
 def _drop_dead(program: Program) -> Program:
-    """Only what an output needs; parameters and checks stay, they are part of the interface.
+    """Only what an output needs, and what must hold; parameters and checks stay, they are part of
+    the interface.
 
     Trip counts that data decides are no part of it: they go with their loops.
     """
     needed = {o.tensor for o in program.outputs}
+    needed |= {s.target for s in program.statements if s.demands}
     writers = Uses(program).writers
     stack = list(needed)
     while stack:
@@ -193,7 +195,7 @@ def _inline(program: Program) -> Program:
     inlined = {
         name: s
         for name, s in uses.definitions.items()
-        if s.reduce is None and _worth_inlining(program, s, _sites(uses, s))
+        if s.reduce is None and not s.demands and _worth_inlining(program, s, _sites(uses, s))
     }
     values: dict[str, Expr] = {}
 

@@ -212,8 +212,10 @@ static int32_t hand_over(const SiriusRequest *r, const Frame *frame, const Layou
   const SiriusRegionInfo *region = r->region;
   const Control *control = (const Control *)(frame->host + layout->control);
   if (control->failure.failed) {
-    const SiriusError failure = {formats[control->failure.format], {control->failure.args[0], control->failure.args[1]}};
-    return sirius_report(r, &failure, NULL);
+    const int32_t format = control->failure.format, message = format - (int32_t)(sizeof formats / sizeof *formats);
+    SiriusError failure = {NULL, {message}};
+    if (message < 0) failure = (SiriusError){formats[format], {control->failure.args[0], control->failure.args[1]}};
+    return sirius_report(r, &failure);
   }
   if (region->shapes) {
     memcpy(r->params, control->decided, (size_t)region->n_params * sizeof *r->params);
@@ -235,7 +237,7 @@ static int32_t run(const SiriusDevice *d, const SiriusKernels *kernels, const Si
   SiriusError unfit = {0};
   int64_t workspace_bytes = 0, work = 0;
   if (region->cuda->plan(r->in, kernels->blocks, r->params, r->dims, &workspace_bytes, &work, &unfit))
-    return sirius_report(r, &unfit, "inputs do not fit the region");
+    return sirius_report(r, &unfit);
   const int32_t code = sirius_check_sizes(r);
   if (code != SIRIUS_OK) return code;
   uint64_t arrays[region->n_in + region->n_out + 1];

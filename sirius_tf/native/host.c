@@ -363,7 +363,7 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
   sirius_restore_denormals(denormals);
   give_workspace(workspace);
-  return call.failed ? sirius_report(r, &call.error, "region failed") : SIRIUS_OK;
+  return call.failed ? sirius_report(r, &call.error) : SIRIUS_OK;
 }
 
 static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
@@ -378,7 +378,7 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   Cost cost = {.threads = 1};
   /* Planned for one worker first: only then is it known whether more of them are worth it. */
   if (r->region->plan(r->in, 1, r->params, r->dims, &cost.workspace, &cost.work, &problem))
-    return sirius_report(r, &problem, "inputs do not fit the region");
+    return sirius_report(r, &problem);
   const int64_t worth = cost.work / WORK_PER_THREAD;
   if (worth < threads) threads = (int32_t)worth;
   if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) threads = 1;
@@ -387,7 +387,7 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   cost.threads = threads;
   int32_t code;
   if (r->region->plan(r->in, threads, r->params, r->dims, &cost.workspace, &cost.work, &problem))
-    code = sirius_report(r, &problem, "inputs do not fit the region");
+    code = sirius_report(r, &problem);
   else
     code = execute(r, run, &cost);
   sirius_team_release();

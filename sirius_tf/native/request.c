@@ -3,10 +3,12 @@
 
 #include <stdio.h>
 
-int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure, const char *fallback) {
-  const char *format = failure->format ? failure->format : fallback;
+int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure) {
   const long long *args = (const long long *)failure->args;
-  snprintf(r->error, r->error_bytes, format, args[0], args[1], args[2], args[3]);
+  if (failure->format)
+    snprintf(r->error, r->error_bytes, failure->format, args[0], args[1], args[2], args[3]);
+  else
+    snprintf(r->error, r->error_bytes, "%s", r->region->messages[args[0]]);
   return SIRIUS_INVALID;
 }
 

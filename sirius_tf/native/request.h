@@ -19,8 +19,8 @@ typedef struct {
   size_t error_bytes;
 } SiriusRequest;
 
-/* Writes the message of a failure, or `fallback` if it has none; returns SIRIUS_INVALID. */
-int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure, const char *fallback);
+/* Writes the message of a failure; returns SIRIUS_INVALID. */
+int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure);
 
 /* SIRIUS_INVALID and a message if `n_in` inputs are not as many as the region takes, or of another dtype or rank. */
 int32_t sirius_check_inputs(const SiriusRequest *r, int32_t n_in);

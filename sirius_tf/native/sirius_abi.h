@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 6
+#define SIRIUS_ABI_VERSION 7
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -24,7 +24,8 @@ typedef struct {
   int32_t dtype;
 } SiriusTensor;
 
-/* A failure. `format` is a printf format that takes its int64 arguments from `args` (only %lld), or NULL. */
+/* A failure. `format` is a printf format that takes its int64 arguments from `args` (only %lld). NULL: something does
+ * not hold of which args[0] is the number among the region's messages. */
 typedef struct {
   const char *format;
   int64_t args[4];
@@ -119,6 +120,7 @@ typedef struct {
   const int32_t *out_late; /* 1 for each output of which plan does not know the shape */
   int64_t weights_offset; /* of what `run` sees as call->weights, a multiple of 64 */
   const SiriusCuda *cuda; /* NULL if there is none */
+  const char *const *messages; /* what a call fails with where something does not hold that must */
 } SiriusRegionInfo;
 
 typedef struct {

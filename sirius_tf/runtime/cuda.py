@@ -254,6 +254,9 @@ class CudaRegion:
         failure, params = frame.host["failure"][0], frame.host["params"][0].copy()
         self._idle.append(frame)
         if failure["failed"]:
+            number = int(failure["format"]) - len(FORMATS)
+            if number >= 0:
+                raise InvalidArgument(self._region.message(number))
             raise InvalidArgument(message(FORMATS[failure["format"]], failure["args"].tolist()))
         shapes = planner.late_shapes(params) if planner.shapes else planned.shapes
         return [

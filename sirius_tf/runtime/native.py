@@ -138,6 +138,7 @@ class _RegionInfo(ctypes.Structure):
         ("out_late", ctypes.POINTER(ctypes.c_int32)),
         ("weights_offset", ctypes.c_int64),
         ("cuda", ctypes.POINTER(_CudaInfo)),
+        ("messages", ctypes.POINTER(ctypes.c_char_p)),
     )
 
 
@@ -263,10 +264,16 @@ class Region:
         self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
         self._cuda, self._n_params = info.cuda, info.n_params
+        self._messages = info.messages
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
         self._call = library().sirius_call
+
+    def message(self, number: int) -> str:
+        """What a call fails with where something does not hold that must."""
+        text: bytes = self._messages[number]
+        return text.decode(errors="replace")
 
     @functools.cached_property
     def cuda(self) -> CudaCode | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, index, names_in, substitute
+from sirius_tf.ir.expr import Call, Expr, Load, index, names_in, rewrite, substitute
 from sirius_tf.ir.program import Guard, Iter, Output, Param, Program, Statement, Tensor
 from sirius_tf.lower.align import renamed
 from sirius_tf.lower.boxes import zero
@@ -150,11 +150,15 @@ def alone(uses: Uses, cluster: Cluster, name: str) -> Program:
     """The program `name` of a cluster's statements: what others make is an input, what others want
     is an output, and all parameters are elements of one more input, the last.
 
-    Nothing is left to data: guards hold, and loops run as often as on the samples. Where a cluster
+    Nothing is left to data: guards hold, as does what must, and loops run as often as on the
+    samples. Where a cluster
     reads a tensor of which it and others each define a part, theirs is zero here.
     """
     program = uses.program
-    statements = [replace(s, guards=()) for s in _statements(program, cluster)]
+    statements = [
+        replace(s, guards=(), value=rewrite(s.value, _condition))
+        for s in _statements(program, cluster)
+    ]
     written = {s.target for s in statements}
     shared = written & {load.tensor for s in statements for load in s.loads}
     others = [s for s in program.statements if s.name not in cluster.statements]
@@ -181,6 +185,10 @@ def alone(uses: Uses, cluster: Cluster, name: str) -> Program:
         tuple(inputs),
         tuple(Output(t.name, tuple(map(index, t.shape))) for t in tensors if t.role == "output"),
     )
+
+
+def _condition(expr: Expr) -> Expr | None:
+    return expr.args[0] if isinstance(expr, Call) and expr.fn == "demand" else None
 
 
 def _zeros(s: Statement) -> Statement:
