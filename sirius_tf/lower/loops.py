@@ -31,7 +31,7 @@ from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
 from sirius_tf.lower.lists import conform, read, settled, written
-from sirius_tf.lower.registry import Lowering, lowers, outer
+from sirius_tf.lower.registry import Lowering, has_effect, lowers, outer
 from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.lower.tensors import Carried, TensorList, iterators
 from sirius_tf.lower.value import Indices, Value
@@ -188,7 +188,8 @@ class _Loop:
     def _bound(self, cond: Graph, name: str) -> tuple[Poly | None, bool]:
         """How often the conjuncts hold that counters decide, and whether those are all."""
         ctx, params = self.ctx, self.ctx.params
-        counts, slacks, whole = list[Poly](), list[Poly](), True
+        counts, slacks = list[Poly](), list[Poly]()
+        whole = not any(has_effect(cond, node) for node in cond.nodes)  # then it is computed
         for node in self._conjuncts(cond, cond.outputs[0][1]):
             slack = self._slack(cond, node, symbol(name))
             first = slack.substitute({name: 0}) if slack else poly(0)

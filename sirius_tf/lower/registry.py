@@ -16,6 +16,7 @@ from sirius_tf.ir.expr import Dim as DimExpr
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.functions import HALF
 from sirius_tf.lower import entry
+from sirius_tf.lower.awaited import awaited
 from sirius_tf.lower.emit import Emitter
 from sirius_tf.lower.symbolic import NotAffineError, poly
 from sirius_tf.lower.tensors import Carried, Read, TensorList, load
@@ -23,6 +24,8 @@ from sirius_tf.lower.value import Host, Value
 
 Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
 RULES: dict[str, Rule] = {}
+EFFECTS = ("Assert",)
+"""Ops with a rule of which others may have to wait."""
 
 
 def lowers(*ops: str) -> Callable[[Rule], Rule]:
@@ -43,6 +46,12 @@ def outer(node: Node, error: Unsupported) -> Unsupported:
     if error.node == node.name:
         return error
     return Unsupported(node.name, node.op, f"{error.node} ({error.op}) inside: {error.reason}")
+
+
+def has_effect(graph: Graph, node: Node) -> bool:
+    """Whether others may have to wait for a node, or for one in its bodies."""
+    bodies = (graph.bodies.get(v) for v in node.attrs.values() if isinstance(v, str))
+    return node.op in EFFECTS or any(has_effect(b, n) for b in bodies if b for n in b.nodes)
 
 
 @dataclass(kw_only=True)
@@ -199,16 +208,18 @@ class Lowering(Emitter):
             load = stored.at((affine(0),) * len(stored.atoms))
             assert isinstance(load, Load)
             outputs.append(ir.Output(load.tensor, tuple(s.to_expr() for s in value.shape)))
-        return ir.Program(
-            self.graph.name,
-            tuple(self.params.defined),
-            tuple(self.checks),
-            tuple(self.context),
-            tuple(self.tensors.values()),
-            tuple(self.statements),
-            tuple(t.name for t in self.tensors.values() if t.role == "input"),
-            tuple(outputs),
-            tuple(self.messages),
+        return awaited(
+            ir.Program(
+                self.graph.name,
+                tuple(self.params.defined),
+                tuple(self.checks),
+                tuple(self.context),
+                tuple(self.tensors.values()),
+                tuple(self.statements),
+                tuple(t.name for t in self.tensors.values() if t.role == "input"),
+                tuple(outputs),
+                tuple(self.messages),
+            )
         )
 
 

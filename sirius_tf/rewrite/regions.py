@@ -18,7 +18,7 @@ from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
-from sirius_tf.lower.registry import RULES, lower
+from sirius_tf.lower.registry import EFFECTS, RULES, has_effect, lower
 from sirius_tf.rewrite.canonical import digest
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
@@ -28,8 +28,6 @@ DTYPES = frozenset(
 )
 TABLE_BYTES = 64 << 10
 """A variable of this size that is only looked up is read where it is, not copied."""
-EFFECTS = ("Assert",)
-"""Ops with a rule of which others may have to wait."""
 _PLUMBING = {"Assert", "BroadcastTo", "Cast", "ConcatV2", "EnsureShape", "ExpandDims", "Fill"}
 _PLUMBING |= {"Identity", "OnesLike", "Pack", "PreventGradient", "Prod", "Range", "Rank"}
 _PLUMBING |= {"Reshape", "Shape", "Size", "Snapshot", "Squeeze", "StopGradient", "StridedSlice"}
@@ -123,12 +121,6 @@ def table(graph: Graph, edge: Edge, readers: Iterable[tuple[Node, int]]) -> bool
     if node is None or not is_variable(node) or node.attr_array().nbytes < TABLE_BYTES:
         return False
     return all(position == 0 and _gathers_rows(graph, reader) for reader, position in readers)
-
-
-def has_effect(graph: Graph, node: Node) -> bool:
-    """Whether others may have to wait for a node, or for one in its bodies."""
-    bodies = (graph.bodies.get(v) for v in node.attrs.values() if isinstance(v, str))
-    return node.op in EFFECTS or any(has_effect(b, n) for b in bodies if b for n in b.nodes)
 
 
 def _gathers_rows(graph: Graph, node: Node) -> bool:

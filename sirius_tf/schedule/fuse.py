@@ -81,7 +81,8 @@ def release(program: Program, flows: Sequence[Flow], without: Collection[str] = 
     """
     names = [s.name for s in program.statements]
     edges = [(f.source, f.sink) for f in flows]
-    found = components(names, edges + _whole_loops(program, names, without))
+    whole = _whole_loops(program, names, without) + _demanded(program, names, edges)
+    found = components(names, edges + whole)
     cyclic = {f.source for f in flows if f.source == f.sink}
     cyclic.update(n for component in found if len(component) > 1 for n in component)
     statements = tuple(
@@ -107,6 +108,42 @@ def _whole_loops(
             if s.name in kept and i.loop and ("hoisting" in without or str(i.extent) in endless):
                 inside.setdefault(i.name, []).append(s.name)
     return [pair for group in inside.values() for pair in _ring(group)]
+
+
+def _demanded(
+    program: Program,
+    names: Sequence[str],
+    edges: Sequence[tuple[str, str]],
+    entered: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Edges that keep in a recurrence what is there only to tell whether something holds.
+
+    Behind the loop it would need all iterations at once of what is carried.
+    """
+    statements = {s.name: s for s in program.statements}
+    only = {n for n in names if statements[n].demands}
+    if not only:
+        return []
+    readers = dict[str, set[str]]()
+    for source, sink in edges:
+        readers.setdefault(source, set()).add(sink)
+    while more := {n for n in names if n in readers and readers[n] <= only} - only:
+        only |= more
+    inside = {n: {i.name for i in statements[n].iters if i.loop} - {*entered} for n in names}
+    kept = {n for group in components(names, edges) if len(group) > 1 for n in group}
+    kept |= {source for source, sink in edges if source == sink}
+    found = list[tuple[str, str]]()
+    while more_edges := [
+        (sink, source)
+        for source, sink in edges
+        if source in kept
+        and sink in only - kept
+        and inside[source]
+        and inside[source] <= inside[sink]
+    ]:
+        found += more_edges
+        kept |= {sink for sink, _ in more_edges}
+    return found
 
 
 def _ring(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -147,7 +184,8 @@ class _Fuser:
         """The children of the sequence that runs `names` inside the graph loops `entered`."""
         whole = [] if entered else _whole_loops(self.program, names, self.without)
         whole += [] if entered else [pair for pair in self.waves if {*pair} <= {*names}]
-        found = components(names, [(f.source, f.sink) for f in flows] + whole)
+        edges = [(f.source, f.sink) for f in flows]
+        found = components(names, edges + whole + _demanded(self.program, names, edges, entered))
         cyclic = {f.source for f in flows if f.source == f.sink}
         cyclic |= {a for a, b in whole if a == b}
         parts: list[Filter] = []

@@ -63,8 +63,9 @@ class Clusterer:
 
         It may join one that no later cluster feeding it depends on; since clusters are kept in
         topological order, that is any from its last producer's on. Joining must leave a loop to
-        share, and must not cost parallelism that the workers can use. What is next to nothing and
-        needs nothing comes first, lest a heavy reader finds it last and shares its few loops.
+        share, if there was one, and must not cost parallelism that the workers can use. What is
+        next to nothing and needs nothing comes first, lest a heavy reader finds it last and shares
+        its few loops.
         """
         clusters: list[Cluster] = []
         for name in self.light_first(names, flows):
@@ -79,7 +80,8 @@ class Clusterer:
                 joined = self.join(clusters[last], own, feeding)
                 busy = self._keeps_workers_busy(joined, clusters[last], own)
                 tiled = self.tiled.get(name, set()) <= {iterator(x[name]) for x in joined.loops}
-                if joined.loops and busy and tiled and self._divides_well(joined, own):
+                scalar = fed == [last] and not (own.loops or clusters[last].loops)
+                if (joined.loops or scalar) and busy and tiled and self._divides_well(joined, own):
                     clusters[last] = joined
                     self.adopt(clusters, last)
                     continue

@@ -191,9 +191,9 @@ def _window(
     or earlier in it where a statement of `updates` defines the tensor."""
     defined = _touched(times, {s: (w,) for s, w in scop.writes.items()}, tensor)
     used = _touched(times, scop.reads, tensor)
-    if defined is None or used is None:
+    if defined is None:
         return (None,) * scop.shapes[tensor].dim(isl.dim_type.set)
-    last = used.union(defined).lexmax()
+    last = (used.union(defined) if used is not None else defined).lexmax()
     own = [s for s in updates if _of(scop.writes[s]) == tensor]
     order = isl.Map.lex_lt if own else isl.Map.lex_le
     reaches = defined.apply_range(order(defined.get_space().range())).apply_range(last.reverse())

@@ -376,15 +376,6 @@ def test_an_assertion_on_a_branch_that_never_holds():
     fails_alike(concrete, program, np.array(3, np.int32), floats(3))
 
 
-def test_an_assertion_on_a_branch_that_data_decides_is_left():
-    def fn(x):
-        some = lambda: asserted(tf.shape(x)[0] > 1, "some", x)  # noqa: E731
-        return tf.cond(tf.reduce_sum(x) > 0.0, some, lambda: x + 1.0)
-
-    with pytest.raises(Unsupported, match="on a branch that data decides"):
-        traced(fn, VECTOR)
-
-
 def test_an_assertion_that_fails_where_its_branch_is_not_taken_is_left():
     def fn(n, x):
         return tf.cond(n > 0, lambda: asserted(9 // n < 5, "few", x), lambda: x + 1.0)
