@@ -139,7 +139,10 @@ def _entry(program: Program, value: Expr) -> str:
 
 def tensor_bytes(kernel: Scheduled, t: Tensor, language: Language = scalar.C) -> str:
     """C of the size of a tensor in the workspace."""
-    count = " * ".join(f"({scalar.index(e)})" for e in kernel.storage.shape(t)) or "1"
+    extents = [scalar.index(e) for e in kernel.storage.shape(t)]
+    if t.name in kernel.program.guarded:
+        extents = [e if "-" not in e else f"sirius_max_i64({e}, 0)" for e in extents]
+    count = " * ".join(f"({e})" for e in extents) or "1"
     return f"(({count}) * (int64_t)sizeof({language.types[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
 
 

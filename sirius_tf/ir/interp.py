@@ -92,6 +92,8 @@ class _Machine:
 
     def allocate(self, tensor: Tensor, constants: Mapping[str, Array]) -> None:
         shape = [extent.evaluate(self.params) for extent in tensor.shape]
+        if tensor.name in self.program.guarded:
+            shape = [max(extent, 0) for extent in shape]
         if min(shape, default=0) < 0:
             raise VerifyError(f"tensor {tensor.name} has a negative extent: {shape}")
         dtype = numpy_dtype(tensor.dtype)

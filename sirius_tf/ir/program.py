@@ -224,6 +224,13 @@ class Program:
         guards = {g.condition.tensor for s in self.statements for g in s.guards}
         return frozenset(guards | {go.tensor for go in self.exits.values()})
 
+    @cached_property
+    def guarded(self) -> frozenset[str]:
+        """The tensors that are defined under guards alone: their extents may be negative where
+        these do not hold."""
+        targets = {s.target for s in self.statements if s.guards}
+        return frozenset(targets - {s.target for s in self.statements if not s.guards})
+
     def needs(self, s: Statement) -> tuple[Load, ...]:
         """All that an instance waits for: what it loads, and what decides that it runs.
 

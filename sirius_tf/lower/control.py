@@ -94,9 +94,9 @@ def _branches(
             known = entry.to_condition(test, ctx.tensors)
             if known is not None and not ctx.params.vary(known):
                 ctx.premises[condition.tensor] = known
-            results.append(ctx.when(Guard(condition), body, arguments))
+            results.append(ctx.when([Guard(condition)], body, arguments))
             ctx.guards = (*ctx.guards, Guard(condition, False))
-        results.append(ctx.body(bodies[-1], arguments))
+        results.append(ctx.when([], bodies[-1], arguments))
     except Unsupported as error:
         raise outer(node, error) from error
     finally:

@@ -14,7 +14,7 @@ from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, call, names_in, walk
+from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, call, names_in, walk
 from sirius_tf.ir.functions import is_generated, numpy_dtype
 from sirius_tf.lower import value as values
 from sirius_tf.lower.half import wide, widened
@@ -35,6 +35,7 @@ class Emitter:
     statements: list[ir.Statement] = field(default_factory=list)
     node: Node = field(default_factory=lambda: Node("", ""))
     guards: tuple[ir.Guard, ...] = ()
+    fitted: int = 0  # how often sizes had to fit on a branch
     running: set[str] = field(default_factory=set)  # of guards, those on the iterations of a loop
     tests: dict[str, Expr] = field(default_factory=dict)  # what guards are defined by
     premises: dict[str, Expr] = field(default_factory=dict)  # of guards, those known on entry
@@ -206,17 +207,20 @@ class Emitter:
 
         It is checked on entry, unless data decides whether the node is run.
         """
+        self._undivided(condition)
         spared = self._spared()
         if spared is None or self.params.vary(condition):
             self.demand(condition, message)
         else:
             self._check(_either(spared, condition), message)
 
-    def demand(self, condition: Expr, message: str) -> None:
-        """What must hold where the current node is run; that is found out when it is."""
+    def demand(self, condition: Expr, message: str) -> Load:
+        """What must hold where the current node is run; that is found out when it is.
+
+        The element that says whether it does.
+        """
+        self._undivided(condition)
         guards = self.guards
-        if self._branches() and self._divides(condition):
-            raise self.unsupported("what must hold on one branch only may divide by zero")
         while self.guards and self._refutes(self.guards[-1], condition):
             self.guards = self.guards[:-1]  # if not p: p must hold
         self.messages.append(self._said(message))
@@ -224,6 +228,7 @@ class Emitter:
         name = self.new_tensor("bool", ())
         self.write(name, (), (), call("demand", condition, number, dtype="bool"))
         self.guards = guards
+        return Load(name, (), "bool")
 
     def _refutes(self, guard: ir.Guard, condition: Expr) -> bool:
         return not guard.holds and self.tests.get(guard.condition.tensor) == condition
@@ -249,13 +254,16 @@ class Emitter:
             taken = self.premises.get(guard.condition.tensor)
             if taken is None:
                 return None
-            if self._divides(taken):
-                raise self.unsupported("what must hold on one branch only may divide by zero")
+            self._undivided(taken)
             spared = _either(call("not", taken) if guard.holds else taken, spared)
         return spared
 
+    def _undivided(self, expr: Expr) -> None:
+        """On a branch, what is evaluated on entry for an expression must not divide by zero."""
+        if self._branches() and self._divides(expr):
+            raise self.unsupported("what must hold on one branch only may divide by zero")
+
     def _divides(self, expr: Expr) -> bool:
-        """Whether what is evaluated on entry for an expression divides by what may be zero."""
         needed, names = [expr], names_in(expr)
         for param in reversed(self.params.defined):
             if param.name in names:
@@ -277,23 +285,34 @@ class Emitter:
         """The guards that are no iterations of a loop."""
         return [guard for guard in self.guards if guard.condition.tensor not in self.running]
 
-    def _anywhere(self) -> None:
-        """Sizes have their names, and isl its facts, on all branches."""
-        if self._branches():
-            raise self.unsupported("sizes must fit on one branch only")
+    def _fit(self, condition: Expr, message: str) -> None:
+        """What must hold for sizes to fit: on entry, if the current node is on no branch.
+
+        On one, subscripts may leave their tensors where it does not hold. So nothing behind it is
+        run there, and nothing but stored results leaves the branch (`when` in registry.py).
+        """
+        if not self._branches():
+            if self.params.vary(condition):
+                raise self.unsupported("which sizes fit depends on the iteration of a loop")
+            self._check(condition, message)
+            return
+        self._undivided(condition)
+        self.fitted += 1
+        spared = self._spared()
+        if spared is not None and not self.params.vary(condition):
+            self._check(_either(spared, condition), message)
+        else:
+            self.guards = (*self.guards, ir.Guard(self.demand(condition, message)))
 
     def equal(self, left: Affine, right: Affine) -> None:
-        """Two extents must be equal: a check, and from now on they have one name."""
+        """Two extents must be equal, and have one name from now on, or until the branch ends."""
         left, right = left.substitute(self._same), right.substitute(self._same)
         if left == right:
             return
-        self._anywhere()
         if (left - right).is_const:
             raise self.unsupported(f"sizes {left} and {right} are different")
         condition = call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool")
-        if self.params.vary(condition):
-            raise self.unsupported("which sizes must be equal depends on the iteration of a loop")
-        self._check(condition, f"sizes {left} and {right} must be equal")
+        self._fit(condition, f"sizes {left} and {right} must be equal")
         order = {p.name: k for k, p in enumerate(self.params.defined)}
         names = [a for a in (left, right) if len(a.terms) == 1 and a == symbol(str(a.terms[0][0]))]
         if not names:
@@ -305,23 +324,24 @@ class Emitter:
             self._same = {n: a.substitute(renamed) for n, a in self._same.items()} | renamed
 
     def nonnegative(self, size: PolyLike) -> None:
-        """A size that the rules computed: checked, in all iterations, unless known to be >= 0.
+        """A size that the rules computed: checked, unless known to be >= 0, in all iterations.
 
         A loop that is not entered at all is held to it too.
         """
         least = self.params.least(size)
+        bound = least.to_affine() if least is not None and least.degree <= 1 else None
+        if self.params.at_least(size, 0) or bound in self.context:
+            return
+        if self._branches():  # which not every iteration need take
+            condition = call("ge", poly(size).to_expr(), Const(0, "int64"), dtype="bool")
+            self._fit(condition, f"size {size} is negative")
+            return
         if least is None:
             raise self.unsupported(f"whether {size} is negative depends on the iteration of a loop")
-        if self.params.at_least(least, 0):
-            return
         if self.params.depends(size):
             raise self.unsupported(f"whether {size} is negative depends on data")
-        bound = least.to_affine() if least.degree <= 1 else None
-        if bound in self.context:
-            return
-        self._anywhere()
         condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
-        self._check(condition, f"size {least} is negative")
+        self._fit(condition, f"size {least} is negative")
         if bound is not None:
             self.context.append(bound)
 

@@ -48,7 +48,8 @@ _SLACK: Mapping[str, Callable[[Poly, Poly], Poly]] = {
 @lowers("While", "StatelessWhile")
 def _while(ctx: Lowering, node: Node) -> list[Carried]:
     try:
-        return _Loop(ctx, node, [ctx.carried(edge) for edge in node.inputs]).lower()
+        with ctx.scope():
+            return _Loop(ctx, node, [ctx.carried(edge) for edge in node.inputs]).lower()
     except Unsupported as error:
         raise outer(node, error) from error
 
@@ -305,9 +306,8 @@ class _Loop:
 
     def _running(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
         """What `graph` makes of the variables in an iteration that is run."""
-        if self.frozen is None:
-            return self.ctx.body(graph, arguments)
-        return self.ctx.when(Guard(self.frozen), graph, arguments)
+        guards = [] if self.frozen is None else [Guard(self.frozen)]
+        return self.ctx.when(guards, graph, arguments)
 
     def _unless_over(self, new: Expr, old: Expr) -> Expr:
         return new if self.frozen is None else call("select", self.frozen, new, old)

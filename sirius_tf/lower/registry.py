@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sirius_tf.errors import SiriusError, Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
@@ -127,14 +127,39 @@ class Lowering(Emitter):
 
     # Branches
 
-    def when(self, guard: ir.Guard, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
-        """Lower a branch: what `graph` defines is defined where the guard holds."""
-        outside = self.guards
-        self.guards = (*outside, guard)
+    @contextmanager
+    def scope(self, guards: Sequence[ir.Guard] = ()) -> Iterator[None]:
+        """What is defined inside is defined where the guards hold; what is known of sizes on a
+        branch is forgotten behind."""
+        outside, same, fitted = self.guards, self._same, self.fitted
+        self.guards = (*outside, *guards)
         try:
-            return self.body(graph, arguments)
+            yield
         finally:
             self.guards = outside
+            self._same = same if self.fitted > fitted else self._same
+
+    def when(
+        self, guards: Sequence[ir.Guard], graph: Graph, arguments: Sequence[Carried]
+    ) -> list[Carried]:
+        """Lower a branch: what `graph` defines is defined where the guards hold.
+
+        If sizes had to fit there, its results are tensors: a view may leave what it is of where
+        they do not.
+        """
+        fitted = self.fitted
+        with self.scope(guards):
+            results = self.body(graph, arguments)
+            return [self._stored(r) for r in results] if self.fitted > fitted else results
+
+    def _stored(self, result: Carried) -> Carried:
+        if isinstance(result, TensorList):
+            writes = (replace(w, value=self._tensor(w.value)) for w in result.writes)
+            return replace(result, writes=tuple(writes))
+        return self._tensor(result)
+
+    def _tensor(self, value: Value) -> Value:
+        return replace(self.materialize(value), host=value.host)
 
     @contextmanager
     def trial(self) -> Iterator[None]:

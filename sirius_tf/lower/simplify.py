@@ -19,7 +19,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.fold import fold_subtrees, fold_tensors, total
-from sirius_tf.lower.uses import Uses, map_values
+from sirius_tf.lower.uses import Uses, inside, map_values
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
 LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken or not
@@ -212,7 +212,7 @@ def _inline(program: Program) -> Program:
         name
         for name, s in inlined.items()
         if s.guards
-        and not total(rewrite(s.value, leaf))
+        and not _harmless(program, replace(s, value=rewrite(s.value, leaf)))
         and not all(_under_guards(s, *site) for site in _sites(uses, s))
     ]:
         for name in may_fail:
@@ -233,6 +233,11 @@ def _inline(program: Program) -> Program:
             new = replace(new, origin=tuple(dict.fromkeys((*s.origin, *origin))))
         statements.append(new)
     return replace(program, statements=tuple(statements))
+
+
+def _harmless(program: Program, s: Statement) -> bool:
+    """Whether it can be run where its guards do not hold."""
+    return total(s.value) and inside(program, s)
 
 
 def _size(expr: Expr) -> int:

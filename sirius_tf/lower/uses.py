@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
-from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.expr import Expr
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
 
 
@@ -51,6 +51,32 @@ class Uses:
         shape = self.program.tensor[s.target].shape
         own = tuple(symbol(i.name) for i in s.iters)
         return s.index == own and tuple(i.extent for i in s.iters) == shape
+
+
+def inside(program: Program, s: Statement) -> bool:
+    """Whether it is plain that all subscripts of a statement's value stay within their tensors.
+
+    Where sizes must fit for that, it is run under a guard.
+    """
+    minima = {p.name: p.minimum for p in program.params}
+    last = {i.name: i.extent - 1 for i in s.all_iters}
+
+    def plain(value: Affine) -> bool:
+        """Whether an expression of parameters is never negative."""
+        known = all(c > 0 and isinstance(n, str) and minima[n] >= 0 for n, c in value.terms)
+        return known and value.evaluate(minima) >= 0
+
+    def least(value: Affine) -> Affine:
+        """Its value where the iterators are such that it is least."""
+        ends = {n: last[n] if value.coefficient(n) < 0 else affine(0) for n in last}
+        return value.substitute(ends)
+
+    return all(
+        plain(least(i)) and plain(least(extent - 1 - i))
+        for load in loads(s.value)
+        for i, extent in zip(load.index, program.tensor[load.tensor].shape, strict=True)
+        if isinstance(i, Affine)
+    )
 
 
 def map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:

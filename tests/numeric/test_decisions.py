@@ -8,6 +8,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
+from sirius_tf.lower.simplify import simplify  # noqa: E402
 from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 
 RNG = np.random.default_rng(3)
@@ -384,12 +385,144 @@ def test_an_assertion_that_fails_where_its_branch_is_not_taken_is_left():
         traced(fn, ([], tf.int32), VECTOR)
 
 
-def test_sizes_that_must_fit_on_a_branch_are_left():
-    def fn(n, x, y):
-        return tf.cond(n > 0, lambda: tf.reduce_sum(x + y), lambda: tf.reduce_sum(x))
+# Sizes that must fit on a branch
 
-    with pytest.raises(Unsupported, match="sizes must fit on one branch only"):
-        traced(fn, ([], tf.int32), VECTOR, VECTOR)
+
+def fits(fn, specs, right, wrong):
+    """`fn` on feeds whose sizes fit, or need not, and on others, which are an error of both."""
+    concrete, program = traced(fn, *specs)
+    generated = compiled(program)
+    for feeds in right:
+        agree(concrete, program, *feeds, generated=generated)
+    for feeds in wrong:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            concrete(*map(tf.constant, feeds))
+        for stage in (program, simplify(program)):
+            with pytest.raises(InvalidArgument):
+                run(stage, dict(zip(stage.inputs, feeds, strict=True)))
+        with pytest.raises(InvalidArgument):
+            generated(feeds)
+    return program
+
+
+def feeds_of(n, x, y):
+    return [np.array(n, np.int32), floats(x), floats(y)]
+
+
+PAIR = [([], tf.int32), VECTOR, VECTOR]
+RIGHT = [feeds_of(1, 4, 4), feeds_of(0, 4, 4), feeds_of(0, 4, 9), feeds_of(-1, 999, 3)]
+RIGHT += [feeds_of(0, 2, 1 << 20), feeds_of(0, 1 << 20, 2), feeds_of(1, 0, 0)]
+WRONG = [feeds_of(1, 4, 9), feeds_of(1, 999, 3), feeds_of(1, 0, 3)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("summed", [True, False])
+def test_sizes_that_must_be_equal_on_a_branch(known, summed):
+    """A branch that is known on entry, or that data decides: what it leaves has one of the sizes,
+    or none."""
+    result = tf.reduce_sum if summed else tf.identity
+
+    def fn(n, x, y):
+        taken = n > 0 if known else tf.cast(n, tf.float32) + tf.reduce_sum(tf.zeros_like(x)) > 0.0
+        return tf.cond(taken, lambda: result(x * 2.0 + y), lambda: result(x))
+
+    program = fits(fn, PAIR, RIGHT, WRONG)
+    assert len(program.checks) == known and len(program.messages) == (not known)
+
+
+def test_what_a_branch_hands_on_may_be_a_view():
+    """An element behind the end, which is read where the branch is taken."""
+
+    def fn(n, x, y):
+        taken = tf.cast(n, tf.float32) + tf.reduce_sum(tf.zeros_like(x)) > 0.0
+        other = lambda: (0.0, tf.zeros([2]))  # noqa: E731
+        return tf.cond(taken, lambda: (x[70000], tf.slice(y, [3], [2])), other)
+
+    right = [feeds_of(0, 1, 0), feeds_of(1, 70001, 5), feeds_of(0, 0, 9)]
+    fits(fn, PAIR, right, [feeds_of(1, 70000, 5), feeds_of(1, 70001, 4)])
+
+
+def test_sizes_of_the_branches_of_a_branch():
+    def fn(n, x, y):
+        inner = lambda: tf.cond(tf.reduce_sum(x) > 0.0, lambda: x - y, lambda: x)  # noqa: E731
+        return tf.reduce_sum(tf.cond(n > 0, inner, lambda: x + 1.0) * x)
+
+    some = np.ones(4, "f")
+    right = [[np.array(n, "i"), some * sign, y] for n, sign, y in [(1, 1, some), (1, -1, some[1:])]]
+    wrong = [[np.array(1, "i"), some, some[1:]], [np.array(1, "i"), some, np.ones(9, "f")]]
+    fits(fn, PAIR, [*right, feeds_of(0, 4, 9)], wrong)
+
+
+def test_sizes_on_a_branch_in_a_loop():
+    """A branch that is taken in some steps; which row it reads depends on the step."""
+
+    def fn(n, x, y):
+        def body(i, h):
+            some = lambda: h * 0.5 + x[i] + y  # noqa: E731
+            return i + 1, tf.cond(tf.reduce_sum(h) > tf.cast(n, tf.float32), some, lambda: h - 1.0)
+
+        return tf.while_loop(lambda i, _: i < 5, body, (0, tf.ones([3])))[1]
+
+    ones = np.ones(9, "f")
+    right = [(0, 9, 3), (9, 0, 2), (2, 5, 3)]
+    wrong = [(0, 9, 4), (0, 1, 3), (2, 0, 3)]
+    cases = [
+        [[np.array(n, "i"), ones[:a], ones[:b]] for n, a, b in some] for some in (right, wrong)
+    ]
+    fits(fn, PAIR, *cases)
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_sizes_in_a_loop_on_a_branch(data):
+    """Of a loop that is not entered, too, as elsewhere."""
+
+    def fn(n, x, y):
+        def long():
+            body = lambda i, z: (i + 1, tf.sin(z) + y)  # noqa: E731
+            return tf.while_loop(lambda i, _: i < n, body, (0, x))[1]
+
+        taken = tf.reduce_sum(x) > 0.0 if data else tf.shape(x)[0] > 2
+        return tf.cond(taken, long, lambda: x)
+
+    ones = np.ones(9, "f")
+    right = [(2, ones[:3], ones[:3]), (2, -ones[:2], ones), (0, ones[:4], ones[:4])]
+    wrong = [(2, ones[:3], ones[:4]), (1, ones[:4], ones[:3])]
+    cases = [[[np.array(n, "i"), x, y] for n, x, y in some] for some in (right, wrong)]
+    fits(fn, PAIR, *cases)
+
+
+def test_sizes_that_are_negative_where_a_branch_is_not_taken():
+    """Its tensors are empty there."""
+
+    def fn(n, x, y):
+        def some():
+            short = tf.tanh(tf.slice(x, [n], [tf.shape(x)[0] - n - 9]))
+            return tf.reduce_sum(short[:, None] * tf.sin(short)[None] - tf.reduce_max(short))
+
+        return tf.cond(tf.reduce_sum(y) > 0.0, some, lambda: tf.reduce_sum(x))
+
+    one = np.ones(1, "f")
+    right = [(0, floats(12), one), (2, floats(12), one), (0, floats(3), -one), (5, floats(1), -one)]
+    wrong = [(1, floats(3), one)]
+    cases = [[[np.array(n, "i"), x, y] for n, x, y in some] for some in (right, wrong)]
+    fits(fn, PAIR, *cases)
+
+
+def test_a_list_on_a_branch_of_as_many_elements_as_fit():
+    def fn(n, x, y):
+        def some():
+            made = tf.TensorArray(tf.float32, tf.shape(x)[0] - 3, element_shape=[])
+            body = lambda i, made: (i + 1, made.write(i, x[i] + y[i]))  # noqa: E731
+            return tf.reduce_sum(
+                tf.while_loop(lambda i, _: i < tf.shape(x)[0] - 3, body, (0, made))[1].stack()
+            )
+
+        return tf.cond(tf.reduce_sum(y) > 0.0, some, lambda: 0.0)
+
+    ones = np.ones(9, "f")
+    right = [(0, ones, ones[:6]), (0, ones[:2], -ones), (0, ones, -ones[:2])]
+    cases = [[[np.array(n, "i"), x, y] for n, x, y in right]]
+    fits(fn, PAIR, *cases, [[np.array(0, "i"), ones, ones[:5]]])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9])
