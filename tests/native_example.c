@@ -51,7 +51,7 @@ static int32_t plan(const SiriusTensor *in, int32_t threads, int64_t *params,
 
 static const int32_t ranks[] = {1, 0, 1}, dtypes[] = {1, 1, 1};
 static const SiriusRegionInfo regions[] = {
-    {"axpb", 3, 1, 1, ranks, dtypes, ranks, dtypes, plan, {run_v3, run_v4}, 0, 0, 0, 0}};
+    {"axpb", 3, 1, 1, ranks, dtypes, ranks, dtypes, plan, {run_v3, run_v4}, 0, 0, 0, 0, 0}};
 static const char manifest[] = "{\"name\": \"example\"}";
 #ifndef ABI
 #define ABI SIRIUS_ABI_VERSION

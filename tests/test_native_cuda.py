@@ -55,6 +55,11 @@ def launches():
 """
 
 
+def few(x):
+    tf.debugging.assert_less(tf.reduce_sum(x), 10.0, "too much, 100%")
+    return x * 2.0
+
+
 def cases():
     """Inputs of regions, by a name that begins with the region's."""
     for name in ("dense", "softmax"):
@@ -85,7 +90,7 @@ def folder(tmp_path_factory):
     """A bundle with code for sm_80, its kernels, and arrays with the CPU's results."""
     path = tmp_path_factory.mktemp("bundle")
     made = [programs.dense(), programs.softmax(), programs.lstm(64), programs.gather()]
-    for fn, shape in ((newton, [None]), (pieces, [None, 6])):
+    for fn, shape in ((newton, [None]), (pieces, [None, 6]), (few, [None])):
         made.append(replace(lowered(fn, tf.TensorSpec(shape, "float32"))[1], name=fn.__name__))
     compiled = [compile_kernel(compile_cuda(p), ["sm_80"]) for p in made]
     made.append(chain(3))
@@ -279,6 +284,21 @@ assert launches() == 4
 assert ctypes.CDLL("libcuda.so.1").emu_live() == 2 + 3 + 2  # what failed is used again
 """
     child(folder, body + on_device)
+    child(folder, body + "assert launches() == 0", SIRIUS_DEVICE="cpu")
+
+
+def test_what_does_not_hold(folder) -> None:
+    body = """
+for _ in range(2):
+    assert bundle.call("few", [np.float32([1, 2])])[0].tolist() == [2, 4]
+    try:
+        bundle.call("few", [np.float32([9, 2])])
+    except InvalidArgument as error:
+        assert "assertion failed: [too much, 100%" in str(error), error
+    else:
+        assert False
+"""
+    child(folder, body + "assert launches() == 4")
     child(folder, body + "assert launches() == 0", SIRIUS_DEVICE="cpu")
 
 

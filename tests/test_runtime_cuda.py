@@ -50,6 +50,11 @@ class Several(tf.Module):
         )
         return {"taken": x[:n] * 3.0, "total": total, "all": x + 1.0}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def few(self, x):
+        tf.debugging.assert_less(tf.reduce_sum(x), 10.0, "too much, 100%")
+        return {"out": x * 2.0}
+
     @tf.function(
         input_signature=[
             tf.TensorSpec([None], tf.float32, name="x"),
@@ -65,7 +70,7 @@ def several(tmp_path_factory):
     """The original and the rewritten model."""
     folder = tmp_path_factory.mktemp("several")
     module = Several()
-    signatures = {name: getattr(module, name) for name in ("look_up", "until", "repeat")}
+    signatures = {name: getattr(module, name) for name in ("look_up", "until", "few", "repeat")}
     tf.saved_model.save(module, str(folder / "model"), signatures=signatures)
     sirius_tf.optimize(folder / "model", folder / "out", options=OPTIONS)
     return folder / "model", folder / "out"
@@ -199,6 +204,15 @@ def test_an_index_that_fails(several, monkeypatch):
         with pytest.raises(InvalidArgument, match=re.escape(str(on_cpu.value))):
             look_up(ids=wrong)
         agree(several, look_up(ids=right), "look_up", ids=right)
+
+
+def test_what_does_not_hold(several, monkeypatch):
+    model, _ = loaded(monkeypatch, several[1])
+    few, right = model.signatures["few"], np.array([1.0, 2.0], "f")
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match=r"assertion failed: \[too much, 100%"):
+            few(x=right * 9.0)
+        agree(several, few(x=right), "few", x=right)
 
 
 @pytest.mark.parametrize("x", [[20.0, 1.0], [1.0, 2.0], [4.0] * 5, []])

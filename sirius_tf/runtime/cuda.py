@@ -256,7 +256,7 @@ class CudaRegion:
         if failure["failed"]:
             number = int(failure["format"]) - len(FORMATS)
             if number >= 0:
-                raise InvalidArgument(self._region.message(number))
+                raise InvalidArgument(self._region.messages[number].decode(errors="replace"))
             raise InvalidArgument(message(FORMATS[failure["format"]], failure["args"].tolist()))
         shapes = planner.late_shapes(params) if planner.shapes else planned.shapes
         return [

@@ -263,17 +263,11 @@ class Region:
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
         self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
-        self._cuda, self._n_params = info.cuda, info.n_params
-        self._messages = info.messages
+        self._cuda, self._n_params, self.messages = info.cuda, info.n_params, info.messages
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
         self._call = library().sirius_call
-
-    def message(self, number: int) -> str:
-        """What a call fails with where something does not hold that must."""
-        text: bytes = self._messages[number]
-        return text.decode(errors="replace")
 
     @functools.cached_property
     def cuda(self) -> CudaCode | None:
@@ -308,8 +302,7 @@ class Region:
 
     def __call__(self, inputs: Iterable[npt.ArrayLike], threads: int = 0) -> list[npt.NDArray[Any]]:
         """See Bundle.call."""
-        # ascontiguousarray would turn a scalar into a vector
-        arrays = [np.asarray(x, order="C") for x in inputs]
+        arrays = [np.asarray(x, order="C") for x in inputs]  # ascontiguousarray has no scalars
         self._check(arrays)
         return self.run(arrays, threads)
 

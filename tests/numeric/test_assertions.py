@@ -9,6 +9,8 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+import sirius_tf  # noqa: E402
+from sirius_tf import runtime  # noqa: E402
 from sirius_tf.compile import schedule_program, simplified  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
@@ -18,6 +20,7 @@ from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 
 VECTOR = ([None], tf.float32)
 NUMBER = ([], tf.int32)
+ERRORS = (tf.errors.InvalidArgumentError, InvalidArgument)
 
 
 def floats(*values):
@@ -305,3 +308,23 @@ def test_cuda():
         np.testing.assert_allclose(y, concrete(*map(tf.constant, right)), rtol=1e-5)
         with pytest.raises(InvalidArgument, match=r"assertion failed: \[must hold\]"):
             emulated(wrong)
+
+
+def test_a_saved_model(tmp_path):
+    """The op fails as the ops did that it stands for, and so it is without TensorFlow."""
+    module = tf.Module()
+    specs = [tf.TensorSpec([None], tf.float32, name="x"), tf.TensorSpec([], tf.int32, name="n")]
+    module.steps = tf.function(lambda x, n: {"y": steps(x, n)}, input_signature=specs)
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.steps)
+    result = sirius_tf.optimize(
+        tmp_path / "model", tmp_path / "out", options=sirius_tf.Options(keep_slow=True)
+    )
+    (signature,) = result.signatures
+    assert not signature.left
+    original, made = (tf.saved_model.load(str(tmp_path / name)) for name in ("model", "out"))
+    right, wrong = ({"x": floats(1, 1), "n": number(n)} for n in (2, 3))
+    want = original.signatures["serving_default"](**right)["y"]
+    for call in (made.signatures["serving_default"], runtime.load(tmp_path / "out")):
+        np.testing.assert_allclose(call(**right)["y"], want)
+        with pytest.raises(ERRORS, match=r"assertion failed: \[must hold\]"):
+            call(**wrong)

@@ -361,11 +361,6 @@ def test_assertions_on_sizes():
     assert any("alike" in c.message for c in program.checks)
 
 
-def test_assertions_on_data():
-    with pytest.raises(Unsupported, match="the condition depends on data"):
-        asserting(lambda x, y: tf.debugging.assert_positive(tf.cast(x, tf.int32)))
-
-
 def test_assertions_in_a_loop():
     def fn(x):
         def body(i, s):
