@@ -35,6 +35,8 @@ ISAS = {
     "v4": Isa(16, 6, {1: 8, 2: 6, 3: 4, 4: 4, 6: 4}),
 }
 
+_ACROSS = {"float32": ("add", "max", "min"), "bool": ("and", "or")}  # lanes that become one
+
 
 def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa) -> Function:
     """The leaf by its plan, or in scalar code if some function has no vector form."""
@@ -266,7 +268,7 @@ class _Printer(LeafPrinter):
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
         op, size, name = self.s.reduce.op, self.ctx.integer(lanes.extent), lanes.name
-        if self.dtype != "float32" or op not in ("add", "max", "min"):
+        if op not in _ACROSS.get(self.dtype, ()):
             raise NotVectorizableError(f"{op} of {self.dtype} across lanes")
         start = vector.splat(scalar.C.identity(op, self.dtype), self.dtype)
         at = symbol(f"{name}_b")
@@ -289,14 +291,18 @@ class _Printer(LeafPrinter):
             *indented(rest.inside),
             "}",
         ]
-        lines = [f"sr_f32 acc_{r}_{j} = {start};" for r, j in full.places]
+        c_type = vector.vector_type(self.dtype)
+        lines = [f"{c_type} acc_{r}_{j} = {start};" for r, j in full.places]
         lines += full.before + rest.before + self.loops(others, loops)
         end = Block(self.ctx, count, 1, False, at)
         for r in range(count):
             total = f"acc_{r}_0"
             for j in range(1, full.vectors):
                 total = self.combine(op, total, f"acc_{r}_{j}")
-            end.store(r, 0, end.finished((f"sr_reduce_{op}({total})", False), r, 0))
+            text = f"sr_reduce_{op}({total})"
+            if self.dtype == "bool":  # of masks
+                text = f"(uint8_t)(__builtin_reduce_{op}({total}) & 1)"
+            end.store(r, 0, end.finished((text, False), r, 0))
         return lines + end.before
 
     def combine(self, op: str, left: str, right: str) -> str:

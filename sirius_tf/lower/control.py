@@ -156,6 +156,15 @@ def _assert(ctx: Lowering, node: Node) -> list[Value]:
     return []
 
 
+@lowers("CheckNumerics", "CheckNumericsV2")
+def _check_numerics(ctx: Lowering, node: Node) -> Value:
+    x = ctx.input(0)
+    finite = ctx.map(lambda e: call("isfinite", e, dtype="bool"), x, dtype="bool")
+    everywhere = ctx.reduce("and", finite, range(x.rank), keep=False)
+    ctx.demand(everywhere.at(()), f"{node.attr_str('message')} : Tensor had Inf or NaN values")
+    return x
+
+
 def _text(ctx: Lowering, node: Node) -> str:
     """What an Assert prints, with dots for what is no constant string."""
     parts = [ctx.graph.by_name.get(edge.node) for edge in node.inputs[1:]]

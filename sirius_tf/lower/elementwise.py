@@ -181,7 +181,7 @@ def _approximately(ctx: Lowering, node: Node) -> Value:
     return ctx.map(fn, *ctx.inputs())
 
 
-@lowers("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape")
+@lowers("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape")
 def _identity(ctx: Lowering, node: Node) -> Carried:
     return ctx.carried(node.inputs[0])
 

@@ -24,7 +24,7 @@ from sirius_tf.lower.value import Host, Value
 
 Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
 RULES: dict[str, Rule] = {}
-EFFECTS = ("Assert",)
+EFFECTS = ("Assert", "CheckNumerics", "CheckNumericsV2")
 """Ops with a rule of which others may have to wait."""
 
 

@@ -11,7 +11,7 @@ tf = pytest.importorskip("tensorflow")
 
 import sirius_tf  # noqa: E402
 from sirius_tf import runtime  # noqa: E402
-from sirius_tf.compile import schedule_program, simplified  # noqa: E402
+from sirius_tf.compile import compile_program, schedule_program, simplified  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
 from sirius_tf.lower.simplify import simplify  # noqa: E402
@@ -81,6 +81,30 @@ def test_the_guard_of_an_assertion_is_gone(assertion):
     assert not any(s.guards for s in small.statements) and len(small.statements) == 3
 
 
+@pytest.mark.parametrize("n", [1, 7, 8, 33, 100])
+def test_every_element_counts(n):
+    """Whether all hold, or one, is found in vectors."""
+
+    def fn(x):
+        few = tf.reduce_any(x > 8.0, 1)
+        with tf.control_dependencies([tf.debugging.assert_less(x, 9.0)]):
+            return few | tf.reduce_all(x < 0.0, 1)
+
+    concrete, program = traced(fn, ([None, n], tf.float32))
+    assert n < 100 or "__builtin_reduce_and" in compile_program(program).runs["v3"]
+    generated = compiled(program)
+    x = np.zeros((3, n), np.float32)
+    x[1] -= 1.0
+    for k in {0, n // 2, n - 1}:
+        for value in (8.5, 1.0, -1.0):
+            x[:2, k] = value
+            agree(concrete, program, x, generated=generated)
+        x[2, k] = 9.0
+        with pytest.raises(InvalidArgument, match="did not hold element-wise"):
+            generated([x])
+        x[:, k] = 0.0
+
+
 def test_each_assertion_has_its_text():
     def fn(x, n):
         tf.debugging.assert_positive(x, "100% positive")
@@ -102,6 +126,25 @@ def test_an_assertion_that_a_result_needs_no_more_than_others():
 
     wrong = np.ones((4, 3), np.float32)
     check(fn, [([None, 3], tf.float32)], [[0.1 * wrong]], [[wrong]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_numbers_that_must_be_finite(dtype):
+    def fn(x):
+        y = tf.debugging.assert_all_finite(1.0 / x, "must be finite")
+        return tf.raw_ops.CheckNumericsV2(tensor=y - 1.0, message="still")
+
+    concrete, program = traced(fn, ([None], dtype))
+    generated = compiled(program)
+    for x in (np.array(x, dtype) for x in ([1, 2], [], [-4])):
+        agree(concrete, program, x, generated=generated)
+    for x in (np.array(x, dtype) for x in ([1, 0], [np.nan], [1, 2, -0.0])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be finite"):
+            concrete(tf.constant(x))
+        with pytest.raises(InvalidArgument, match="must be finite : Tensor had Inf or NaN"):
+            run(program, {program.inputs[0]: x})
+        with pytest.raises(InvalidArgument, match="must be finite : Tensor had Inf or NaN"):
+            generated([x])
 
 
 # Branches
