@@ -16,10 +16,10 @@ from sirius_tf.compile import compile_program, laid_out, realize
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.expr import Const
+from sirius_tf.ir.expr import Call, Const
 from sirius_tf.ir.expr import index as size
 from sirius_tf.ir.interp import run
-from sirius_tf.ir.program import Output, Program, Reduce
+from sirius_tf.ir.program import Guard, Output, Program, Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import flow
@@ -238,6 +238,27 @@ def test_what_others_define_of_a_tensor_is_zero() -> None:
     assert one.cluster.statements == ("rest", "y1")
     edge = {s.name: s for s in alone(Uses(program), one.cluster, "alone").statements}["edge"]
     assert edge.value == Const(0.0, "float32")
+
+
+@pytest.mark.parametrize("rows", [96, 8])
+def test_a_cluster_whose_sizes_need_not_fit_is_no_candidate(rows) -> None:
+    """It is run if x[0] > 0, and then reads 96 rows of y."""
+    made = chain()
+    (product, last) = made.statements
+    y = tensor("z", [rows], role="input")
+    go = Guard(load("go", dtype="bool"))
+    value = call("mul", last.value, load("z", symbol("b")))
+    guarded = replace(last, value=value, guards=(go,))
+    first = stmt("go1", [], "go", [], Call("gt", (load("x", 0, 0), Const(0.0, "float32")), "bool"))
+    program = replace(
+        made,
+        tensors=(*made.tensors, y, tensor("go", [], "bool")),
+        statements=(product, first, guarded),
+        inputs=(*made.inputs, "z"),
+    )
+    stored, flows = laid_out(program)
+    names = {n for one in tiled(stored, flows, Machine(2)) for n in one.cluster.statements}
+    assert ("y1" in names) == (rows == 96) and "go1" in names
 
 
 def recurrent() -> Program:

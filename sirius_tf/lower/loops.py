@@ -281,7 +281,7 @@ class _Loop:
         else:
             raise ctx.unsupported("data decides when a loop inside a loop ends, nothing bounds it")
         ctx.new_tensor("bool", (trips.to_affine() + 1,), stem=stem)
-        (first,) = ctx.body(cond, self.initial)
+        (first,) = ctx.when([], cond, self.initial)
         assert isinstance(first, Value)
         element = first.at(())
         for guard in reversed(guards):  # a loop on a branch that is not taken does not begin

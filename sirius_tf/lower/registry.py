@@ -166,9 +166,12 @@ class Lowering(Emitter):
         """Rules may run inside, but what they define is forgotten."""
         tensors, same = dict(self.tensors), dict(self._same)
         statements, checks, context = self.statements[:], self.checks[:], self.context[:]
+        messages, fitted = self.messages[:], self.fitted
         try:
-            yield
+            with self.scope():
+                yield
         finally:
+            self.messages, self.fitted = messages, fitted
             self.tensors, self._same = tensors, same
             self.statements, self.checks, self.context = statements, checks, context
 

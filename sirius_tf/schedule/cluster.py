@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Expr, Load, index, names_in, rewrite, substitute
+from sirius_tf.ir.expr import Call, Expr, Load, index, loads, names_in, rewrite, substitute
 from sirius_tf.ir.program import Guard, Iter, Output, Param, Program, Statement, Tensor
 from sirius_tf.lower.align import renamed
 from sirius_tf.lower.boxes import zero
@@ -144,6 +146,27 @@ def _renamed(s: Statement, names: Mapping[str, Affine], tensors: Mapping[str, st
         guards=tuple(Guard(cast(Load, expr(g.condition)), g.holds) for g in s.guards),
         finish=expr(s.finish) if s.finish else None,
     )
+
+
+def runs_alone(program: Program, cluster: Cluster) -> bool:
+    """Whether its statements read inside of their tensors on the samples, be they run there or not:
+    on a branch that is not taken sizes need not fit."""
+    return all(not s.guards or _within(program, s) for s in _statements(program, cluster))
+
+
+def _within(program: Program, s: Statement) -> bool:
+    extents = {i.name: i.extent.evaluate(program.hints) for i in s.all_iters}
+    for load in loads(s.value):
+        for i, extent in zip(load.index, program.tensor[load.tensor].shape, strict=True):
+            names = list(dict.fromkeys(i.names())) if isinstance(i, Affine) else []
+            own = [name for name in names if name in extents]
+            if not isinstance(i, Affine) or any(extents[name] <= 0 for name in own):
+                continue
+            points: Any = dict(zip(own, np.indices([extents[n] for n in own]), strict=True))
+            where = np.asarray(i.evaluate({**program.hints, **points}))
+            if where.min() < 0 or where.max() >= extent.evaluate(program.hints):
+                return False
+    return True
 
 
 def alone(uses: Uses, cluster: Cluster, name: str) -> Program:

@@ -22,7 +22,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.program import Iter, Program
 from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import Flow, components
-from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key
+from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key, runs_alone
 from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
@@ -53,10 +53,12 @@ def fuse(
 
 
 def tiled(program: Program, flows: Sequence[Flow], machine: Machine) -> tuple[Tiled, ...]:
-    """The clusters of the whole program, with the tiles that the cost model chooses."""
+    """The clusters of the whole program that can be run alone, with the tiles that the cost model
+    chooses."""
     fuser = _Fuser(program, flows, machine, (), None)
     fuser.distribute(tuple(s.name for s in program.statements), flows, frozenset())
-    return tuple(fuser.tiled(cluster, entered) for cluster, entered in fuser.met)
+    met = [pair for pair in fuser.met if runs_alone(program, pair[0])]
+    return tuple(fuser.tiled(cluster, entered) for cluster, entered in met)
 
 
 def fuse_alone(

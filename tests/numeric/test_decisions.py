@@ -508,6 +508,21 @@ def test_sizes_that_are_negative_where_a_branch_is_not_taken():
     fits(fn, PAIR, *cases)
 
 
+@pytest.mark.parametrize("data", [True, False])
+def test_sizes_of_the_condition_of_a_loop_on_a_branch(data):
+    def fn(n, x, y):
+        def long():
+            going = lambda i, z: (i < n) & (z[0] < x[5 + i] if data else i < 4)  # noqa: E731
+            return tf.while_loop(going, lambda i, z: (i + 1, z + x[i]), (0, y))[1]
+
+        return tf.cond(tf.reduce_sum(y) > 0.0, long, lambda: y * 2.0)
+
+    x, y = np.arange(9, dtype="f"), np.ones(3, "f")
+    right = [(2, x, y), (0, x, y), (3, x[:0], -y), (3, x[:2], -y[:0]), (3, x, y * 2.0)]
+    cases = [[np.array(n, "i"), x, y] for n, x, y in right]
+    fits(fn, PAIR, cases, [[np.array(2, "i"), x[: data and 5], y]])
+
+
 def test_a_list_on_a_branch_of_as_many_elements_as_fit():
     def fn(n, x, y):
         def some():
