@@ -4,6 +4,10 @@
 The statements of a branch are guarded by its condition; what the branches leave is chosen by it:
 
     if p:  a[i] = ...      if not p:  b[i] = ...      y[i] = select(p, a[i], b[i])
+
+An assertion is a check on entry, or a statement that fails the call:
+
+    ok[] = demand(p, number of the message)
 """
 
 from __future__ import annotations

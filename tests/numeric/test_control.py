@@ -15,7 +15,7 @@ from tensorflow.python.framework.convert_to_constants import (  # noqa: E402
     convert_variables_to_constants_v2,
 )
 
-from sirius_tf.bundle.link import link  # noqa: E402
+from sirius_tf.bundle.link import ISAS, link  # noqa: E402
 from sirius_tf.compile import compile_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node  # noqa: E402
@@ -53,7 +53,7 @@ def compiled(program):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle.so")
         kernel = compile_program(replace(program, name="region"))
-        link([kernel], path, {})
+        link([kernel], path, {}, isas=[ISAS[native.isa()]])
         bundle = native.Bundle(path)
     return lambda feeds: bundle.call("region", feeds)
 
