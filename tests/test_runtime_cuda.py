@@ -166,8 +166,9 @@ def test_bytes_that_are_copied_are_counted(chained, monkeypatch):
         change = [b - a for a, b in zip(astuple(start), astuple(counters()), strict=True)]
         copied = x.nbytes if given is x else 0
         assert change[:3] == [own + copied, own, 1]
-    model(x=given)
-    assert counters().replays == before.replays + 1
+    for _ in range(2):
+        model(x=given)
+    assert counters().replays == before.replays + cupy.replays > before.replays
 
 
 def test_a_graph_that_is_forgotten(chained, monkeypatch):
