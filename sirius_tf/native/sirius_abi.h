@@ -54,8 +54,7 @@ struct SiriusCall {
   SiriusBarrier *barrier;
   SiriusQueue *queues;      /* one for each worker, zero at first */
   int64_t began, waited;    /* nanoseconds: when the call began, and what workers have waited for each other */
-  void (*wait)(SiriusCall *call, int32_t *word, int32_t old); /* yield, later sleep, while *word == old: after
-                                                               * spinning a while */
+  void (*wait)(SiriusCall *call, int32_t *word, int32_t old); /* spin, later sleep, while *word == old */
   void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
   int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */
   SiriusError error;

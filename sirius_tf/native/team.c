@@ -18,10 +18,10 @@
 #include <unistd.h>
 #include <xmmintrin.h>
 
-/* Short, because on a busy machine the awaited thread may need this very CPU; a yield costs well under 1 us when
- * it does not. Together they cover the gap between two calls of a busy server. */
-#define IDLE_SPINS 300
-#define YIELDS 200
+/* About as long as a trip through the kernel takes, since the awaited thread may need this very CPU. A yield is no way
+ * between spinning and sleep: it gives the CPU to others for a whole tick, however little they are worth to the scheduler,
+ * where a sleeper that is woken takes it back from them at once. */
+#define SPINS 2000
 /* Waiting that is no accident: a scheduler gives others some milliseconds. */
 #define CROWDED_NS 1000000
 
@@ -57,9 +57,9 @@ int64_t sirius_now(void) {
 }
 
 static void await(int32_t *word, int32_t old) {
-  for (int i = 0; i < YIELDS; ++i) {
+  for (int i = 0; i < SPINS; ++i) {
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return;
-    sched_yield();
+    __builtin_ia32_pause();
   }
   /* Counted before the kernel compares *word: whoever changes *word either sees the count or is seen. */
   __atomic_add_fetch(&team.sleepers, 1, __ATOMIC_SEQ_CST);
@@ -97,15 +97,7 @@ static void *work(void *mailbox) {
   int32_t ticket = 0; /* a mailbox starts at 0 */
   sirius_flush_denormals();
   for (;;) {
-    int spins = 0;
-    while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) {
-      if (spins < IDLE_SPINS) {
-        ++spins;
-        __builtin_ia32_pause();
-      } else {
-        await(&mine->ticket, ticket);
-      }
-    }
+    while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) await(&mine->ticket, ticket);
     ticket = __atomic_load_n(&mine->ticket, __ATOMIC_RELAXED);
     team.job(team.argument, worker);
     if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_SEQ_CST) == 0) sirius_wake(&team.running);
@@ -165,17 +157,9 @@ int64_t sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *arg
   }
   job(argument, 0);
   const int64_t done = sirius_now();
-  int spins = 0;
-  for (;;) {
-    const int32_t running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE);
-    if (running == 0) return sirius_now() - done;
-    if (spins < IDLE_SPINS) {
-      ++spins;
-      __builtin_ia32_pause();
-    } else {
-      await(&team.running, running);
-    }
-  }
+  for (int32_t running; (running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE)) != 0;)
+    await(&team.running, running);
+  return sirius_now() - done;
 }
 
 /* CPUs that a cgroup v2 quota leaves, or `cpus`. Spinning beyond a quota only burns it. */

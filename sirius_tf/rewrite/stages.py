@@ -335,10 +335,7 @@ def _difference(
 def _best_times(
     session: Callable[[], Session], use: Use, values: Mapping[Edge, Array]
 ) -> tuple[float, float]:
-    """Milliseconds of TensorFlow and ours; taken again before a region is given up.
-
-    Other load on the machine only ever adds, so the lower median of each is nearer the truth.
-    """
+    """Milliseconds of TensorFlow and ours; taken again before a region is given up."""
     theirs, ours = session().time(use, values)
     if ours > theirs:
         again = session().time(use, values)
