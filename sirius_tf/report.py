@@ -12,7 +12,8 @@ class RegionReport:
     """A region, its nodes (constants aside), and its time against that of what it stands for.
 
     What TensorFlow takes to start a call is in neither time. `cuda_launch` is how its phases follow
-    each other on a GPU, "persistent" or "graph"; "" if there is no code for one.
+    each other on a GPU, "persistent" or "graph"; "" if there is no code for one, or "none: " and
+    why, if there should be.
     """
 
     name: str
@@ -56,7 +57,11 @@ class SignatureReport:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished conversion; `bundle` is None if nothing was compiled."""
+    """A finished conversion; `bundle` is None if nothing was compiled.
+
+    `cuda_state` is what its manifest says of the code for GPUs: that it was emulated only, or where
+    it was checked; "" if there is none.
+    """
 
     output_dir: Path
     bundle: Path | None
@@ -64,3 +69,4 @@ class Result:
     seconds: float
     output_bytes: int
     bundle_bytes: int
+    cuda_state: str = ""

@@ -48,9 +48,11 @@ def version() -> str:
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for tool in ("islpy", "numpy", "ziglang"):
-        digest.update(importlib.metadata.version(tool).encode())
-    for source in sorted(package.rglob("*.py")) + sorted(package.rglob("*.h")):
-        digest.update(source.read_bytes())
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # where GPUs are, say
+            digest.update(importlib.metadata.version(tool).encode())
+    for kind in ("*.py", "*.h", "*.cuh"):
+        for source in sorted(package.rglob(kind)):
+            digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
@@ -93,8 +95,11 @@ def is_remembered(kind: str, key: object) -> bool:
     return _entry(kind, key).exists()
 
 
-def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
-    """The value of `make()`, kept on disk under a key that says all it depends on."""
+def remembered(
+    kind: str, key: object, make: Callable[[], T], holds: Callable[[T], bool] = lambda _: True
+) -> T:
+    """The value of `make()`, kept on disk under a key that says all it depends on, if it `holds`
+    for later conversions, too."""
     target = _entry(kind, key)
     try:
         with target.open("rb") as file:
@@ -102,6 +107,8 @@ def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
         return value
     except (OSError, EOFError, pickle.UnpicklingError):
         value = make()
+    if not holds(value):
+        return value
     with contextlib.suppress(OSError), written(target) as file:  # a full disk costs time later
         pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)  # to a file, arrays are not copied
     return value

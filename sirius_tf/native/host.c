@@ -94,11 +94,11 @@ static char *respell(const char *path, int turns) {
 
 /* NULL, or what is wrong with a loaded bundle. */
 static const char *check(const SiriusBundle *bundle) {
-  static char version[96];
+  static char version[128];
   if (!bundle) return "not a sirius_tf bundle (no symbol sirius_bundle)";
   if (bundle->abi_version != SIRIUS_ABI_VERSION) {
-    snprintf(version, sizeof version, "bundle has ABI version %d, this sirius_tf has %d", bundle->abi_version,
-             SIRIUS_ABI_VERSION);
+    snprintf(version, sizeof version, "bundle has ABI version %d, this sirius_tf has %d: convert the model again",
+             bundle->abi_version, SIRIUS_ABI_VERSION);
     return version;
   }
   return NULL;
@@ -359,7 +359,7 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
                      .wake = sirius_wake};
   Job job = {&call, run};
   const uint32_t denormals = sirius_flush_denormals();
-  call.waited += sirius_team_run(threads, run_job, &job);
+  sirius_team_run(threads, run_job, &job);
   if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
   sirius_restore_denormals(denormals);
   give_workspace(workspace);

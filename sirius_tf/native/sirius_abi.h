@@ -54,7 +54,7 @@ struct SiriusCall {
   int32_t crowded;          /* 1 if one worker alone would be faster: see wait */
   SiriusBarrier *barrier;
   SiriusQueue *queues;      /* one for each worker, zero at first */
-  int64_t began, waited;    /* nanoseconds: when the call began, and what workers have waited for each other */
+  int64_t began;            /* nanoseconds */
   void (*wait)(SiriusCall *call, int32_t *word, int32_t old); /* spin, later sleep, while *word == old */
   void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
   int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */
