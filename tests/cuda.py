@@ -25,7 +25,7 @@ from tests.emulator import emulator
 
 
 class Emulated:
-    """The kernels of a program, emulated: a function of arrays."""
+    """The kernels of a program, emulated: a function of arrays. `fields` are the machine's."""
 
     def __init__(
         self,
@@ -34,10 +34,9 @@ class Emulated:
         edit=lambda source: source,
         launch="auto",
         precision="strict",
-        shared=None,
+        **fields,
     ):
-        machine = machine_of("sm_90", precision)
-        machine = machine if shared is None else replace(machine, shared=shared)
+        machine = replace(machine_of("sm_90", precision), **fields)
         self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)

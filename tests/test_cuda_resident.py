@@ -83,7 +83,7 @@ def test_the_copy_is_waited_for() -> None:
 
     x = RNG.standard_normal((1, 3, 160)).astype("f")
     with pytest.raises(EmulationError, match="data race"):
-        Emulated(program, "thread", without)([x], 2, 64)
+        Emulated(program, "thread", without, words=False)([x], 2, 64)
 
 
 @pytest.mark.parametrize(
