@@ -13,7 +13,8 @@ from sirius_tf.bundle import cache, cc
 from sirius_tf.bundle.cuda import complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
-from sirius_tf.codegen.cuda import CudaKernel, machine_of, print_kernel
+from sirius_tf.codegen.cuda import machine_of, print_kernel
+from sirius_tf.codegen.cuda_kernel import CudaKernel
 from sirius_tf.codegen.entry import late_outputs
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program

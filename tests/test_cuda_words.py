@@ -86,9 +86,7 @@ def counting(x):
 def made(fn, hints=(1, 50)):
     """A function of x[batch, time, units], and its program for samples of that size."""
     concrete, program = lowered(fn, tf.TensorSpec([None, None, UNITS], "float32"))
-    params = [
-        replace(p, hint=hint) for p, hint in zip(program.params, hints, strict=False)
-    ]
+    params = [replace(p, hint=hint) for p, hint in zip(program.params, hints, strict=False)]
     return concrete, replace(program, params=(*params, *program.params[len(params) :]))
 
 

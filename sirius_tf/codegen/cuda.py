@@ -9,8 +9,8 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from sirius_tf.codegen import (
     cuda_exchange,
@@ -24,6 +24,7 @@ from sirius_tf.codegen import (
     cuda_words,
 )
 from sirius_tf.codegen.cuda_exchange import Exchange
+from sirius_tf.codegen.cuda_kernel import CudaKernel, bounds
 from sirius_tf.codegen.cuda_resident import Kept, Resident
 from sirius_tf.codegen.cuda_scalar import CUDA
 from sirius_tf.codegen.cuda_touched import Touched
@@ -34,7 +35,7 @@ from sirius_tf.codegen.occupancy import ARCHITECTURES, shared_of_block
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.config import Launch, Precision
 from sirius_tf.errors import SiriusError
-from sirius_tf.ir.program import Program, Tensor
+from sirius_tf.ir.program import Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
 from sirius_tf.schedule.plan import Plan
 
@@ -42,37 +43,6 @@ HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
 _MOST_NAMED = 3  # tensors that a comment names
 _FEW = 8  # temporaries, of which each thread can have the pointers
-
-
-@dataclass(frozen=True)
-class CudaKernel:
-    """The CUDA of a program, `source`, its `kernels`, and how they are launched: in this order.
-
-    `blocks` keep the machine busy, and are the most for which there is a workspace. A kernel takes
-    any number of blocks, if it is cooperative of those that run at the same time. All have the same
-    arguments: a pointer for each input and each output; the parameters as plan computed them,
-    int64; a pointer for each of the `slots` of the workspace; the constants; an array of int64, of
-    which element k receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all
-    zero at first. No pointer is null, be an array empty or not. `plan` is C of what the host
-    computes before: `<name>_plan` and others (sirius_abi.h).
-    """
-
-    program: Program
-    plan: str
-    source: str
-    name: str
-    kernels: tuple[str, ...]
-    cooperative: bool
-    slots: int
-    threads_per_block: int
-    shared_bytes: int
-    blocks: int
-    precision: Precision = "strict"
-
-    @property
-    def launch(self) -> Launch:
-        """Which way was chosen: "persistent" or "graph"."""
-        return "persistent" if self.cooperative else "graph"
 
 
 def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str] = ()) -> Machine:
@@ -88,16 +58,17 @@ def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str]
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
     """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`.
 
-    Blocks exchange words in loops where they can, if that is worth it, and all that a tile awaits
-    has room in shared memory.
+    Blocks exchange words in loops where they can, if that is worth it. What a tile awaits lies in
+    shared memory, and takes the place of no constant there, if `Machine.words` does not insist.
     """
-    found = cuda_exchange.exchanges(scheduled)
-    if found:
-        exchanging, near = cuda_words.with_words(scheduled, found)
-        kernel, resident = _print(exchanging, launch, found)
-        if near <= resident.temporaries.keys():
-            return kernel
-    return _print(scheduled, launch, ())[0]
+    kernel, resident = _print(scheduled, launch, ())
+    if found := cuda_exchange.exchanges(scheduled):
+        scheduled, near = cuda_words.with_words(scheduled, found)
+        exchanging, then = _print(scheduled, launch, found)
+        fits = near <= then.temporaries.keys()
+        if fits and (scheduled.machine.words or then.constants >= resident.constants):
+            return exchanging
+    return kernel
 
 
 def _print(
@@ -133,20 +104,6 @@ def _print(
         machine.precision,
     )
     return kernel, resident
-
-
-def alone(kernel: CudaKernel, names: Collection[str]) -> CudaKernel:
-    """With kernels for threads that need more registers: one block on each multiprocessor."""
-    threads, source, blocks = kernel.threads_per_block, kernel.source, kernel.blocks
-    for name in names:
-        wide, narrow = (f"{_bounds(threads, n)} {name}(" for n in (BLOCKS_PER_SM, 1))
-        source = source.replace(wide, narrow)
-    blocks = blocks // BLOCKS_PER_SM if kernel.cooperative else blocks
-    return replace(kernel, source=source, blocks=blocks)
-
-
-def _bounds(threads: int, blocks: int) -> str:
-    return f"__launch_bounds__({threads}, {blocks})"
 
 
 class _Printer(SpmdPrinter):
@@ -206,12 +163,12 @@ class _Printer(SpmdPrinter):
         others += ["const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
-        bounds = _bounds(machine.threads, BLOCKS_PER_SM)
+        limits = bounds(machine.threads, BLOCKS_PER_SM)
         written = self.tensors_of(nest).written
         outputs = [f"{name} for the caller" for name in arrays if name in written]
         makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
         lines = [] if self.persistent else [makes]
-        lines.append(f'extern "C" __global__ void {bounds} {name}({parameters}) {{')
+        lines.append(f'extern "C" __global__ void {limits} {name}({parameters}) {{')
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
         lines += [f"  {line}" for line in self.pointers(nest)]
         self.staged = 0

@@ -62,6 +62,8 @@ from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Statement, Tensor
 
 EVERY = 16  # iterations to a barrier
+AT_ONCE = 4  # words that a thread looks for before it needs one of them
+_MOST = 20 << 20  # bytes of words on the samples: half of the second-level cache, of 40 MB at least
 _EXCHANGED = ("float32", "int32")  # elements that leave room for a tag
 
 
@@ -173,9 +175,20 @@ class _Finder:
         steps = count_of(self.loop, self.program.hints)
         phases = sum(isinstance(n, Phase) for n in walk(self.loop))
         saved = steps * phases - 1 - (steps // EVERY if e.words else 0)
-        tiles = sum(self.tiles[near.cluster] for near in e.nears)
-        awaited = steps * -(-tiles // self.kernel.machine.workers)
-        return saved * BARRIER_US > awaited * AWAIT_US
+        machine, turns = self.kernel.machine, 0
+        for near in e.nears:
+            count = self.elements(near.tensor, e.words[near.tensor].time, near.along)
+            turns += self.tiles[near.cluster] * -(-count // (machine.threads * AT_ONCE))
+        awaited = steps * -(-turns // machine.workers)
+        size = sum(8 * x.window * self.elements(name, x.time) for name, x in e.words.items())
+        return size <= _MOST and saved * BARRIER_US > awaited * AWAIT_US
+
+    def elements(self, name: str, time: int, along: Sequence[Along] = ()) -> int:
+        """Of a tensor at a time, or of the part that tiles have of it, on the samples."""
+        sizes = [extent.evaluate(self.program.hints) for extent in self.program.tensor[name].shape]
+        for k, part in enumerate(along):
+            sizes[k] = part[1] if part else sizes[k]
+        return prod(size for k, size in enumerate(sizes) if k != time)
 
     def is_plain(self) -> bool:
         """Whether the loop is one that counts, around phases alone, which have all of their

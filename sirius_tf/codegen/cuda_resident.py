@@ -130,6 +130,17 @@ class Resident:
     kept: Mapping[str, Kept] = field(default_factory=dict)
     bytes: int = 0
 
+    @property
+    def constants(self) -> int:
+        """Bytes of what is kept."""
+        shared = sum(k.count * k.bytes for k in self.kept.values() if k.shared)
+        room = max(
+            (k.shared.end - k.shared.first for k in self.kept.values() if k.shared), default=0
+        )
+        return sum(k.count * k.bytes for k in self.kept.values() if not k.shared) + min(
+            shared, room
+        )
+
 
 NOTHING = Resident()
 

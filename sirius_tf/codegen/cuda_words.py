@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.cuda_exchange import EVERY, Exchange, Near
+from sirius_tf.codegen.cuda_exchange import AT_ONCE, EVERY, Exchange, Near
 from sirius_tf.codegen.cuda_leaf import Points, ThreadPrinter, capacity
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.function import indented
@@ -24,8 +24,6 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, rewrite
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.schedule.storage import Storage, Words
-
-_AT_ONCE = 4  # words that a thread looks for before it needs one of them
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class AwaitPrinter(ThreadPrinter):
         n = self.numbers({}, list(self.box))
         to, words = self.address(self.s.target), self.address(_words_of(self.s))
         most = self.most_points()
-        count = min(-(-most // self.machine.threads), _AT_ONCE) if most else _AT_ONCE
+        count = min(-(-most // self.machine.threads), AT_ONCE) if most else AT_ONCE
         time = self.ctx.integer(self.s.index[self.time])
         stride = f"{count} * blockDim.x"
         check = f"if ({n.type} point = first + k * blockDim.x; point < {n.total}) "
