@@ -43,8 +43,8 @@ class Emulated:
         self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
         self.plan = _plan(self.kernel)
 
-    def __call__(self, feeds, blocks=3, threads=64, order="forward"):
-        """The outputs; InvalidArgument if the call fails."""
+    def __call__(self, feeds, blocks=3, threads=64, order="forward", workspace=None):
+        """The outputs; InvalidArgument if the call fails. `workspace`: of an earlier call."""
         names, outputs = self.program.inputs, self.program.outputs
         types = [numpy_dtype(self.program.tensor[n].dtype) for n in names]
         feeds = [np.ascontiguousarray(f, t) for f, t in zip(feeds, types, strict=True)]
@@ -58,7 +58,8 @@ class Emulated:
         constants = np.frombuffer(b"".join(weights(self.program)) or bytes(64), np.uint8)
         decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
-        slots = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        empty = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        self.workspace = slots = workspace or empty
         arguments = [*kept, *planned.params, *slots, constants, decided]
         arguments += [np.zeros(1, SYNC), failure]
         shared, cooperative = self.kernel.shared_bytes, self.kernel.cooperative

@@ -17,13 +17,9 @@ one of these, or all barriers of the loop stay:
 - exchanged: the place is owned by the tile that writes it, and others read words of it.
 
 Blocks poll for what earlier phases, or iterations, define, and publish before they poll again, so
-that the one that is furthest behind never waits. Words of WINDOW times are kept, and once in EVERY
-iterations there is a barrier. Blocks are then fewer than EVERY iterations apart, and no word is
-overwritten before all have read it:
-
-    iteration s of the segment m = floor(s / EVERY) overwrites what iteration s - WINDOW has
-    written, which iterations up to s - WINDOW + delay read: with WINDOW = EVERY + delay these are
-    of earlier segments, behind a barrier
+that the one that is furthest behind never waits. Once in EVERY iterations there is a barrier, and
+there are slots for EVERY + delay times, if iteration t reads what t - delay has defined at most:
+so a word is overwritten EVERY iterations after the last one that reads it, behind a barrier.
 """
 
 from __future__ import annotations

@@ -157,6 +157,10 @@ class AwaitPrinter(ThreadPrinter):
         most = self.most_points()
         count = min(-(-most // self.machine.threads), AT_ONCE) if most else AT_ONCE
         time = self.ctx.integer(self.s.index[self.time])
+        if count == 1:
+            found = f"sirius_load_relaxed({words[1]})"
+            lines = [*to[0], *words[0], f"sirius_await({to[1]}, {words[1]}, {found}, {time});"]
+            return self.over({}, "threadIdx.x", "blockDim.x", lines)
         stride = f"{count} * blockDim.x"
         check = f"if ({n.type} point = first + k * blockDim.x; point < {n.total}) "
         return [
