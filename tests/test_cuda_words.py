@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 UNITS = 40
 W = {k: RNG.standard_normal((UNITS, k * UNITS)).astype("f") / 8 for k in (1, 3, 4)}
 SMALL = {"worth_a_tile": 64, "worth_a_worker": 32}  # so that such states have several tiles
-LAUNCHES = ((1, 32, "forward"), (3, 64, "reverse"), (11, 32, "random:1"), (7, 96, "random:2"))
+LAUNCHES = ((1, 32, "forward"), (3, 64, "reverse"), (11, 32, "random:1"))
 
 
 def unrolled_over_time(step, state, x):
@@ -129,7 +129,7 @@ def test_results(fn) -> None:
     assert "sirius_await(" in emulated.kernel.source
     assert "// No barrier of the grid" in emulated.kernel.source
     fits(emulated.kernel)
-    sizes = ((1, 0), (1, 1), (2, 3), (1, 2 * EVERY + 3), (5, EVERY))
+    sizes = ((1, 0), (1, 1), (1, 2 * EVERY + 3), (5, EVERY))
     for size in sizes[fn in (lstm, shuffled) :]:  # TensorFlow stacks no empty list, has no x[0, 0]
         for launch in LAUNCHES:
             agree(emulated, concrete, feed(*size), *launch)

@@ -58,15 +58,16 @@ def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str]
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
     """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`.
 
-    Blocks exchange words in loops where they can, if that is worth it. What a tile awaits lies in
-    shared memory, and takes the place of no constant there, if `Machine.words` does not insist.
+    Blocks exchange words in loops where they can, and that is worth it, if what a tile awaits lies
+    in shared memory, where it takes the place of constants that are loaded every time then.
     """
     kernel, resident = _print(scheduled, launch, ())
     if found := cuda_exchange.exchanges(scheduled):
         scheduled, near = cuda_words.with_words(scheduled, found)
         exchanging, then = _print(scheduled, launch, found)
-        fits = near <= then.temporaries.keys()
-        if fits and (scheduled.machine.words or then.constants >= resident.constants):
+        lost = (resident.constants - then.constants) / cuda_launch.BYTES_IN_US
+        pays = scheduled.machine.words or lost < min(e.gain for e in found)
+        if pays and near <= then.temporaries.keys():
             return exchanging
     return kernel
 
@@ -134,9 +135,8 @@ class _Printer(SpmdPrinter):
         self.copied = set[str]()  # by cp.async, to where leaves stage their operands
         self.multiplied = set[str]()  # by matrix units
         self.readers = cuda_weights.Readers()
-        own, folded = kernel.storage.private, kernel.storage.windows
         self.words = {words.name for words in kernel.storage.words.values()}
-        self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
+        self.memory = cuda_resident.memory(kernel.storage, resident)
 
     def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
         """The kernels, and before them the functions they call."""
@@ -364,7 +364,7 @@ class _Printer(SpmdPrinter):
 
     def wait_for(self, read: frozenset[str], written: frozenset[str]) -> list[str]:
         """A barrier of the block, if what is read or written now was touched by its threads."""
-        self.touched, wait = self.touched.followed_by(Touched(read, written), self.reused)
+        self.touched, wait = self.touched.followed_by(Touched(read, written), self.memory)
         return wait
 
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:

@@ -37,7 +37,7 @@ from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Statement, Tensor
-from sirius_tf.schedule.storage import Window
+from sirius_tf.schedule.storage import Storage, Window
 
 Along = tuple[str, int] | None  # the loop over tiles that a dimension follows, and a tile's part
 
@@ -143,6 +143,14 @@ class Resident:
 
 
 NOTHING = Resident()
+
+
+def memory(storage: Storage, resident: Resident) -> dict[str, str]:
+    """Names of the memory of tensors of which an element may be where another one was, or one of
+    another tensor with that name, in a tile or the next one of its block."""
+    names = {name: name for name in storage.windows}
+    names |= {n: f"slot{k}" for n, k in storage.slots.items() if n in storage.private}
+    return names | {name: f"at {offset}" for name, offset in resident.temporaries.items()}
 
 
 def place(

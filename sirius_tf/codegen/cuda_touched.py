@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -17,11 +17,12 @@ class Touched:
     def __or__(self, other: Touched) -> Touched:
         return Touched(self.read | other.read, self.written | other.written)
 
-    def followed_by(self, now: Touched, reused: Collection[str]) -> tuple[Touched, list[str]]:
+    def followed_by(self, now: Touched, memory: Mapping[str, str]) -> tuple[Touched, list[str]]:
         """What is touched once `now` is, too, and the barrier of the block before, if it needs one;
-        elements of tensors that are `reused` may be another one's memory."""
+        where other elements may have been, `memory` has a name for it, by tensor."""
         made = now.read & self.written
-        again = now.written & frozenset(reused) & (self.read | self.written)
+        used = {memory.get(name) for name in self.read | self.written}
+        again = {name for name in now.written & memory.keys() if memory[name] in used}
         if not made and not again:
             return self | now, []
         reasons = [f"other threads may have made {', '.join(sorted(made))}"] if made else []

@@ -28,12 +28,14 @@ from sirius_tf.schedule.storage import Storage, Words
 
 @dataclass(frozen=True)
 class Awaited:
-    """The copy of what a tile awaits: its tensor `name`, and the statement that makes it."""
+    """The copy of what a tile awaits: its tensor `name` of `count` elements, and the statement that
+    makes it."""
 
     near: Near
     name: str
     statement: Statement
     nest: LoopNest
+    count: int
 
 
 def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled, frozenset[str]]:
@@ -59,8 +61,10 @@ def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled,
     for a in awaited:
         windows[a.name] = _along(tensors[a.near.tensor], times[a.near.tensor], 1)
         private[a.name] = tuple(part and part[1] for part in a.near.along)
-    end = max(storage.slots.values(), default=-1) + 1
-    slots = {**storage.slots, **{t.name: end + k for k, t in enumerate(more)}}
+    slots = dict(storage.slots)
+    for name in names.values():
+        slots[name] = len(set(slots.values()))
+    slots |= _shared(awaited, len(set(slots.values())))
     program = replace(
         program,
         tensors=(*program.tensors, *more),
@@ -74,6 +78,17 @@ def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled,
     storage = Storage(windows, private, slots, words)
     made = frozenset(a.name for a in awaited)
     return replace(kernel, program=program, nest=nest, storage=storage), made
+
+
+def _shared(awaited: Sequence[Awaited], first: int) -> dict[str, int]:
+    """Slots, from number `first` on, of what tiles await: each tile has all of them."""
+    slots, clusters = dict[str, int](), dict[str, list[Awaited]]()
+    for a in awaited:
+        clusters.setdefault(a.near.cluster, []).append(a)
+    for found in clusters.values():
+        found.sort(key=lambda a: -a.count)
+        slots |= {a.name: first + k for k, a in enumerate(found)}
+    return slots
 
 
 def _fresh(program: Program, name: str) -> str:
@@ -93,12 +108,13 @@ def _awaited(program: Program, near: Near, name: str, words: str, time: int) -> 
     iters = tuple(Iter(f"w{k}", extent) for k, extent in enumerate(t.shape))
     index = tuple(symbol(i.name) for i in iters)
     s = Statement(name, iters, name, index, Load(words, index, "int64"))
-    values, loops = list[Affine](), list[Loop]()
+    values, loops, count = list[Affine](), list[Loop](), 1
     for k, (extent, part) in enumerate(zip(t.shape, near.along, strict=True)):
         if k == time or (part and part[1] == 1):
             values.append(near.at if k == time else symbol(part[0] if part else ""))
             continue
         first = symbol(part[0]) if part else affine(0)
+        count *= part[1] if part else extent.const
         divides = part and extent.is_const and extent.const % part[1] == 0
         ends = [] if divides else [extent]
         ends += [first + part[1]] if part else []
@@ -107,7 +123,7 @@ def _awaited(program: Program, near: Near, name: str, words: str, time: int) -> 
     nest: LoopNest = Run(name, tuple(values))
     for loop in reversed(loops):
         nest = replace(loop, body=nest)
-    return Awaited(near, name, s, nest)
+    return Awaited(near, name, s, nest, count)
 
 
 def _reading(s: Statement, awaited: Iterable[Awaited]) -> Statement:
