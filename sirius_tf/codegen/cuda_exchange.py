@@ -215,10 +215,9 @@ class _Finder:
         for number, phase in enumerate(n for n in walk(self.loop) if isinstance(n, Phase)):
             for piece in pieces(phase.body):
                 loops, body = rectangle_of(piece) if isinstance(piece, Loop) else ([], piece)
-                tiles = body.parts if isinstance(body, Block) else (body,)
-                clusters = [n.cluster for n in tiles if isinstance(n, Tile)]
-                if len(clusters) < len(tiles) or whole[clusters[0]] > len(tiles):
-                    return None  # those of one piece are one block's
+                clusters = _clusters(body)
+                if clusters is None or len(set(clusters)) > 1 or whole[clusters[0]] > len(clusters):
+                    return None  # tiles of one piece are one block's
                 if any(not bound_names(loop) <= params for loop in loops):
                     return None
                 counts = (count_of(loop, self.program.hints) for loop in loops)
@@ -313,6 +312,14 @@ class _Finder:
                     return None
                 found.append(at.const)
         return tuple(sorted(found))
+
+
+def _clusters(nest: LoopNest) -> list[str] | None:
+    """Those of tiles that run one after the other; None if there is something else."""
+    if isinstance(nest, Tile):
+        return [nest.cluster]
+    parts = [_clusters(part) for part in nest.parts] if isinstance(nest, Block) else [None]
+    return None if None in parts else [name for part in parts if part for name in part]
 
 
 def _phases_alone(nest: LoopNest) -> bool:
