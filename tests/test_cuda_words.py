@@ -121,10 +121,12 @@ def agree(emulated, concrete, x, *launch, **more):
     np.testing.assert_allclose(got, concrete(tf.constant(x)).numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fn", [simple, gru, lstm, counting, shuffled])
-def test_results(fn) -> None:
+@pytest.mark.parametrize(
+    ("fn", "batch"), [(simple, 1), (gru, 4), (lstm, 16), (counting, 1), (shuffled, 1)]
+)
+def test_results(fn, batch) -> None:
     """Whatever the order, the trips, the batch and the number of blocks; there is no race."""
-    concrete, program = made(fn)
+    concrete, program = made(fn, (batch, 50))
     emulated = Emulated(program, **SMALL)
     assert "sirius_await(" in emulated.kernel.source
     assert "// No barrier of the grid" in emulated.kernel.source
