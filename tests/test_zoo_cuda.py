@@ -56,7 +56,7 @@ SIZES = {
     "vocabulary": {"width": 8},
 }
 RACED = ("bert_small", "blockdrop", "lstm10", "mobilenet")
-WITHOUT_BARRIERS = ("attn_decode", "bidirectional", "dien", "greedy", "lstm", "lstm10", "nasrnn")
+WITHOUT_BARRIERS = ("attn_decode", "bidirectional", "lstm10", "nasrnn")
 
 
 @dataclass(frozen=True)
