@@ -235,6 +235,24 @@ def test_random_requests_are_answered_in_turns(tmp_path):
         random_requests.serve({"tf": twice, "direct": lambda feed: {"y": feed["x"]}}, requests)
 
 
+def test_bytes_that_a_schedule_moves():
+    """Each element once, however often it is read, but for what stays in a tile."""
+    from sirius_tf.compile import schedule_program
+    from sirius_tf.schedule.machine import Machine
+    from tests import programs
+    from tools import traffic
+
+    def moved(program):
+        scheduled = schedule_program(program, Machine(2))
+        executed = traffic.phases(scheduled.nest, program.hints)
+        return [(e.times, traffic.moved(scheduled, e)) for e in executed]
+
+    x_and_y, c_and_h, x_of_a_step, u = 2 * 4 * 5, 2 * 4 * 3, 4 * 12, 3 * 12
+    assert moved(programs.softmax()) == [(1, 4 * x_and_y)]
+    step = 4, 4 * (2 * c_and_h + x_of_a_step + u)
+    assert moved(programs.lstm()) == [(1, 4 * c_and_h), step, (1, 4 * c_and_h)]
+
+
 def test_what_each_part_is_worth(tmp_path):
     from sirius_tf import compile as compiler
     from tools import ablation, zoo
@@ -248,9 +266,10 @@ def test_what_each_part_is_worth(tmp_path):
     assert len(lines) == 2 + len(variants)
     whole_in_tf, outside = (variants.pop(name) for name in in_tensorflow)
     assert outside.ms > whole_in_tf.ms  # TensorFlow runs the loops
-    assert all(v.ms and v.phases and v.bytes for v in variants.values())
+    assert all(v.ms and v.phases and v.moved and v.workspace for v in variants.values())
     whole = variants.pop(ablation.WHOLE)
     assert max(v.barriers for v in variants.values()) > whole.barriers
+    assert max(v.moved for v in variants.values()) > whole.moved
 
 
 def test_probes_do_what_they_are_counted_for(tmp_path):

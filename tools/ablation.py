@@ -5,16 +5,16 @@ usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
 
 All of a model's default signature must compile. Samples are MODEL.npz, or made up. Prints, for each
 variant, milliseconds without TensorFlow (medians of rounds in turns), the phases of the program,
-how many are run in a call (each ends with a barrier), and the bytes of its workspace. The last two
-are measured in TensorFlow, from Python: the whole model, and one whose host ops, control flow and
-what computes shapes, stay outside of the program.
+how many are run in a call (each ends with a barrier), the bytes that they move, and those of its
+workspace. A phase moves each element that it reads or writes once, but for those that stay in a
+tile. The last two variants are measured in TensorFlow, from Python: the whole model, and one whose
+host ops, control flow and what computes shapes, stay outside of the program.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from sirius_tf import compile as compiler
 from sirius_tf.bundle.link import link
 from sirius_tf.codegen.c import print_kernel
 from sirius_tf.codegen.entry import Scheduled
-from sirius_tf.codegen.nest import Loop, LoopNest, Phase, parts_of
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
@@ -37,9 +36,10 @@ from sirius_tf.runtime import native
 from sirius_tf.schedule.machine import Machine
 
 try:
-    from tools import benchmark
+    from tools import benchmark, traffic
 except ModuleNotFoundError:  # run as a script
     import benchmark  # type: ignore[import-not-found,no-redef]
+    import traffic  # type: ignore[import-not-found,no-redef]
 
 WHOLE = "nothing left out"
 WHOLE_IN_TF = "nothing left out, in TensorFlow"
@@ -59,7 +59,8 @@ class Variant:
     ms: float | None
     phases: int | None = None
     barriers: int | None = None
-    bytes: int | None = None
+    moved: int | None = None
+    workspace: int | None = None
 
 
 def schedule(case: benchmark.Case, without: str) -> Scheduled:
@@ -69,29 +70,6 @@ def schedule(case: benchmark.Case, without: str) -> Scheduled:
     hints = {names[key]: array.shape for key, array in case.feed.items()}
     program = lower(signature.graph, hints)
     return compiler.schedule_program(program, Machine(case.threads), without={without})
-
-
-def phases(nest: LoopNest, hints: dict[str, int], times: int = 1) -> Iterator[int]:
-    """For every phase how often it is run on the samples."""
-    if isinstance(nest, Phase):
-        yield times
-        return
-    if isinstance(nest, Loop):
-        times *= nest.upper.terms[0].evaluate(hints) - nest.lower.terms[0].evaluate(hints)
-    for part in parts_of(nest):
-        yield from phases(part, hints, times)
-
-
-def workspace(scheduled: Scheduled) -> int:
-    """Bytes of all temporaries on the samples; those that share a slot count once."""
-    program, sizes = scheduled.program, dict[int, int]()
-    storage = scheduled.storage
-    for name, slot in storage.slots.items():
-        counts = [e.evaluate(program.hints) for e in storage.shape(program.tensor[name])]
-        size = int(np.prod(counts)) * np.dtype(program.tensor[name].dtype).itemsize
-        size *= 2 if name in storage.private else 1  # workers
-        sizes[slot] = max(sizes.get(slot, 0), size)
-    return sum(sizes.values())
 
 
 def measure(case: benchmark.Case, rounds: int) -> list[Variant]:
@@ -104,9 +82,11 @@ def measure(case: benchmark.Case, rounds: int) -> list[Variant]:
             except SiriusError as error:
                 logging.warning("%s without %s: %s", case.model.name, without, error)
                 continue
-            counts = list(phases(scheduled.nest, scheduled.program.hints))
-            size = workspace(scheduled)
-            found.append(Variant(without, None, len(counts), sum(counts), size))
+            executed = list(traffic.phases(scheduled.nest, scheduled.program.hints))
+            barriers = sum(e.times for e in executed)
+            moved = sum(e.times * traffic.moved(scheduled, e) for e in executed)
+            size = traffic.workspace(scheduled)
+            found.append(Variant(without, None, len(executed), barriers, moved, size))
             path = Path(folder, f"{number}.so")
             link([print_kernel(scheduled)], path, {})
             runs[without] = _run(native.Bundle(path), scheduled, case)
@@ -153,17 +133,18 @@ def _run(bundle: native.Bundle, scheduled: Scheduled, case: benchmark.Case) -> b
 def markdown(results: dict[str, list[Variant]]) -> str:
     """A table of all variants of all models."""
     lines = [
-        "| model | without | ms | slower | phases | barriers | workspace, kB |",
-        "|---|---|---|---|---|---|---|",
+        "| model | without | ms | slower | phases | barriers | moved, MB | workspace, kB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for model, variants in results.items():
         times = {v.without: v.ms or 1.0 for v in variants}
         for v in variants:
             ms = times[v.without]
             slower = ms / times[WHOLE_IN_TF if v.without == HOST else WHOLE]
-            row = [model, v.without, f"{ms:.3f}", f"{slower:.2f}x", "", "", ""]
-            if v.bytes is not None:
-                row[-3:] = str(v.phases), str(v.barriers), f"{v.bytes / 1e3:.0f}"
+            row = [model, v.without, f"{ms:.3f}", f"{slower:.2f}x", "", "", "", ""]
+            if v.moved is not None and v.workspace is not None:
+                counts = str(v.phases), str(v.barriers)
+                row[-4:] = *counts, f"{v.moved / 1e6:.2f}", f"{v.workspace / 1e3:.0f}"
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

@@ -38,10 +38,10 @@ from sirius_tf.schedule.pieces import choices
 from sirius_tf.schedule.plan import work
 
 try:
-    from tools import ablation, convert
+    from tools import convert, traffic
 except ModuleNotFoundError:  # run as a script
-    import ablation  # type: ignore[import-not-found,no-redef]
     import convert  # type: ignore[import-not-found,no-redef]
+    import traffic  # type: ignore[import-not-found,no-redef]
 
 COLUMNS = (
     "region",
@@ -77,7 +77,7 @@ def rows(
     machine = machine_of(archs[-1], others=archs)
     scheduled = schedule_program(program, machine, without=without)
     kernel = print_kernel(scheduled)
-    phases = sum(ablation.phases(scheduled.nest, program.hints))
+    phases = sum(e.times for e in traffic.phases(scheduled.nest, program.hints))
     made = time.process_time() - start
     size = len(complete_source(kernel)) / 1e3
     for arch in archs:

@@ -93,8 +93,11 @@ def is_remembered(kind: str, key: object) -> bool:
     return _entry(kind, key).exists()
 
 
-def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
-    """The value of `make()`, kept on disk under a key that says all it depends on."""
+def remembered(
+    kind: str, key: object, make: Callable[[], T], holds: Callable[[T], bool] = lambda _: True
+) -> T:
+    """The value of `make()`, kept on disk under a key that says all it depends on, if it `holds`
+    for later conversions, too."""
     target = _entry(kind, key)
     try:
         with target.open("rb") as file:
@@ -102,6 +105,8 @@ def remembered(kind: str, key: object, make: Callable[[], T]) -> T:
         return value
     except (OSError, EOFError, pickle.UnpicklingError):
         value = make()
+    if not holds(value):
+        return value
     with contextlib.suppress(OSError), written(target) as file:  # a full disk costs time later
         pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)  # to a file, arrays are not copied
     return value

@@ -359,7 +359,7 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
                      .wake = sirius_wake};
   Job job = {&call, run};
   const uint32_t denormals = sirius_flush_denormals();
-  call.waited += sirius_team_run(threads, run_job, &job);
+  sirius_team_run(threads, run_job, &job);
   if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
   sirius_restore_denormals(denormals);
   give_workspace(workspace);

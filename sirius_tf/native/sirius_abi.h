@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 6
+#define SIRIUS_ABI_VERSION 7
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
@@ -53,9 +53,8 @@ struct SiriusCall {
   int32_t crowded;          /* 1 if one worker alone would be faster: see wait */
   SiriusBarrier *barrier;
   SiriusQueue *queues;      /* one for each worker, zero at first */
-  int64_t began, waited;    /* nanoseconds: when the call began, and what workers have waited for each other */
-  void (*wait)(SiriusCall *call, int32_t *word, int32_t old); /* yield, later sleep, while *word == old: after
-                                                               * spinning a while */
+  int64_t began;            /* nanoseconds */
+  void (*wait)(SiriusCall *call, int32_t *word, int32_t old); /* spin, later sleep, while *word == old */
   void (*wake)(int32_t *word);              /* after *word changed: wake sleepers, if there are any */
   int32_t failed;           /* 0; 1 once `error` is being written, by the first worker that fails */
   SiriusError error;

@@ -18,12 +18,14 @@
 #include <unistd.h>
 #include <xmmintrin.h>
 
-/* Short, because on a busy machine the awaited thread may need this very CPU; a yield costs well under 1 us when
- * it does not. Together they cover the gap between two calls of a busy server. */
-#define IDLE_SPINS 300
-#define YIELDS 200
+/* About as long as a trip through the kernel takes, since the awaited thread may need this very CPU. A yield is no way
+ * between spinning and sleep: it gives the CPU to others for a whole tick, however little they are worth to the scheduler,
+ * where a sleeper that is woken takes it back from them at once. */
+#define SPINS 2000
 /* Waiting that is no accident: a scheduler gives others some milliseconds. */
 #define CROWDED_NS 1000000
+/* Longer than a worker is late for a barrier while all have their CPUs. */
+#define LONG_NS 20000
 
 typedef struct {
   _Alignas(64) int32_t ticket; /* changes when there is a job */
@@ -50,16 +52,32 @@ uint32_t sirius_flush_denormals(void) {
 
 void sirius_restore_denormals(uint32_t state) { _mm_setcsr(state); }
 
-int64_t sirius_now(void) {
+static int64_t nanoseconds(clockid_t clock) {
   struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
+int64_t sirius_now(void) { return nanoseconds(CLOCK_MONOTONIC); }
+
+static int64_t own_time(void) { return nanoseconds(CLOCK_THREAD_CPUTIME_ID); }
+
+/* Of the job that this thread runs: how long it has waited for others, and its CPU time when it began, plus what it has
+ * spent waiting. */
+static _Thread_local struct {
+  int64_t waited, idle;
+} mine;
+
+static void run(int32_t worker) {
+  mine.waited = 0;
+  mine.idle = own_time();
+  team.job(team.argument, worker);
+}
+
 static void await(int32_t *word, int32_t old) {
-  for (int i = 0; i < YIELDS; ++i) {
+  for (int i = 0; i < SPINS; ++i) {
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return;
-    sched_yield();
+    __builtin_ia32_pause();
   }
   /* Counted before the kernel compares *word: whoever changes *word either sees the count or is seen. */
   __atomic_add_fetch(&team.sleepers, 1, __ATOMIC_SEQ_CST);
@@ -67,21 +85,24 @@ static void await(int32_t *word, int32_t old) {
   __atomic_sub_fetch(&team.sleepers, 1, __ATOMIC_RELAXED);
 }
 
-/* All but one wait for the one that lost its CPU, `waited / (threads - 1)` each; what is left of the call they
- * worked, and so much is what one alone would do for each of them. A worker who is late for a long call is no reason. */
+/* One alone does the work of all: it takes what this one took when it did not wait, or twice its CPU time, if others took
+ * even more of it; they will of the one that is alone. What is left of a long call comes on top: to be late for it is no reason. */
 int32_t sirius_is_crowded(const SiriusCall *call) {
   const int64_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
-  const int64_t waited = __atomic_load_n(&call->waited, __ATOMIC_RELAXED);
-  if (threads <= 1 || waited <= CROWDED_NS) return 0;
-  const int64_t so_far = sirius_now() - call->began;
-  const int64_t took = so_far < call->expected ? call->expected : so_far;
-  return waited / (threads - 1) > took - took / threads;
+  if (threads <= 1 || mine.waited <= CROWDED_NS) return 0;
+  const int64_t so_far = sirius_now() - call->began, twice = 2 * (own_time() - mine.idle);
+  const int64_t left = call->expected > so_far ? call->expected - so_far : 0;
+  const int64_t worked = so_far - mine.waited < twice ? so_far - mine.waited : twice;
+  return so_far + left > threads * (worked + left);
 }
 
 void sirius_wait(SiriusCall *call, int32_t *word, int32_t old) {
-  const int64_t before = sirius_now();
+  const int64_t before = sirius_now(), spent = own_time();
   await(word, old);
-  __atomic_add_fetch(&call->waited, sirius_now() - before, __ATOMIC_RELAXED);
+  const int64_t waited = sirius_now() - before;
+  mine.waited += waited;
+  if (waited < LONG_NS) return;
+  mine.idle += own_time() - spent;
   if (sirius_is_crowded(call)) __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
 }
 
@@ -97,17 +118,9 @@ static void *work(void *mailbox) {
   int32_t ticket = 0; /* a mailbox starts at 0 */
   sirius_flush_denormals();
   for (;;) {
-    int spins = 0;
-    while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) {
-      if (spins < IDLE_SPINS) {
-        ++spins;
-        __builtin_ia32_pause();
-      } else {
-        await(&mine->ticket, ticket);
-      }
-    }
+    while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) await(&mine->ticket, ticket);
     ticket = __atomic_load_n(&mine->ticket, __ATOMIC_RELAXED);
-    team.job(team.argument, worker);
+    run(worker);
     if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_SEQ_CST) == 0) sirius_wake(&team.running);
   }
   return NULL;
@@ -149,10 +162,10 @@ int32_t sirius_team_acquire(int32_t threads) {
 
 void sirius_team_release(void) { __atomic_store_n(&team.busy, 0, __ATOMIC_RELEASE); }
 
-int64_t sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argument) {
+void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argument) {
   if (threads <= 1) {
     job(argument, 0);
-    return 0;
+    return;
   }
   team.job = job;
   team.argument = argument;
@@ -163,19 +176,11 @@ int64_t sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *arg
     __atomic_store_n(ticket, (int32_t)next, __ATOMIC_SEQ_CST);
     sirius_wake(ticket);
   }
-  job(argument, 0);
+  run(0);
   const int64_t done = sirius_now();
-  int spins = 0;
-  for (;;) {
-    const int32_t running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE);
-    if (running == 0) return sirius_now() - done;
-    if (spins < IDLE_SPINS) {
-      ++spins;
-      __builtin_ia32_pause();
-    } else {
-      await(&team.running, running);
-    }
-  }
+  for (int32_t running; (running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE)) != 0;)
+    await(&team.running, running);
+  mine.waited += sirius_now() - done;
 }
 
 /* CPUs that a cgroup v2 quota leaves, or `cpus`. Spinning beyond a quota only burns it. */

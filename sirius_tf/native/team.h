@@ -16,8 +16,8 @@ int32_t sirius_default_threads(void);
 int32_t sirius_team_acquire(int32_t threads);
 
 /* Run job(argument, worker) for worker = 0 .. threads-1 and return when all have returned; the caller is
- * worker 0. `threads` is at most what the caller acquired. Returns the nanoseconds that the caller waited. */
-int64_t sirius_team_run(int32_t threads, void (*job)(void *argument, int32_t worker), void *argument);
+ * worker 0. `threads` is at most what the caller acquired. */
+void sirius_team_run(int32_t threads, void (*job)(void *argument, int32_t worker), void *argument);
 
 void sirius_team_release(void);
 
@@ -28,8 +28,8 @@ void sirius_wake(int32_t *word);
 /* Nanoseconds of a clock. */
 int64_t sirius_now(void);
 
-/* 1 if a call would be faster with one worker: another process has a CPU that a worker needs, and at every barrier the
- * others wait for that one. */
+/* 1 if a call would be faster with one worker, as far as this one can tell: other processes have CPUs that workers need, and
+ * at every barrier some wait for those. */
 int32_t sirius_is_crowded(const SiriusCall *call);
 
 /* What pthread_atfork is made of. That one is not in glibc's shared objects of all versions. */
