@@ -19,6 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.bundle import cache, tilings
+from sirius_tf.bundle.cuda import check_archs
 from sirius_tf.config import Options
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.frontend import savedmodel
@@ -95,6 +96,7 @@ def _drafted(
     options: Options,
 ) -> Draft:
     """The rewritten model in a place on the stack."""
+    _check_target(options)
     stage = _stages(options)
     stage("read")
     model = savedmodel.read(source, signatures)
@@ -243,6 +245,7 @@ def optimize_graph_def(
         raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
     if bundle.exists() and not options.force:
         raise SiriusError(f"{bundle} exists; name another bundle, or force it to be replaced")
+    _check_target(options)
     register_with_tensorflow()
     signature = graphdef.as_signature(graph_def, inputs, outputs)
     return _strictly_if_needed(
@@ -285,6 +288,12 @@ def _cut(
         stages.cut(source, content, meta_graph, signature, names[name], samples[name])
         for name, signature in model.signatures.items()
     ]
+
+
+def _check_target(options: Options) -> None:
+    """SiriusError if no region could be compiled: each would stay on TensorFlow for this reason."""
+    if options.target == "cuda":
+        check_archs(options.arch)
 
 
 def _threads(options: Options) -> int:
@@ -332,6 +341,7 @@ def _published(source: Path, target: Path, made: Draft, options: Options, start:
         time.monotonic() - start,
         output.size(target),
         path.stat().st_size if exists else 0,
+        native.Bundle(path).manifest.get("cuda", {}).get("state", "") if exists else "",
     )
 
 

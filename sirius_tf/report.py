@@ -56,7 +56,11 @@ class SignatureReport:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished conversion; `bundle` is None if nothing was compiled."""
+    """A finished conversion; `bundle` is None if nothing was compiled.
+
+    `cuda_state` is what its manifest says of the code for GPUs: that it was emulated only, or where
+    it was checked; "" if there is none.
+    """
 
     output_dir: Path
     bundle: Path | None
@@ -64,3 +68,4 @@ class Result:
     seconds: float
     output_bytes: int
     bundle_bytes: int
+    cuda_state: str = ""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA kernels of programs on the CPU: planned by the host code of a bundle, emulated, compared."""
+"""CUDA kernels of programs on the CPU: planned by the host code of a bundle, emulated, compared.
+
+They are compiled for GPUs, too, and fit these.
+"""
 
 import ctypes
 import math
@@ -10,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sirius_tf.bundle import cache, cc
-from sirius_tf.bundle.cuda import complete_source
+from sirius_tf.bundle.cuda import compile_kernel, complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
 from sirius_tf.codegen.cuda import machine_of, print_kernel
@@ -24,15 +27,28 @@ from sirius_tf.runtime.cuda import FAILURE, FORMATS, SYNC
 from sirius_tf.runtime.plan import Planner, message
 from tests.emulator import emulator
 
+ARCHITECTURES = ("sm_80", "sm_90")
+
+
+def check_resources(kernel):
+    """Compile it: no thread spills, none has a stack, and a multiprocessor has room for a block."""
+    compiled = compile_kernel(kernel, ARCHITECTURES)
+    for arch in ARCHITECTURES:
+        for used in compiled.cubins[arch].kernels.values():
+            assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+        assert compiled.blocks(arch) > 0
+    return compiled
+
 
 class Emulated:
-    """The kernels of a program, emulated: a function of arrays. `fields` are the machine's."""
+    """The kernels of a program, emulated: a function of arrays. `fields` are the machine's. Unless
+    edited, they fit GPUs."""
 
     def __init__(
         self,
         program,
         sanitizer=None,
-        edit=lambda source: source,
+        edit=None,
         launch="auto",
         precision="strict",
         **fields,
@@ -40,7 +56,10 @@ class Emulated:
         machine = replace(machine_of("sm_90", precision), **fields)
         self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
-        self.module = emulator.build(edit(complete_source(self.kernel)), sanitizer)
+        source = complete_source(self.kernel)
+        if edit is None:
+            check_resources(self.kernel)
+        self.module = emulator.build(edit(source) if edit else source, sanitizer)
         self.plan = _plan(self.kernel)
 
     def __call__(self, feeds, blocks=3, threads=64, order="forward", workspace=None):

@@ -33,7 +33,7 @@ from sirius_tf.ir import interp  # noqa: E402
 from sirius_tf.lower.registry import lower  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
 from tests import programs  # noqa: E402
-from tests.cuda import Emulated  # noqa: E402
+from tests.cuda import ARCHITECTURES, Emulated, check_resources  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.models import export_lstm, export_mmoe  # noqa: E402
 from tests.test_c import random_inputs  # noqa: E402
@@ -43,7 +43,6 @@ from tools import zoo_dense, zoo_loops  # noqa: E402
 pytestmark = pytest.mark.cuda_emu
 
 DEFAULT = "serving_default"
-ARCHITECTURES = ("sm_80", "sm_90")
 LAUNCHES = ((1, 32, "forward"), (4, 96, "reverse"), (2, 256, "random:1"))  # blocks, threads, order
 RNG = np.random.default_rng(0)
 W = {n: RNG.standard_normal((n, n)).astype("f") / 4 for n in (12, 24, 40)}
@@ -62,11 +61,9 @@ def agree(program, expected, feeds, emulated=None, tolerance=1e-5):
 
 def fits(kernel):
     """No thread spills, and as many blocks as the schedule is for run at the same time."""
-    compiled = compile_kernel(kernel, ARCHITECTURES)
-    for arch in ARCHITECTURES:
-        for name in kernel.kernels:
-            used = compiled.cubins[arch].kernels[name]
-            assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+    compiled = check_resources(kernel)
+    for cubin in compiled.cubins.values():
+        for used in cubin.kernels.values():
             assert used.registers <= 65536 // kernel.threads_per_block // 2
     assert compiled.kernel == kernel
     assert compiled.blocks("sm_90") == kernel.blocks
@@ -538,6 +535,7 @@ def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
     bundle = native.Bundle(result.bundle)
     (region,) = bundle.regions.values()
+    assert result.cuda_state == "emulated, untimed"
     reads = {region.name: []}
     notes = {"state": "emulated, untimed", "arch": ["sm_90"], "precision": "tf32"}
     notes |= {"plan_reads": reads, "launch": {region.name: "graph"}}
@@ -550,6 +548,16 @@ def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     assert native.Bundle(refreshed.bundle).manifest["cuda"] == bundle.manifest["cuda"]
 
 
-def test_an_architecture_that_is_not_known_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("arch", "why"),
+    [
+        (("sm_90", "sm_1"), "architecture sm_1 is none of sm_80, sm_86, sm_89, sm_90, sm_90a"),
+        ((), "name an architecture of GPUs: sm_80, sm_86, sm_89, sm_90, sm_90a"),
+    ],
+)
+def test_architectures_that_are_not_known_are_an_error(tmp_path, arch, why) -> None:
+    export_mmoe(tmp_path / "model")
+    with pytest.raises(SiriusError, match=f"^{why}$"):
+        sirius_tf.optimize(tmp_path / "model", options=Options(target="cuda", arch=arch))
     with pytest.raises(SiriusError, match="architecture sm_1 is none of sm_80"):
         compile_cuda(programs.dense(), "sm_1")

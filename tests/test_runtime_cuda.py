@@ -5,7 +5,8 @@ import re
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sirius_tf.bundle.cuda import compile_kernel  # noqa: E402
 from sirius_tf.bundle.nvrtc import compile_cubin  # noqa: E402
 from sirius_tf.compile import compile_cuda  # noqa: E402
 from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
+from sirius_tf.runtime.cuda import FAILURE, SYNC, _machine_code, counters  # noqa: E402
 from sirius_tf.runtime.native import Bundle  # noqa: E402
 from sirius_tf.runtime.plan import Planner  # noqa: E402
 from tests import models, test_load  # noqa: E402
@@ -150,6 +152,23 @@ def test_a_graph(chained, monkeypatch):
     agree(chained, kept, "serving_default", x=given[0].get())
     agree(chained, model(x=given[0].get()[:9]), "serving_default", x=given[0].get()[:9])
     assert cupy.grids[-3:] == [1, 1, 4]  # two phases of one tile, one of more than blocks
+
+
+def test_bytes_that_are_copied_are_counted(chained, monkeypatch):
+    before = counters()
+    model, cupy = loaded(monkeypatch, chained[1])
+    x = RNG.standard_normal((20, 12)).astype("f")
+    weights, own = sum(cupy.uploads), SYNC.itemsize + FAILURE.itemsize + 8  # and one parameter
+    assert counters() == replace(before, to_device=before.to_device + weights)
+    for given in (x, cupy.asarray(x), cupy.asarray(x)):
+        start = counters()
+        model(x=given)
+        change = [b - a for a, b in zip(astuple(start), astuple(counters()), strict=True)]
+        copied = x.nbytes if given is x else 0
+        assert change[:3] == [own + copied, own, 1]
+    for _ in range(2):
+        model(x=given)
+    assert counters().replays == before.replays + cupy.replays > before.replays
 
 
 def test_a_graph_that_is_forgotten(chained, monkeypatch):
@@ -311,6 +330,27 @@ def test_another_architecture_is_compiled_for(scaled, monkeypatch):
         "out"
     ]
     np.testing.assert_array_equal(out.get(), [3, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "compiled"),
+    [
+        (("sm_90a",), "90", False),
+        (("sm_80", "sm_90a"), "90", False),
+        (("sm_80", "sm_86"), "89", False),
+        (("sm_86", "sm_90"), "80", True),
+        (("sm_90a",), "100", True),
+    ],
+)
+def test_which_machine_code_a_device_runs(archs, capability, compiled, monkeypatch):
+    last = archs[-1].encode()
+    code = SimpleNamespace(
+        name="k", source="", cubins={arch: (arch.encode(), n) for n, arch in enumerate(archs)}
+    )
+    made = SimpleNamespace(data=b"made")
+    monkeypatch.setattr("sirius_tf.runtime.cuda.compile_cubin", lambda source, arch: made)
+    wanted = b"made" if compiled else last
+    assert _machine_code(code, capability) == (wanted, len(archs) - 1)
 
 
 def test_another_device(scaled, monkeypatch):

@@ -5,7 +5,6 @@ A region is fed what it reads when TensorFlow runs the model on its samples.
 """
 
 import functools
-import itertools
 from dataclasses import dataclass
 
 import keras
@@ -14,19 +13,17 @@ import pytest
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.bundle import cache
-from sirius_tf.bundle.cuda import compile_kernel
 from sirius_tf.frontend import savedmodel
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.registry import lower
 from sirius_tf.rewrite import metagraph, samples, stages
 from sirius_tf.rewrite.measure import relative_error
 from sirius_tf.rewrite.session import Session
-from tests.cuda import Emulated
+from tests.cuda import Emulated, check_resources
 from tools import zoo
 
 pytestmark = pytest.mark.cuda_emu
 
-ARCHITECTURES = ("sm_80", "sm_90")
 LAUNCHES = ((3, 64, "forward"), (2, 96, "random:1"))  # blocks, threads, order
 TOLERANCE = 1e-5
 SIZES = {
@@ -111,11 +108,7 @@ def regions(request, tmp_path_factory):
 
 def test_compiles(regions) -> None:
     for region in regions:
-        kernel = region.emulated.kernel
-        compiled = compile_kernel(kernel, ARCHITECTURES)
-        for arch, name in itertools.product(ARCHITECTURES, kernel.kernels):
-            used = compiled.cubins[arch].kernels[name]
-            assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+        check_resources(region.emulated.kernel)
 
 
 def agree(region, results):

@@ -216,6 +216,8 @@ def report(result: Result) -> RenderableType:
     size = f"{result.output_dir}: {_mb(result.output_bytes)}"
     if result.bundle is not None:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"
+    if result.cuda_state:
+        parts.append(f"CUDA code: {result.cuda_state}.")
     parts.append(f"{size}. Converted in {result.seconds:.1f} s and {_mb(peak_memory())} of memory.")
     return Group(*parts)
 

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare and time the CUDA code of models on a GPU, where neither TensorFlow nor a network is.
 
-usage: gpu_check.py --prepare=DIR NAME|MODEL ...
+usage: gpu_check.py --prepare=DIR [--arch=...] [--cuda_launch=...] [--precision=...] NAME|MODEL ...
        gpu_check.py DIR [--rounds=20] [--peers=torch,jax] [--json=FILE] [--markdown=FILE]
        gpu_check.py --stamp=FILE MODEL ...
 
 First, on a machine with TensorFlow: converts models of the zoo, or others with samples in
-MODEL.npz, to DIR/NAME.tar.xz. Their weights are changed to numbers that repeat, since archives of
-those are small; the conversion compares with TensorFlow. Then, on a machine with a GPU and CuPy:
-compares each region with the CPU's code, which is the reference, times both and the models of
-gpu_peers.py, and measures what the GPU can do. Exits with 1 if a result is wrong, or a model
-fails. Last, anywhere: writes into the bundles of rewritten models what the JSON of such a check
-says of the same code.
+MODEL.npz, to DIR/NAME.tar.xz, or DIR/NAME-PRECISION.tar.xz if that is not strict (gpu_archive.py).
+Then, on a machine with a GPU and CuPy: compares each region with the CPU's code, which is the
+reference, times both and the models of gpu_peers.py, and measures what the GPU can do. Exits with 1
+if a result is wrong, or a model fails. Last, anywhere: writes into the bundles of rewritten models
+what the JSON of such a check says of the same code.
 """
 
 from __future__ import annotations
@@ -26,32 +25,38 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from absl import app, flags
 
 from sirius_tf import runtime
 from sirius_tf.bundle.stamp import Stamp, read_stamps, write_stamps
+from sirius_tf.config import Launch, Options, Precision
 from sirius_tf.errors import SiriusError
-from sirius_tf.runtime import native
-from sirius_tf.runtime.cuda import Cuda
+from sirius_tf.runtime import cuda, native
 
 try:
     from tools import gpu_frameworks, gpu_limits, gpu_peers
+    from tools.gpu_archive import DEFAULT, SUFFIX, prepare, read_samples
 except ModuleNotFoundError:  # run as a script
     import gpu_frameworks  # type: ignore[import-not-found,no-redef]
     import gpu_limits  # type: ignore[import-not-found,no-redef]
     import gpu_peers  # type: ignore[import-not-found,no-redef]
+    from gpu_archive import (  # type: ignore[import-not-found,no-redef]
+        DEFAULT,
+        SUFFIX,
+        prepare,
+        read_samples,
+    )
 
 Arrays = Mapping[str, Any]
 Run = Callable[[], object]
 
-TOLERANCE = 1e-4  # of a result, relative, in the L2 norm: both sides compute in float32
+#: Of a result, relative, in the L2 norm, by what the GPU rounds factors to; the CPU has float32.
+TOLERANCE: Mapping[str, float] = {"strict": 1e-4, "tf32x3": 1e-4, "tf32": 1e-2, "half": 1e-2}
 CHECKS = 3  # inputs that results are compared for
-PERIOD = 8191  # a prime, above the widths of layers: no two rows of a matrix are the same
 WARM_UPS = 3
-DEFAULT = "serving_default"
 #: How our code is called: the reference; the op; arrays of numpy, and of CuPy.
 CPU, OP, COPIES, GPU = "CPU code", "op on GPU", "CuPy, with copies", "CuPy"
 NOT_RUN = "not run"
@@ -62,7 +67,8 @@ class Found:
     """What was seen of one signature, which is one region.
 
     `source` is a hash of its CUDA code; `ms` are medians of wall-clock time, `event_ms` that of a
-    call on CuPy arrays between CUDA events; `floor_ms` is the roofline's.
+    call on CuPy arrays between CUDA events; `floor_ms` is the roofline's, and `share` is what
+    that is of `event_ms`. `copied` are bytes that a call copies to the GPU, and back.
     """
 
     model: str
@@ -70,83 +76,19 @@ class Found:
     region: str
     source: str
     error: float
+    precision: str = "strict"
     stamp: str = Stamp.EMULATED.name
     ms: dict[str, float] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
-    event_ms: float | None = None
-    floor_ms: float | None = None
+    copied: dict[str, tuple[int, int]] = field(default_factory=dict)
+    event_ms: float = 0.0
+    floor_ms: float = 0.0
+    share: float = 0.0
 
     @property
     def wrong(self) -> bool:
         """Whether a result differs from the CPU's; NaN does."""
-        return not self.error <= TOLERANCE
-
-
-# ---- on a machine with TensorFlow
-
-
-def prepare(names: Sequence[str], folder: Path) -> None:
-    """Write an archive for each model: NAME, the rewritten SavedModel, and samples NAME.npz."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with tempfile.TemporaryDirectory() as work:
-            _archive(name, Path(work), folder)
-
-
-def _archive(name: str, work: Path, folder: Path) -> None:
-    import shutil
-
-    import sirius_tf
-    from sirius_tf.config import Options
-
-    try:
-        from tools import zoo
-    except ModuleNotFoundError:
-        import zoo  # type: ignore[import-not-found,no-redef]
-    model, samples = work / "model", work / "samples.npz"
-    if name in zoo.ZOO:
-        zoo.save_samples(zoo.build(name, model), samples)
-    else:
-        shutil.copytree(name, model)
-        shutil.copy(f"{name}.npz", samples)
-    repeat_weights(model)
-    feeds = read_samples(samples)
-    options = Options(target="cuda", keep_slow=True)
-    sirius_tf.optimize(model, work / "out", samples=feeds, options=options)
-    short = Path(name).name
-    with tarfile.open(folder / f"{short}.tar.xz", "w:xz", preset=1) as archive:
-        archive.add(work / "out", short)
-        archive.add(samples, f"{short}.npz")
-
-
-def repeat_weights(model: Path) -> None:
-    """Let the float32 variables of a SavedModel repeat their first PERIOD elements."""
-    import tensorflow as tf
-
-    prefix = str(model / "variables" / "variables")
-    if not Path(f"{prefix}.index").exists():
-        return
-    reader = tf.train.load_checkpoint(prefix)
-    tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map()}
-    for name, value in tensors.items():
-        if isinstance(value, np.ndarray) and value.dtype == np.float32:
-            tensors[name] = np.resize(value.reshape(-1)[:PERIOD], value.shape)
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
-
-
-def read_samples(file: Path) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
-    """Inputs by signature and name, as convert.py takes them."""
-    found: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
-    with np.load(file, allow_pickle=False) as arrays:
-        for key, array in arrays.items():
-            signature, _, name = key.rpartition("/")
-            found.setdefault(signature or DEFAULT, {})[name] = array
-    return found
+        return not self.error <= TOLERANCE[self.precision]
 
 
 # ---- on a machine with a GPU
@@ -155,8 +97,8 @@ def read_samples(file: Path) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
 def check(
     archive: Path, limits: gpu_limits.Limits, rounds: int, peers: Sequence[str]
 ) -> list[Found]:
-    """Compare and time the signatures of an archive that are one region each."""
-    name = archive.name.removesuffix(".tar.xz")
+    """Compare and time the signatures of an archive; SiriusError if one is not one region."""
+    name = archive.name.removesuffix(SUFFIX)
     with tempfile.TemporaryDirectory() as work:
         with tarfile.open(archive) as packed:
             packed.extractall(work, filter="data")
@@ -167,14 +109,17 @@ def check(
         host, device = runtime.load(folder), runtime.load(folder, device="cuda")
         found = []
         for signature, feed in feeds.items():
-            if host.signatures[signature].reason is not None:
-                print(f"{name}: {host.signatures[signature].reason}", file=sys.stderr)
-                continue
+            if (reason := host.signatures[signature].reason) is not None:
+                raise SiriusError(f"{signature}: {reason}")
             pair = _Pair(host, device, signature)
             seen = pair.compare(name, feed)
-            others = gpu_peers.build(name, feed, peers) if signature == DEFAULT else {}
+            others: dict[str, Run | str] = {}
+            if signature == DEFAULT:
+                short = name.removesuffix(f"-{pair.precision}")
+                others = gpu_peers.build(short, feed, peers, pair.precision)
             pair.time(seen, feed, others, rounds)
             seen.floor_ms = limits.floor_ms(*pair.needs(feed))
+            seen.share = seen.floor_ms / seen.event_ms
             found.append(seen)
     return found
 
@@ -183,13 +128,14 @@ class _Pair:
     """One signature on both devices."""
 
     def __init__(self, host: runtime.Model, device: runtime.Model, signature: str) -> None:
-        self.cupy = Cuda().cupy
+        self.cupy = cuda.Cuda().cupy
         self.host, self.device = host.signatures[signature], device.signatures[signature]
         entry = host.bundle.manifest["signatures"][signature]
         self.arguments: list[dict[str, Any]] = entry["arguments"]
         self.region = host.bundle.regions[entry["region"]]
         assert self.region.cuda is not None  # or the device would not have loaded it
         self.code = self.region.cuda
+        self.precision: str = host.bundle.manifest["cuda"].get("precision", "strict")
 
     def on_cpu(self, feed: Arrays) -> dict[str, Any]:
         with native.on_cpu():
@@ -205,7 +151,7 @@ class _Pair:
             for got in (self.device(**given), self.host(**given)):
                 worst = float(np.maximum(worst, relative_error(want, _numpy(got))))
         source = hashlib.sha256(self.code.source.encode()).hexdigest()
-        return Found(model, self.host.name, self.region.name, source, worst)
+        return Found(model, self.host.name, self.region.name, source, worst, self.precision)
 
     def time(self, found: Found, feed: Arrays, peers: Mapping[str, Run | str], rounds: int) -> None:
         """Fill in the times, and what follows from them."""
@@ -215,10 +161,10 @@ class _Pair:
             COPIES: lambda: _numpy(self.device(**feed)),
             GPU: lambda: self.device(**arrays),
         }
-        before = native.cuda_counters().launches
-        self.host(**feed)
-        if native.cuda_counters().launches > before:
-            runs[OP] = lambda: self.host(**feed)
+        found.copied = {label: copied(runs[label], cuda.counters)[:2] for label in (COPIES, GPU)}
+        *both, launches = copied(lambda: self.host(**feed), native.cuda_counters)
+        if launches:
+            runs[OP], found.copied[OP] = lambda: self.host(**feed), (both[0], both[1])
         else:
             found.not_run[OP] = "the native library launches nothing here"
         found.not_run |= {name: why for name, why in peers.items() if isinstance(why, str)}
@@ -254,6 +200,17 @@ def relative_error(want: Arrays, got: Arrays) -> float:
     return float(np.max(errors))  # NaN if there is one
 
 
+def copied(run: Run, counters: Callable[[], native.CudaCounters]) -> tuple[int, int, int]:
+    """Bytes to the GPU and back, and launches, of a call."""
+    start, _ = counters(), run()
+    end = counters()
+    return (
+        end.to_device - start.to_device,
+        end.from_device - start.from_device,
+        end.launches - start.launches,
+    )
+
+
 def _numpy(arrays: Arrays) -> dict[str, Any]:
     return {key: a.get() if hasattr(a, "get") else a for key, a in arrays.items()}
 
@@ -276,7 +233,7 @@ def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
 def markdown(found: Sequence[Found], limits: gpu_limits.Limits) -> str:
     """What the GPU can do, and a row for each model: milliseconds."""
     peers = list(dict.fromkeys(n for f in found for n in (*f.ms, *f.not_run)))
-    columns = ["model", *peers, "by events", "floor", "error", "stamp"]
+    columns = ["model", *peers, "by events", "floor", "share", "bytes to, from", "error", "stamp"]
     lines = [
         f"Memory {limits.bytes_s / 1e12:.2f} TB/s, {limits.fma_s / 1e12:.1f} T multiplications/s, "
         f"launch {limits.launch_us:.1f} us, barrier {limits.barrier_us:.2f} us.",
@@ -286,7 +243,8 @@ def markdown(found: Sequence[Found], limits: gpu_limits.Limits) -> str:
     ]
     for f in found:
         times = [f"{f.ms[n]:.3f}" if n in f.ms else NOT_RUN for n in peers]
-        own = [f"{f.event_ms:.3f}", f"{f.floor_ms:.4f}", f"{f.error:.1e}", f.stamp.lower()]
+        own = [f"{f.event_ms:.3f}", f"{f.floor_ms:.4f}", f"{f.share:.0%}"]
+        own += ["{}, {}".format(*f.copied[GPU]), f"{f.error:.1e}", f.stamp.lower()]
         lines.append(f"| {' | '.join([f.model, *times, *own])} |")
     return "\n".join(lines)
 
@@ -318,6 +276,14 @@ def stamp(report: Path, models: Sequence[Path]) -> None:
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of this command."""
     flags.DEFINE_string("prepare", None, "A folder to write archives to.", flag_values=values)
+    default = Options()
+    flags.DEFINE_list("arch", list(default.arch), "To prepare for.", flag_values=values)
+    flags.DEFINE_enum(
+        "precision", default.precision, get_args(Precision), "To prepare.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "cuda_launch", default.cuda_launch, get_args(Launch), "To prepare.", flag_values=values
+    )
     flags.DEFINE_string("stamp", None, "The JSON of a check to stamp from.", flag_values=values)
     flags.DEFINE_integer("rounds", 20, "Rounds.", lower_bound=1, flag_values=values)
     flags.DEFINE_list("peers", list(gpu_frameworks.FRAMEWORKS), "Whom to time.", flag_values=values)
@@ -328,34 +294,50 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """See the module."""
     if values.prepare and argv[1:]:
-        prepare(argv[1:], Path(values.prepare))
+        options = Options(
+            target="cuda",
+            keep_slow=True,
+            arch=tuple(values.arch),
+            precision=values.precision,
+            cuda_launch=values.cuda_launch,
+        )
+        prepare(argv[1:], Path(values.prepare), options)
         return 0
     if values.stamp and argv[1:]:
         stamp(Path(values.stamp), [Path(a) for a in argv[1:]])
         return 0
     if len(argv) != 2 or values.prepare or values.stamp:
         raise app.UsageError("expected DIR, or --prepare=DIR NAME ..., or --stamp=FILE MODEL ...")
-    archives = sorted(Path(argv[1]).glob("*.tar.xz"))
+    try:
+        return check_all(Path(argv[1]), values)
+    except SiriusError as error:
+        print(f"gpu_check: error: {error}", file=sys.stderr)
+        return 1
+
+
+def check_all(folder: Path, values: flags.FlagValues) -> int:
+    """Check all archives; what was found is written behind each, for time may run out."""
+    archives = sorted(folder.glob(f"*{SUFFIX}"))
     if not archives:
-        raise app.UsageError(f"no archive in {argv[1]}: make some with --prepare")
-    cupy = Cuda().cupy
+        raise SiriusError(f"no archive in {folder}: make some with --prepare")
+    cupy = cuda.Cuda().cupy
     gpu = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     limits = gpu_limits.measure(cupy)
-    found, failed = list[Found](), dict[str, str]()
+    found, failed, table = list[Found](), dict[str, str](), ""
     for archive in archives:
         try:
             found += check(archive, limits, values.rounds, values.peers)
-        except SiriusError as error:
-            failed[archive.name] = str(error)
-            print(f"{archive.name}: {error}", file=sys.stderr)
-    table = f"{gpu}\n\n{markdown(found, limits)}\n"
+        except Exception as error:  # of CuPy, too: the other models shall be seen
+            failed[archive.name] = gpu_frameworks.reason(error)
+            print(f"{archive.name}: {failed[archive.name]}", file=sys.stderr)
+        table = f"{gpu}\n\n{markdown(found, limits)}\n"
+        if values.markdown:
+            Path(values.markdown).write_text(table)
+        if values.json:
+            seen = [asdict(f) for f in found]
+            content = {"gpu": gpu, "limits": asdict(limits), "found": seen, "failed": failed}
+            Path(values.json).write_text(json.dumps(content, indent=1) + "\n")
     print(table)
-    if values.markdown:
-        Path(values.markdown).write_text(table)
-    if values.json:
-        seen = [asdict(f) for f in found]
-        content = {"gpu": gpu, "limits": asdict(limits), "found": seen, "failed": failed}
-        Path(values.json).write_text(json.dumps(content, indent=1) + "\n")
     return int(bool(failed) or any(f.wrong for f in found))
 
 

@@ -2,12 +2,13 @@
 """What gpu_peers.py writes models with: PyTorch and JAX behind the same names, and cells on these.
 
 Recurrent layers are PyTorch's own there (cuDNN's on a GPU), and scans in JAX. All compute in
-float32, without TF32.
+float32, without TF32 unless that is the precision (config.py); "half" is float16 throughout.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,11 +27,11 @@ FRAMEWORKS = {"torch": TORCH, "jax": JAX}
 class Torch:
     """PyTorch on one device."""
 
-    def __init__(self, device: str) -> None:
-        self.torch = importlib.import_module("torch")
+    def __init__(self, device: str, precision: str = "strict") -> None:
+        self.torch = t = importlib.import_module("torch")
         self.device, self.steps, self.decides = device, 0, False
-        self.torch.backends.cudnn.allow_tf32 = False
-        t = self.torch
+        t.set_default_dtype(t.float16 if precision == "half" else t.float32)
+        t.backends.cudnn.allow_tf32 = t.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.tanh, self.sigmoid, self.relu = t.tanh, t.sigmoid, t.relu
         self.where, self.einsum, self.stack = t.where, t.einsum, t.stack
         self.concat, self.gelu = t.cat, t.nn.functional.gelu
@@ -38,7 +39,12 @@ class Torch:
     def array(self, value: np.ndarray[Any, Any]) -> Any:
         """On the device; indices are int64 there."""
         wide = value.astype(np.int64) if value.dtype == np.int32 else value
-        return self.torch.from_numpy(np.ascontiguousarray(wide)).to(self.device)
+        made = self.torch.from_numpy(np.ascontiguousarray(wide)).to(self.device)
+        return self.real(made) if value.dtype == np.float32 else made
+
+    def real(self, x: Any) -> Any:
+        """As a number of the precision."""
+        return x.to(self.torch.get_default_dtype())
 
     def softmax(self, x: Any, axis: int = -1) -> Any:
         """Along an axis."""
@@ -109,9 +115,13 @@ class Torch:
         if self.steps > MOST_UNROLLED:
             found[compiled] = f"a loop of {self.steps} steps is unrolled"
         else:
-            fast = torch.compile(model, mode="reduce-overhead")
-            self._try(found, compiled, lambda: complete(lambda: fast(*arrays)))
+            self._try(found, compiled, lambda: complete(self._compiled(model, arrays)))
         return found
+
+    def _compiled(self, model: Model, arrays: Sequence[Any]) -> Callable[[], object]:
+        """With CUDA graphs, where there is a GPU."""
+        fast = self.torch.compile(model, mode="reduce-overhead")
+        return lambda: fast(*arrays)
 
     def _captured(self, model: Model, arrays: Sequence[Any]) -> Any:
         """https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs."""
@@ -133,25 +143,34 @@ class Torch:
             run()
             found[name] = run
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            found[name] = reason(error)
 
 
 class Jax:
     """JAX, compiled by XLA, on its default device."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, precision: str = "strict") -> None:
+        # or it takes three quarters of the memory, which the others need, too
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         self.jax = jax = importlib.import_module("jax")
         if device == "cuda" and jax.default_backend() != "gpu":
             raise ImportError("JAX sees no GPU")
-        jax.config.update("jax_default_matmul_precision", "highest")
+        exact = "tensorfloat32" if precision == "tf32" else "highest"
+        jax.config.update("jax_default_matmul_precision", exact)
         self.np = jnp = importlib.import_module("jax.numpy")
+        self.dtype = jnp.float16 if precision == "half" else jnp.float32
         self.tanh, self.sigmoid, self.relu = jnp.tanh, jax.nn.sigmoid, jax.nn.relu
         self.where, self.einsum, self.stack = jnp.where, jnp.einsum, jnp.stack
         self.concat, self.softmax, self.arange = jnp.concatenate, jax.nn.softmax, jnp.arange
 
     def array(self, value: np.ndarray[Any, Any]) -> Any:
         """See Torch."""
-        return self.np.asarray(value)
+        made = self.np.asarray(value)
+        return self.real(made) if value.dtype == np.float32 else made
+
+    def real(self, x: Any) -> Any:
+        """See Torch."""
+        return x.astype(self.dtype)
 
     def gelu(self, x: Any) -> Any:
         """See Torch."""
@@ -159,7 +178,7 @@ class Jax:
 
     def zeros(self, *shape: int) -> Any:
         """See Torch."""
-        return self.np.zeros(shape)
+        return self.np.zeros(shape, self.dtype)
 
     def split(self, x: Any, n: int) -> Any:
         """See Torch."""
@@ -204,9 +223,20 @@ class Jax:
         return found[1:]
 
     def runs(self, model: Model, arrays: Sequence[Any]) -> dict[str, Run | str]:
-        """Compiled."""
+        """Compiled; or why not."""
         function = self.jax.jit(model)
-        return {JAX[0]: lambda: self.jax.block_until_ready(function(*arrays))}
+
+        def run() -> object:
+            return self.jax.block_until_ready(function(*arrays))
+
+        run()
+        return {JAX[0]: run}
+
+
+def reason(error: Exception) -> str:
+    """A line that says why something is not run."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, ImportError) else f"{type(error).__name__}: {line}"
 
 
 def matrix(f: Any, *shape: int) -> Any:

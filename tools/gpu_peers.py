@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 try:
-    from tools.gpu_frameworks import FRAMEWORKS, Jax, Model, Run, Torch, gru_step, matrix, weights
+    from tools.gpu_frameworks import (
+        FRAMEWORKS,
+        Jax,
+        Model,
+        Run,
+        Torch,
+        gru_step,
+        matrix,
+        reason,
+        weights,
+    )
 except ModuleNotFoundError:  # run as a script
     from gpu_frameworks import (  # type: ignore[import-not-found,no-redef]
         FRAMEWORKS,
@@ -19,6 +29,7 @@ except ModuleNotFoundError:  # run as a script
         Torch,
         gru_step,
         matrix,
+        reason,
         weights,
     )
 
@@ -166,7 +177,7 @@ def bert(f: Any, ids: Any, mask: Any, width: int = 768, heads: int = 12, depth: 
     size = width // heads
 
     def model(ids: Any, mask: Any) -> Any:
-        bias = (1.0 - mask)[:, None, None, :] * -10000.0
+        bias = (1.0 - f.real(mask))[:, None, None, :] * -10000.0
         x = standardized(tokens[ids] + places[:length])
 
         def heads_of(w: Any, b: Any) -> Any:
@@ -191,6 +202,7 @@ def build(
     name: str,
     feed: Mapping[str, np.ndarray[Any, Any]],
     frameworks: Sequence[str],
+    precision: str = "strict",
     device: str = "cuda",
 ) -> dict[str, Run | str]:
     """What calls a model of the zoo in each framework, complete on return; or why nothing does."""
@@ -201,10 +213,9 @@ def build(
             found |= dict.fromkeys(labels, f"gpu_peers.py has no {name}")
             continue
         try:
-            made = (Torch if framework == "torch" else Jax)(device)
-        except ImportError as error:
-            found |= dict.fromkeys(labels, str(error))
-            continue
-        arrays = [made.array(array) for array in feed.values()]
-        found |= made.runs(MODELS[name](made, *arrays), arrays)
+            made = (Torch if framework == "torch" else Jax)(device, precision)
+            arrays = [made.array(array) for array in feed.values()]
+            found |= made.runs(MODELS[name](made, *arrays), arrays)
+        except Exception as error:  # of any kind, as is what may be wrong with a framework
+            found |= dict.fromkeys(labels, reason(error))
     return found

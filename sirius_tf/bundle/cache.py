@@ -48,9 +48,11 @@ def version() -> str:
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for tool in ("islpy", "numpy", "ziglang"):
-        digest.update(importlib.metadata.version(tool).encode())
-    for source in sorted(package.rglob("*.py")) + sorted(package.rglob("*.h")):
-        digest.update(source.read_bytes())
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # where GPUs are, say
+            digest.update(importlib.metadata.version(tool).encode())
+    for kind in ("*.py", "*.h", "*.cuh"):
+        for source in sorted(package.rglob(kind)):
+            digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from sirius_tf.codegen.cuda import HEADER
 from sirius_tf.codegen.cuda_kernel import CudaKernel, alone
 from sirius_tf.codegen.cuda_launch import GEOMETRY
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
-from sirius_tf.codegen.occupancy import cooperative_limit
+from sirius_tf.codegen.occupancy import ARCHITECTURES, cooperative_limit
 from sirius_tf.errors import SiriusError
 
 LARGE = 100_000
@@ -86,6 +86,16 @@ def _included(symbol: str, data: bytes, folder: Path) -> str:
 def complete_source(kernel: CudaKernel) -> str:
     """The CUDA of a kernel with the header that it names, as a compiler wants it."""
     return kernel.source.replace(HEADER, nvrtc.HEADER.read_text() + "\n")
+
+
+def check_archs(archs: Sequence[str]) -> None:
+    """SiriusError unless code can be made here, for some architectures, all of which are known."""
+    if not archs:
+        raise SiriusError(f"name an architecture of GPUs: {', '.join(ARCHITECTURES)}")
+    for arch in archs:
+        if arch not in ARCHITECTURES:
+            raise SiriusError(f"architecture {arch} is none of {', '.join(ARCHITECTURES)}")
+    nvrtc.version()
 
 
 def compile_kernel(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:

@@ -27,6 +27,7 @@ from sirius_tf.schedule.tile_blocks import of_thread, warps_of_point
 
 _THREAD = Isa(1, 1, {1: 1})
 _WARP = 32
+_TURNS = 16  # of a loop over the terms of a lane, whose loads are all on their way at once
 
 
 def print_leaf(
@@ -233,9 +234,18 @@ class ThreadPrinter(LeafPrinter):
         """The lanes of a warp along a reduction; then the first one has the sum."""
         lines = self.sum_of_warp(per, f"threadIdx.x % {_WARP}", str(_WARP))
         end = self.points(per)
+        early = self.asked_early(end)
         for r, j in end.places:
             end.store(r, j, end.finished((f"acc_{r}_{j}", False), r, j))
-        return [*lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+        return [*early, *lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+
+    def asked_early(self, end: Points) -> list[str]:
+        """Loads of what is done with a sum, which are on their way while it is added up."""
+        for load in self.s.finish_loads:
+            for r, j in end.places:
+                end.value(load, r, j)
+        early, end.before = end.before, []
+        return early
 
     def sum_of_warp(self, per: Mapping[str, int], first: str, step: str) -> list[str]:
         """The sums of the terms that a warp has, in every lane."""
@@ -243,9 +253,13 @@ class ThreadPrinter(LeafPrinter):
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
         block, name = self.points(per), lanes.name
-        size = self.ctx.integer(lanes.extent)
-        head = f"for (int64_t {name} = {first}; {name} < {size}; {name} += {step}) {{"
-        inner = [head, *indented(self.terms(block)), "}"]
+        size, turns = self.ctx.integer(lanes.extent), -(-lanes.extent.const // _WARP)
+        head = [f"for (int64_t {name} = {first}; {name} < {size}; {name} += {step}) {{"]
+        if lanes.extent.is_const and step == str(_WARP) and turns <= _TURNS:
+            head = [self.unrolled, f"for (int turn = 0; turn < {turns}; ++turn) {{"]
+            head.append(f"  const int64_t {name} = {first} + {_WARP} * turn;")
+            head += [f"  if ({name} >= {size}) continue;"] * (lanes.extent.const % _WARP > 0)
+        inner = [*head, *indented(self.terms(block)), "}"]
         lines = self.summed(block, self.loops(others, inner))
         sums = [f"acc_{r}_{j}" for r, j in block.places]
         return [*lines, *(f"{s} = sirius_warp_reduce_{self.s.reduce.op}({s});" for s in sums)]
@@ -261,10 +275,11 @@ class ThreadPrinter(LeafPrinter):
         """Some warps for each point; the first of them adds up what they have, in their order."""
         assert self.s.reduce is not None
         self.staged = self.machine.threads // _WARP
-        n = self.numbers({}, list(self.box))
+        n, end = self.numbers({}, list(self.box)), self.points({})
+        early = self.asked_early(end)
         first = f"threadIdx.x % {_WARP} + {_WARP} * part"
         lines = self.sum_of_warp({}, first, f"{_WARP} * share")
-        end, op = self.points({}), self.s.reduce.op
+        op = self.s.reduce.op
         total = CUDA.apply(op, ["acc_0_0", "staged[warp + other * beside]"], self.dtype)
         end.store(0, 0, end.finished(("acc_0_0", False), 0, 0))
         return [
@@ -275,7 +290,7 @@ class ThreadPrinter(LeafPrinter):
             f"for ({n.type} first = 0; first < {n.total}; first += beside) {{",
             f"  const {n.type} own = first + warp % beside;",
             f"  const {n.type} point = own < {n.total} ? own : {n.total} - 1;",
-            *indented([*n.places, *lines]),
+            *indented([*n.places, *early, *lines]),
             f"  if (threadIdx.x % {_WARP} == 0) staged[warp] = acc_0_0;",
             "  __syncthreads(); // other warps have summed up their part",
             f"  if (part == 0 && own < {n.total} && threadIdx.x % {_WARP} == 0) {{",

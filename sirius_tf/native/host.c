@@ -94,11 +94,11 @@ static char *respell(const char *path, int turns) {
 
 /* NULL, or what is wrong with a loaded bundle. */
 static const char *check(const SiriusBundle *bundle) {
-  static char version[96];
+  static char version[128];
   if (!bundle) return "not a sirius_tf bundle (no symbol sirius_bundle)";
   if (bundle->abi_version != SIRIUS_ABI_VERSION) {
-    snprintf(version, sizeof version, "bundle has ABI version %d, this sirius_tf has %d", bundle->abi_version,
-             SIRIUS_ABI_VERSION);
+    snprintf(version, sizeof version, "bundle has ABI version %d, this sirius_tf has %d: convert the model again",
+             bundle->abi_version, SIRIUS_ABI_VERSION);
     return version;
   }
   return NULL;

@@ -7,12 +7,14 @@ CuPy's reference: https://docs.cupy.dev/en/stable/reference/ (RawModule, RawKern
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib
 import itertools
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.bundle.nvrtc import compile_cubin
 from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
-from sirius_tf.runtime.native import CudaCode, Region
+from sirius_tf.runtime.native import CudaCode, CudaCounters, Region
 from sirius_tf.runtime.plan import Planned, message
 
 #: Messages by number: SiriusFormat of sirius_cuda.cuh.
@@ -36,6 +38,21 @@ FAILURE = np.dtype([("failed", np.int32), ("format", np.int32), ("args", np.int6
 _PLANS = 64  # that a region remembers
 _LAUNCHES = 16  # likewise a frame, of regions that a graph runs
 _ON_GPU = 2  # kDLCUDA (dlpack.h)
+
+_counts, _counting = dataclasses.asdict(CudaCounters()), threading.Lock()
+
+
+def counters() -> CudaCounters:
+    """What calls on CuPy arrays have done in this process; `native.cuda_counters` are the others'.
+
+    Of bytes, what the runtime copies: weights, tables, arrays of numpy, and a call's own buffer.
+    """
+    return CudaCounters(**_counts)
+
+
+def _count(counter: str, n: int = 1) -> None:
+    with _counting:
+        _counts[counter] += n
 
 
 class Cuda:
@@ -72,6 +89,7 @@ class Cuda:
     def upload(self, value: npt.NDArray[Any]) -> Any:
         """A copy on the GPU."""
         with self.errors(f"upload of {value.nbytes} bytes"):
+            _count("to_device", value.nbytes)
             return self.cupy.asarray(np.asarray(value, order="C"))
 
     def bind(
@@ -96,7 +114,7 @@ class Cuda:
     def _on_cpu(self, region: Region, inputs: Sequence[Any]) -> list[Any]:
         """Run a region on the CPU, with arrays of the GPU."""
         with self.errors(f"region {region.name}"):
-            given = [np.asarray(x.get(), order="C") for x in inputs]
+            given = [np.asarray(_fetched(x), order="C") for x in inputs]
         return [self.upload(result) for result in region.run(given, threads=0)]
 
     @contextlib.contextmanager
@@ -133,6 +151,7 @@ class _Graphs:
         if arguments in self._known:
             graph = self._known.pop(arguments) or self._capture(enqueue)
             graph.launch()
+            _count("replays")
         else:
             enqueue()
         self._known[arguments] = graph
@@ -182,10 +201,11 @@ class _Frame:
         self.host[:] = np.zeros((), self.host.dtype)
         self.host["params"] = planned.params
         self.device.set(self.host.view(np.uint8))
+        _count("to_device", self.host.nbytes)
 
     def read(self) -> None:
         """After a launch, for which it waits."""
-        self.host = self.device.get().view(self.host.dtype)
+        self.host = _fetched(self.device).view(self.host.dtype)
 
 
 class CudaRegion:
@@ -236,7 +256,7 @@ class CudaRegion:
                 )
         planned = self._planned(
             tuple(
-                (x.shape, x.get().tobytes() if number in self._plan_reads else None)
+                (x.shape, _fetched(x).tobytes() if number in self._plan_reads else None)
                 for number, x in enumerate(inputs)
             )
         )
@@ -275,6 +295,7 @@ class CudaRegion:
                 threads, shared = self._code.threads_per_block, self._code.shared_bytes
                 kernel((blocks,), (threads,), arguments, shared_mem=shared)
 
+        _count("launches")
         if self._code.cooperative:
             enqueue()
             return
@@ -305,6 +326,13 @@ def _import_cupy() -> Any:
         ) from error
 
 
+def _fetched(array: Any) -> npt.NDArray[Any]:
+    """A copy on the CPU."""
+    copy: npt.NDArray[Any] = array.get()
+    _count("from_device", copy.nbytes)
+    return copy
+
+
 def _machine_code(code: CudaCode, capability: str) -> tuple[bytes, int]:
     """An ELF image for a device of compute capability "90", and the blocks it was made for.
 
@@ -326,10 +354,10 @@ def _machine_code(code: CudaCode, capability: str) -> tuple[bytes, int]:
 
 
 def _serves(cubin: str, arch: str) -> bool:
-    """Whether sm_80 runs on sm_86, say; code for sm_90a on nothing but its own."""
+    """Whether sm_80 runs on sm_86, say; code for sm_90a on nothing but sm_90."""
     made, wanted = (re.fullmatch(r"sm_(\d+)(\d)", name) for name in (cubin, arch))
-    if cubin == arch or made is None or wanted is None:
-        return cubin == arch
+    if made is None or wanted is None:
+        return cubin.removesuffix("a") == arch
     return made[1] == wanted[1] and made[2] <= wanted[2]
 
 

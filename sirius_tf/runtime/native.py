@@ -116,10 +116,10 @@ class CudaCounters:
     """What calls on a GPU have done in this process: bytes copied to it (weights included) and back
     from it, how many there were, and how many of them replayed a graph."""
 
-    to_device: int
-    from_device: int
-    launches: int
-    replays: int
+    to_device: int = 0
+    from_device: int = 0
+    launches: int = 0
+    replays: int = 0
 
 
 class _RegionInfo(ctypes.Structure):
