@@ -12,7 +12,8 @@ class RegionReport:
     """A region, its nodes (constants aside), and its time against that of what it stands for.
 
     What TensorFlow takes to start a call is in neither time. `cuda_launch` is how its phases follow
-    each other on a GPU, "persistent" or "graph"; "" if there is no code for one.
+    each other on a GPU, "persistent" or "graph"; "" if there is no code for one, or "none: " and
+    why, if there should be.
     """
 
     name: str

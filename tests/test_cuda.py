@@ -548,6 +548,20 @@ def test_a_model_is_converted_for_gpus(tmp_path) -> None:
     assert native.Bundle(refreshed.bundle).manifest["cuda"] == bundle.manifest["cuda"]
 
 
+def test_a_region_without_code_for_gpus_keeps_that_for_cpus(tmp_path, monkeypatch) -> None:
+    def compile_nothing(*_):
+        raise SiriusError("too much shared memory")
+
+    export_mmoe(tmp_path / "model")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sirius_tf.rewrite.stages.compile_cuda", compile_nothing)
+    options = Options(target="cuda", arch=("sm_90",), keep_slow=True)
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    (region,) = result.signatures[0].regions
+    assert region.kept and region.cuda_launch == "none: too much shared memory"
+    assert "cuda" not in native.Bundle(result.bundle).manifest
+
+
 @pytest.mark.parametrize(
     ("arch", "why"),
     [

@@ -39,8 +39,8 @@ from sirius_tf.rewrite.substitute import Use
 class Compiled:
     """A kernel, what it was made for, and a hash of its code, in which the weights are not.
 
-    `cuda` is the region's kernel for GPUs, if it has one; `tilings` are the measured ones among its
-    tile sizes, by the key of the cluster.
+    `cuda` is the region's kernel for GPUs, if it has one; `no_cuda` says why not, if it was to have
+    one; `tilings` are the measured ones among its tile sizes, by the key of the cluster.
     """
 
     kernel: Kernel
@@ -50,6 +50,7 @@ class Compiled:
     code: str
     strict_math: bool
     tilings: Mapping[str, Sequence[int]]
+    no_cuda: str = ""
 
     @property
     def note(self) -> dict[str, object]:
@@ -205,14 +206,17 @@ def compile_region(
         dump("graph", show(region.graph))
         without = NOT_STRICT if strict else ()
         kernel = compile_graph(region.graph, hints, threads, dump, without, measured)
-        compiled = None
+        compiled, problem = None, ""
         if options.target == "cuda":
-            program = lower(region.graph, hints)
             kinds = options.cuda_launch, options.precision, options.arch
-            code = compile_cuda(program, options.arch[-1], dump_cuda, without, *kinds)
-            compiled = cuda.compile_kernel(code, options.arch)
-        digests = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode())
-        return Compiled(kernel, compiled, threads, hints, digests.hexdigest(), strict, used)
+            try:
+                program = lower(region.graph, hints)
+                code = compile_cuda(program, options.arch[-1], dump_cuda, without, *kinds)
+                compiled = cuda.compile_kernel(code, options.arch)
+            except SiriusError as error:  # there is still the CPU's
+                problem = f"none: {error}"
+        digest = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode()).hexdigest()
+        return Compiled(kernel, compiled, threads, hints, digest, strict, used, problem)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
@@ -220,7 +224,7 @@ def compile_region(
     of = (region.name, region.digest, sorted(hints.items()))
     on_gpus = kinds if options.target == "cuda" else ()
     key = (*of, threads, strict, sorted(tilings.items()), on_gpus)
-    return cache.remembered("kernels", key, make)
+    return cache.remembered("kernels", key, make, lambda made: not made.no_cuda)
 
 
 def link(
@@ -311,7 +315,7 @@ def compare_and_time(
                 reasons[region] = problem
             count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
             for_gpus = kernels[use.kernel].cuda
-            launch = for_gpus.kernel.launch if for_gpus else ""
+            launch = for_gpus.kernel.launch if for_gpus else kernels[use.kernel].no_cuda
             reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
     return replace(part.without(reasons), timed=tuple(reports))
 
