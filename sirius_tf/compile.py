@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sirius_tf.codegen import nest
 from sirius_tf.codegen.c import Kernel, print_kernel
 from sirius_tf.codegen.control import decide
-from sirius_tf.codegen.cuda import CudaKernel, machine_of
+from sirius_tf.codegen.cuda import machine_of
 from sirius_tf.codegen.cuda import print_kernel as print_cuda
+from sirius_tf.codegen.cuda_kernel import CudaKernel
 from sirius_tf.codegen.entry import Scheduled
 from sirius_tf.codegen.loops import build_loops
 from sirius_tf.config import Launch, Precision

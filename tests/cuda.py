@@ -16,7 +16,8 @@ from sirius_tf.bundle import cache, cc
 from sirius_tf.bundle.cuda import compile_kernel, complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
-from sirius_tf.codegen.cuda import CudaKernel, machine_of, print_kernel
+from sirius_tf.codegen.cuda import machine_of, print_kernel
+from sirius_tf.codegen.cuda_kernel import CudaKernel
 from sirius_tf.codegen.entry import late_outputs
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
@@ -40,7 +41,8 @@ def check_resources(kernel):
 
 
 class Emulated:
-    """The kernels of a program, emulated: a function of arrays. Unless edited, they fit GPUs."""
+    """The kernels of a program, emulated: a function of arrays. `fields` are the machine's. Unless
+    edited, they fit GPUs."""
 
     def __init__(
         self,
@@ -49,10 +51,9 @@ class Emulated:
         edit=None,
         launch="auto",
         precision="strict",
-        shared=None,
+        **fields,
     ):
-        machine = machine_of("sm_90", precision)
-        machine = machine if shared is None else replace(machine, shared=shared)
+        machine = replace(machine_of("sm_90", precision), **fields)
         self.kernel = print_kernel(schedule_program(program, machine), launch)
         self.program = self.kernel.program
         source = complete_source(self.kernel)
@@ -61,8 +62,8 @@ class Emulated:
         self.module = emulator.build(edit(source) if edit else source, sanitizer)
         self.plan = _plan(self.kernel)
 
-    def __call__(self, feeds, blocks=3, threads=64, order="forward"):
-        """The outputs; InvalidArgument if the call fails."""
+    def __call__(self, feeds, blocks=3, threads=64, order="forward", workspace=None):
+        """The outputs; InvalidArgument if the call fails. `workspace`: of an earlier call."""
         names, outputs = self.program.inputs, self.program.outputs
         types = [numpy_dtype(self.program.tensor[n].dtype) for n in names]
         feeds = [np.ascontiguousarray(f, t) for f, t in zip(feeds, types, strict=True)]
@@ -76,7 +77,8 @@ class Emulated:
         constants = np.frombuffer(b"".join(weights(self.program)) or bytes(64), np.uint8)
         decided, failure = np.append(planned.params, 0), np.zeros(1, FAILURE)
         kept = [_stored(a) for a in (*feeds, *results)]
-        slots = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        empty = [np.full(max(n, 1), 0xFF, np.uint8) for n in planned.slots]  # NaN, until written
+        self.workspace = slots = workspace or empty
         arguments = [*kept, *planned.params, *slots, constants, decided]
         arguments += [np.zeros(1, SYNC), failure]
         shared, cooperative = self.kernel.shared_bytes, self.kernel.cooperative

@@ -20,7 +20,8 @@ from sirius_tf.bundle import nvrtc  # noqa: E402
 from sirius_tf.bundle.cuda import LARGE, compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
 from sirius_tf.codegen import cuda_launch  # noqa: E402
-from sirius_tf.codegen.cuda import alone, machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
+from sirius_tf.codegen.cuda_kernel import alone  # noqa: E402
 from sirius_tf.codegen.names import renamed  # noqa: E402
 from sirius_tf.codegen.nest import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402

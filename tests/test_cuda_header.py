@@ -36,6 +36,14 @@ extern "C" __global__ void bounded(const int64_t *a, int64_t *r, int64_t extent,
 extern "C" __global__ void divisor(const int64_t *a, int64_t *r, SiriusFailure *failure) {
   r[threadIdx.x] = sirius_divisor(failure, a[threadIdx.x]);
 }
+extern "C" __global__ void words(const float *x, const int32_t *n, int64_t *w, float *y,
+                                 int32_t *m) {
+  const int i = threadIdx.x, other = i ^ 1;
+  sirius_publish(w + i, x[i], i);
+  sirius_publish(w + 32 + i, n[i], 1000 + i);
+  sirius_await(y + i, w + other, sirius_load_relaxed(w + other), other);
+  sirius_await(m + i, w + 32 + other, 0, 1000 + other);
+}
 extern "C" __global__ void reduce(const float *x, float *r) {
   r[threadIdx.x] = sirius_warp_reduce_add(x[threadIdx.x]);
   r[32 + threadIdx.x] = sirius_warp_reduce_max(x[threadIdx.x]);
@@ -183,6 +191,19 @@ def test_reductions(launch):
         launch("reduce", 1, 32, [x, results])
         for row, reference in zip(results, (np.sum, np.max, np.min), strict=True):
             np.testing.assert_array_equal(row, np.full(32, reference(x)))
+
+
+def test_words(launch):
+    """All bits of an element pass, beside a tag of the time's last bits."""
+    rng = np.random.default_rng(4)
+    n = rng.integers(-(1 << 31), 1 << 31, 32, dtype=np.int64).astype(np.int32)
+    x, w = n[::-1].copy().view(np.float32), np.zeros(64, np.int64)
+    y, m = np.zeros(32, np.float32), np.zeros(32, np.int32)
+    launch("words", 1, 32, [x, n, w, y, m])
+    swapped = np.arange(32) ^ 1
+    np.testing.assert_array_equal(y.view(np.int32), x.view(np.int32)[swapped])
+    np.testing.assert_array_equal(m, n[swapped])
+    np.testing.assert_array_equal(w >> 32, [*range(1, 33), *range(1001, 1033)])
 
 
 def test_half_precision(launch):

@@ -53,6 +53,7 @@ SIZES = {
     "vocabulary": {"width": 8},
 }
 RACED = ("bert_small", "blockdrop", "lstm10", "mobilenet")
+WITHOUT_BARRIERS = ("attn_decode", "bidirectional", "lstm10", "nasrnn")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ def test_agrees_with_tensorflow(regions) -> None:
     for region in regions:
         for launch in LAUNCHES:
             agree(region, region.emulated(region.feeds, *launch))
+
+
+@pytest.mark.parametrize("regions", WITHOUT_BARRIERS, indirect=True)
+def test_recurrences_need_no_barriers(regions) -> None:
+    """Words make no difference to results, if samples are too short for them to pay."""
+    for region in regions:
+        emulated = Emulated(region.program, words=True)
+        assert "// No barrier of the grid" in emulated.kernel.source
+        agree(region, emulated(region.feeds, 3, 64, "random:2"))
 
 
 @pytest.mark.parametrize("regions", RACED, indirect=True)

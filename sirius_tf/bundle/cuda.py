@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
-from sirius_tf.codegen.cuda import HEADER, CudaKernel, alone
+from sirius_tf.codegen.cuda import HEADER
+from sirius_tf.codegen.cuda_kernel import CudaKernel, alone
 from sirius_tf.codegen.cuda_launch import GEOMETRY
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.occupancy import ARCHITECTURES, cooperative_limit

@@ -322,7 +322,7 @@ class Block:
         key = ("pointer", tensor, place)
         if key not in self.known:
             name = self.ctx.new_name("p")
-            own = tensor == self.s.target
+            own = self.ctx.is_written(tensor)
             c_type = self.language.types[self.program.tensor[tensor].dtype]
             self.before.append(f"{'' if own else 'const '}{c_type} *{name} = {alias} + ({place});")
             if self.ctx.unrolled and offset:  # lest all the loads leave a loop around, and spill

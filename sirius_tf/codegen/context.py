@@ -107,6 +107,11 @@ class Context:
         floors = [k for k, _ in terms if isinstance(k, FloorDiv)]
         return any(self.plan.lanes in set(k.numerator.names()) for k in floors)
 
+    def is_written(self, tensor: str) -> bool:
+        """Whether the leaf stores to a tensor: its target, and the words of that."""
+        words = self.storage.words.get(self.s.target)
+        return tensor == self.s.target or (words is not None and tensor == words.name)
+
     def integer(self, value: Affine) -> str:
         """C of an affine expression; parameters become arguments with canonical names."""
         names = {p.name for p in self.program.params}

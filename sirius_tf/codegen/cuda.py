@@ -9,10 +9,11 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from sirius_tf.codegen import (
+    cuda_exchange,
     cuda_launch,
     cuda_leaf,
     cuda_mma,
@@ -20,17 +21,21 @@ from sirius_tf.codegen import (
     cuda_slices,
     cuda_staged,
     cuda_weights,
+    cuda_words,
 )
+from sirius_tf.codegen.cuda_exchange import Exchange
+from sirius_tf.codegen.cuda_kernel import CudaKernel, bounds
 from sirius_tf.codegen.cuda_resident import Kept, Resident
 from sirius_tf.codegen.cuda_scalar import CUDA
+from sirius_tf.codegen.cuda_touched import Touched
 from sirius_tf.codegen.entry import Scheduled, print_plan
 from sirius_tf.codegen.function import Function, Leaf, indented
-from sirius_tf.codegen.nest import Guard, Loop, LoopNest, Phase, Run, Tile, When, walk
+from sirius_tf.codegen.nest import Block, Guard, Loop, LoopNest, Phase, Run, Tile, When, walk
 from sirius_tf.codegen.occupancy import ARCHITECTURES, shared_of_block
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.config import Launch, Precision
 from sirius_tf.errors import SiriusError
-from sirius_tf.ir.program import Program, Tensor
+from sirius_tf.ir.program import Tensor
 from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
 from sirius_tf.schedule.plan import Plan
 
@@ -38,37 +43,6 @@ HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
 _MOST_NAMED = 3  # tensors that a comment names
 _FEW = 8  # temporaries, of which each thread can have the pointers
-
-
-@dataclass(frozen=True)
-class CudaKernel:
-    """The CUDA of a program, `source`, its `kernels`, and how they are launched: in this order.
-
-    `blocks` keep the machine busy, and are the most for which there is a workspace. A kernel takes
-    any number of blocks, if it is cooperative of those that run at the same time. All have the same
-    arguments: a pointer for each input and each output; the parameters as plan computed them,
-    int64; a pointer for each of the `slots` of the workspace; the constants; an array of int64, of
-    which element k receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all
-    zero at first. No pointer is null, be an array empty or not. `plan` is C of what the host
-    computes before: `<name>_plan` and others (sirius_abi.h).
-    """
-
-    program: Program
-    plan: str
-    source: str
-    name: str
-    kernels: tuple[str, ...]
-    cooperative: bool
-    slots: int
-    threads_per_block: int
-    shared_bytes: int
-    blocks: int
-    precision: Precision = "strict"
-
-    @property
-    def launch(self) -> Launch:
-        """Which way was chosen: "persistent" or "graph"."""
-        return "persistent" if self.cooperative else "graph"
 
 
 def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str] = ()) -> Machine:
@@ -82,23 +56,42 @@ def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str]
 
 
 def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
-    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`."""
+    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`.
+
+    Blocks exchange words in loops where they can, and that is worth it, if what a tile awaits lies
+    in shared memory, where it takes the place of constants that are loaded every time then.
+    """
+    kernel, resident = _print(scheduled, launch, ())
+    if found := cuda_exchange.exchanges(scheduled):
+        scheduled, near = cuda_words.with_words(scheduled, found)
+        exchanging, then = _print(scheduled, launch, found)
+        lost = (resident.constants - then.constants) / cuda_launch.BYTES_IN_US
+        pays = scheduled.machine.words or lost < min(e.gain for e in found)
+        if pays and near <= then.temporaries.keys():
+            return exchanging
+    return kernel
+
+
+def _print(
+    scheduled: Scheduled, launch: Launch, found: Sequence[Exchange]
+) -> tuple[CudaKernel, Resident]:
+    """The kernels, and what stays in shared memory."""
     program, machine = scheduled.program, scheduled.machine
-    name, printer = f"{program.name}_cuda", _Printer(scheduled)
+    name, printer = f"{program.name}_cuda", _Printer(scheduled, found)
     nests = cuda_launch.kernels(printer.kernel.nest, name, launch)
     cooperative = name in nests
     source, resident = printer.source(nests, cooperative), printer.resident()
     if resident.bytes:
         scheduled = cuda_slices.without_slots(scheduled, resident)
-        printer = _Printer(scheduled, resident)
+        printer = _Printer(scheduled, found, resident)
         source = printer.source(nests, cooperative)
     if machine.precision == "half" and (rounded := printer.readers.rounded(program)):
         scheduled = cuda_weights.in_half(scheduled, rounded)
-        program, printer = scheduled.program, _Printer(scheduled, resident, printer.plans)
+        program, printer = scheduled.program, _Printer(scheduled, found, resident, printer.plans)
         source = printer.source(nests, cooperative)
     plan = print_plan(replace(scheduled, program=replace(program, name=name)))
     plan += cuda_launch.print_geometry(printer.kernel, name, list(nests.values()))
-    return CudaKernel(
+    kernel = CudaKernel(
         program,
         plan,
         HEADER + source,
@@ -111,31 +104,7 @@ def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
         machine.workers,
         machine.precision,
     )
-
-
-def alone(kernel: CudaKernel, names: Collection[str]) -> CudaKernel:
-    """With kernels for threads that need more registers: one block on each multiprocessor."""
-    threads, source, blocks = kernel.threads_per_block, kernel.source, kernel.blocks
-    for name in names:
-        wide, narrow = (f"{_bounds(threads, n)} {name}(" for n in (BLOCKS_PER_SM, 1))
-        source = source.replace(wide, narrow)
-    blocks = blocks // BLOCKS_PER_SM if kernel.cooperative else blocks
-    return replace(kernel, source=source, blocks=blocks)
-
-
-def _bounds(threads: int, blocks: int) -> str:
-    return f"__launch_bounds__({threads}, {blocks})"
-
-
-@dataclass(frozen=True)
-class _Touched:
-    """Tensors that threads of a block have touched since they last waited for each other."""
-
-    read: frozenset[str] = frozenset()
-    written: frozenset[str] = frozenset()
-
-    def __or__(self, other: _Touched) -> _Touched:
-        return _Touched(self.read | other.read, self.written | other.written)
+    return kernel, resident
 
 
 class _Printer(SpmdPrinter):
@@ -147,25 +116,27 @@ class _Printer(SpmdPrinter):
     def __init__(
         self,
         kernel: Scheduled,
+        found: Sequence[Exchange],
         resident: Resident = cuda_resident.NOTHING,
         plans: Mapping[str, Plan] | None = None,
     ) -> None:
         super().__init__(kernel, "cuda")
         self.plans |= plans or {}
         self.slots = len(set(kernel.storage.slots.values()))
-        self.persistent, self.placed = True, resident
+        self.persistent, self.placed, self.exchanges = True, resident, found
+        self.exchange: Exchange | None = None  # of the loop around
         self.shares_pointers = False  # which threads of a block do
         self.kept: Kept | None = None  # what this tile finds in shared memory
         self.copying = False  # tiles are what is kept of them
-        self.touched = _Touched()
+        self.touched = Touched()
         self.phases = 0
         self.staged = 0  # float32 elements of a kernel's static shared memory
         self.most_staged = 0  # of all kernels
         self.copied = set[str]()  # by cp.async, to where leaves stage their operands
         self.multiplied = set[str]()  # by matrix units
         self.readers = cuda_weights.Readers()
-        own, folded = kernel.storage.private, kernel.storage.windows
-        self.reused = own.keys() | folded.keys()  # an element of these may be another one's memory
+        self.words = {words.name for words in kernel.storage.words.values()}
+        self.memory = cuda_resident.memory(kernel.storage, resident)
 
     def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
         """The kernels, and before them the functions they call."""
@@ -192,16 +163,16 @@ class _Printer(SpmdPrinter):
         others += ["const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
-        bounds = _bounds(machine.threads, BLOCKS_PER_SM)
+        limits = bounds(machine.threads, BLOCKS_PER_SM)
         written = self.tensors_of(nest).written
         outputs = [f"{name} for the caller" for name in arrays if name in written]
         makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
         lines = [] if self.persistent else [makes]
-        lines.append(f'extern "C" __global__ void {bounds} {name}({parameters}) {{')
+        lines.append(f'extern "C" __global__ void {limits} {name}({parameters}) {{')
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
         lines += [f"  {line}" for line in self.pointers(nest)]
         self.staged = 0
-        body = self.node(nest, "  ")
+        body = [*self.cleared(nest, "  "), *self.node(nest, "  ")]
         self.most_staged = max(self.most_staged, self.staged)
         lines += [f"  __shared__ __align__(16) float staged[{self.staged}];"] if self.staged else []
         lines += body
@@ -243,11 +214,33 @@ class _Printer(SpmdPrinter):
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]
 
-    # What stays in shared memory
+    # Loops, and what stays in shared memory
+
+    def cleared(self, nest: LoopNest, pad: str) -> list[str]:
+        """Words lose what earlier calls have left there, before any block looks at one."""
+        lines = list[str]()
+        for e in self.exchanges:
+            tensors = self.program.tensor
+            names = {x: self.name_of(tensors[self.kernel.storage.words[x].name]) for x in e.words}
+            lines += cuda_words.cleared(self.kernel, e, names)
+        if not lines:
+            return []
+        waits = isinstance(nest, Block) and isinstance(nest.parts[0], Phase)
+        end = [] if waits else ["// other blocks have cleared theirs", _BARRIER]
+        return [pad + line for line in ("// Words of an earlier call", *lines, *end)]
 
     def node(self, nest: LoopNest, pad: str) -> list[str]:
-        before = self.keep(nest, pad) if isinstance(nest, Loop) and not self.loops else []
-        return [*before, *super().node(nest, pad)]
+        if not isinstance(nest, Loop) or self.loops:
+            return super().node(nest, pad)
+        before, statements = self.keep(nest, pad), self.statements_of(nest)
+        self.exchange = next((e for e in self.exchanges if statements & e.statements), None)
+        if self.exchange is None:
+            return [*before, *super().node(nest, pad)]
+        lines = super().node(nest, pad)
+        end = cuda_words.end_of_iteration(self.exchange, _BARRIER)
+        self.exchange = None
+        lines[-1:-1] = [f"{pad}  {line}" for line in end]
+        return [*before, *lines, f"{pad}// others read what blocks have made", pad + _BARRIER]
 
     def keep(self, loop: Loop, pad: str) -> list[str]:
         """Copies of what a block reads in every iteration of a loop."""
@@ -276,13 +269,16 @@ class _Printer(SpmdPrinter):
 
     def before_phase(self, phase: Phase) -> list[str]:
         """What is computed."""
-        self.phases, self.touched = self.phases + 1, _Touched()
+        self.phases, self.touched = self.phases + 1, Touched()
         names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
         return [f"// Phase {self.phases}: {', '.join(names)}"]
 
     def barrier(self, phase: Phase) -> list[str]:
         if not self.persistent:
             return []
+        if self.exchange:
+            made = sorted({self.statements[n].target for n in self.statements_of(phase)})
+            return [cuda_words.reason(self.exchange, made), "__syncthreads();"]
         results = _listed(self.results(phase))
         why = (
             f"blocks make {results}" if results else "memory that is read here may be written next"
@@ -291,7 +287,7 @@ class _Printer(SpmdPrinter):
 
     def results(self, nest: LoopNest) -> list[str]:
         """What others read of what is made inside, and who."""
-        inside = {n.statement for n in walk(nest) if isinstance(n, Run)}
+        inside = self.statements_of(nest)
         made = {self.statements[n].target for n in inside} - self.kernel.storage.private.keys()
         readers = dict[str, list[str]]()
         for s in self.program.statements:
@@ -299,6 +295,10 @@ class _Printer(SpmdPrinter):
                 if s.name not in inside or self.loops:
                     readers.setdefault(name, []).append(s.name)
         return [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
+
+    def statements_of(self, nest: LoopNest) -> set[str]:
+        """Who runs inside."""
+        return {n.statement for n in walk(nest) if isinstance(n, Run)}
 
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (block == 0 && threadIdx.x == 0) decided[{number}] = {loop.var};"
@@ -315,7 +315,7 @@ class _Printer(SpmdPrinter):
             copies = cuda_slices.copied(self.program, kept) if kept else []
             return [pad + line for line in copies]
         own = frozenset(self.kernel.storage.private.keys())
-        around = self.touched | _Touched(used.read & own, used.written & own)
+        around = self.touched | Touched(used.read & own, used.written & own)
 
         def body(pad: str) -> list[str]:
             self.touched = around
@@ -356,28 +356,22 @@ class _Printer(SpmdPrinter):
         tensors = self.tensors_of(run)
         return [*self.wait_for(tensors.read, tensors.written), *super().call(run, chain)]
 
-    def tensors_of(self, nest: LoopNest) -> _Touched:
+    def tensors_of(self, nest: LoopNest) -> Touched:
         """What the statements inside read and write."""
         found = [self.statements[n.statement] for n in walk(nest) if isinstance(n, Run)]
         read = frozenset(load.tensor for s in found for load in s.loads)
-        return _Touched(read, frozenset(s.target for s in found))
+        return Touched(read, frozenset(s.target for s in found))
 
     def wait_for(self, read: frozenset[str], written: frozenset[str]) -> list[str]:
         """A barrier of the block, if what is read or written now was touched by its threads."""
-        made = read & self.touched.written
-        again = written & self.reused & (self.touched.read | self.touched.written)
-        now = _Touched(read, written)
-        if not made and not again:
-            self.touched |= now
-            return []
-        self.touched = now
-        reasons = [f"other threads may have made {', '.join(sorted(made))}"] if made else []
-        reasons += [f"others may still be using {', '.join(sorted(again))}"] if again else []
-        return [f"__syncthreads(); // {'; '.join(reasons)}"]
+        self.touched, wait = self.touched.followed_by(Touched(read, written), self.memory)
+        return wait
 
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
         storage, machine = self.kernel.storage, self.kernel.machine
         arguments = (self.program, leaf, plan, storage, machine)
+        if leaf.statement.loads[:1] and leaf.statement.loads[0].tensor in self.words:
+            return cuda_words.AwaitPrinter(*arguments).function()
         product = copied = None
         if not self.kept:
             product = cuda_mma.print_leaf(*arguments)

@@ -26,10 +26,12 @@ from sirius_tf.codegen.nest import (
 from sirius_tf.config import Launch
 from sirius_tf.errors import VerifyError
 
-#: Microseconds on an H100, neither of which was measured by us. A barrier of all blocks is an
+#: Microseconds on an H100, none of which was measured by us. A barrier of all blocks is an
 #: estimate: three round trips to the second-level cache. For what lies between two kernels of a
-#: graph: Spector et al., "Look Ma, No Bubbles!" (Hazy Research, 2025).
-BARRIER_US, NODE_US = 1.5, 1.3
+#: graph: Spector et al., "Look Ma, No Bubbles!" (Hazy Research, 2025). To await what a tile needs
+#: takes longer than to load it, by a way through shared memory and two waits of a block's threads:
+#: a guess, as are the bytes that a block loads from there in one.
+BARRIER_US, NODE_US, AWAIT_US, BYTES_IN_US = 1.5, 1.3, 0.1, 50_000
 
 GEOMETRY = """\
 void {name}_geometry(const int64_t *params, int32_t blocks, int32_t *grids, int64_t *bytes)"""

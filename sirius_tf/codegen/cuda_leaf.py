@@ -78,12 +78,17 @@ class Points(Block):
         return value.substitute(at)
 
     def store(self, r: int, j: int, value: tuple[str, bool]) -> None:
-        """Store an element, if it lies in the box."""
+        """Store an element, and its word if others await it, if it lies in the box."""
         pointer, offset = self.address(self.s.target, self.s.index, r, j)
         places = ((self.plan.rows, r), (self.plan.lanes, j))
         tests = [f"{n}_{k}_in" for n, k in places if k and n in self.ragged]
         test = f"if ({' && '.join(tests)}) " if tests else ""
         self.before.append(f"{test}{pointer}[{offset}] = {value[0]}{self.going};")
+        if words := self.ctx.storage.words.get(self.s.target):
+            pointer, offset = self.address(words.name, self.s.index, r, j)
+            at = self.ctx.integer(self.placed(self.s.index[words.time], r, j))
+            text = f"sirius_publish({pointer} + {offset}, {value[0]}, {at});"
+            self.before.append(test + text)
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr
 from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Statement, Tensor
-from sirius_tf.schedule.storage import Window
+from sirius_tf.schedule.storage import Storage, Window
 
-_Along = tuple[str, int] | None  # the loop over tiles that a dimension follows, and a tile's part
+Along = tuple[str, int] | None  # the loop over tiles that a dimension follows, and a tile's part
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Part:
     """
 
     name: str
-    along: tuple[_Along, ...]
+    along: tuple[Along, ...]
     bytes: int
     offset: int = 0
 
@@ -130,8 +130,27 @@ class Resident:
     kept: Mapping[str, Kept] = field(default_factory=dict)
     bytes: int = 0
 
+    @property
+    def constants(self) -> int:
+        """Bytes of what is kept."""
+        shared = sum(k.count * k.bytes for k in self.kept.values() if k.shared)
+        room = max(
+            (k.shared.end - k.shared.first for k in self.kept.values() if k.shared), default=0
+        )
+        return sum(k.count * k.bytes for k in self.kept.values() if not k.shared) + min(
+            shared, room
+        )
+
 
 NOTHING = Resident()
+
+
+def memory(storage: Storage, resident: Resident) -> dict[str, str]:
+    """Names of the memory of tensors of which an element may be where another one was, or one of
+    another tensor with that name, in a tile or the next one of its block."""
+    names = {name: name for name in storage.windows}
+    names |= {n: f"slot{k}" for n, k in storage.slots.items() if n in storage.private}
+    return names | {name: f"at {offset}" for name, offset in resident.temporaries.items()}
 
 
 def place(
@@ -248,7 +267,7 @@ def _candidate(
     over = tuple(loop.var for loop in loops if loop.var in names)
     inner = tuple(loop.var for loop in loops if loop.var not in names)
     hints = kernel.program.hints
-    slices = math.prod(_count(loop, hints) for loop in loops if loop.var in names)
+    slices = math.prod(count_of(loop, hints) for loop in loops if loop.var in names)
     inside = 1 if inner else 0  # a share may begin in the middle of a slice
     needed, most = (
         min(slices, -(-slices // blocks) + inside)
@@ -262,7 +281,7 @@ def _names(part: Part) -> set[str]:
     return {a[0] for a in part.along if a}
 
 
-def _count(loop: Loop, hints: Mapping[str, int]) -> int:
+def count_of(loop: Loop, hints: Mapping[str, int]) -> int:
     """Iterations on the samples."""
     first = max(t.evaluate(hints) for t in loop.lower.terms)
     end = min(t.evaluate(hints) for t in loop.upper.terms)
@@ -273,15 +292,15 @@ def _parts(kernel: Scheduled, body: LoopNest, loops: Sequence[Loop]) -> Iterator
     """Of each tensor that nobody writes what a tile reads: all that runs inside of `loops`."""
     program, outer = kernel.program, {loop.var: loop for loop in loops}
     statements = {s.name: s for s in program.statements}
-    read = dict[str, list[set[_Along]]]()
-    for run, inner in _runs(body, {}):
+    read = dict[str, list[set[Along]]]()
+    for run, inner in runs_of(body, {}):
         s = statements[run.statement]
         for load in s.loads:
             t = program.tensor[load.tensor]
             if t.role in ("constant", "input"):
                 places = read.setdefault(t.name, [set() for _ in t.shape])
                 for place, index in zip(places, load.index, strict=True):
-                    place.add(_along(_value(s, run, index), inner, outer))
+                    place.add(follows(value_in_loops(s, run, index), inner, outer))
     for name, places in read.items():
         t = program.tensor[name]
         along = tuple(p.pop() if len(p) == 1 else None for p in places)
@@ -293,15 +312,15 @@ def _parts(kernel: Scheduled, body: LoopNest, loops: Sequence[Loop]) -> Iterator
             yield Part(name, along, _aligned(size))
 
 
-def _runs(nest: LoopNest, inner: Mapping[str, Loop]) -> Iterator[tuple[Run, Mapping[str, Loop]]]:
+def runs_of(nest: LoopNest, inner: Mapping[str, Loop]) -> Iterator[tuple[Run, Mapping[str, Loop]]]:
     """The statements of a tile, each with the loops around it."""
     if isinstance(nest, Run):
         yield nest, inner
     for part in parts_of(nest):
-        yield from _runs(part, {**inner, nest.var: nest} if isinstance(nest, Loop) else inner)
+        yield from runs_of(part, {**inner, nest.var: nest} if isinstance(nest, Loop) else inner)
 
 
-def _value(s: Statement, run: Run, index: Affine | Expr) -> Affine | None:
+def value_in_loops(s: Statement, run: Run, index: Affine | Expr) -> Affine | None:
     """A subscript in terms of loops; None if it has others."""
     reduced = {i.name for i in s.reduce.iters} if s.reduce else set[str]()
     if not isinstance(index, Affine) or reduced & set(index.names()):
@@ -309,7 +328,7 @@ def _value(s: Statement, run: Run, index: Affine | Expr) -> Affine | None:
     return index.substitute({i.name: v for i, v in zip(s.iters, run.iters, strict=True)})
 
 
-def _along(value: Affine | None, inner: Mapping[str, Loop], outer: Mapping[str, Loop]) -> _Along:
+def follows(value: Affine | None, inner: Mapping[str, Loop], outer: Mapping[str, Loop]) -> Along:
     """The loop over tiles that a subscript goes through a tile of."""
     if str(value) in inner:
         loop = inner[str(value)]

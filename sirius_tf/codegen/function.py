@@ -85,7 +85,7 @@ class LeafPrinter(ABC):
     def declare(self, tensor: str, alias: str) -> str:
         """The parameter of a tensor."""
         c_type = self.ctx.language.types[self.program.tensor[tensor].dtype]
-        own = tensor == self.s.target
+        own = self.ctx.is_written(tensor)
         return self.target.format(c_type=c_type, alias=alias) if own else f"const {c_type} *{alias}"
 
     def loops(self, iters: Sequence[Iter], body: list[str]) -> list[str]:

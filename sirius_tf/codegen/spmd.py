@@ -305,7 +305,7 @@ class SpmdPrinter(ABC):
     def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
         """Where element 0 of a tensor would be; a private one starts where the tile does."""
         t, storage = self.program.tensor[tensor], self.kernel.storage
-        index = next(i for name, i in s.accesses if name == tensor)
+        index = next((i for name, i in s.accesses if name == tensor), ())
         shape, text = storage.shape(t), self.name_of(t)
         for k, size in enumerate(storage.tile(t)):
             if size is not None:

@@ -95,6 +95,9 @@ SIRIUS_DEVICE uint64_t sirius_load_acquire(const uint64_t *p) { return emu::load
 SIRIUS_DEVICE void sirius_store_release(uint32_t *p, uint32_t x) { emu::store_release(p, x); }
 SIRIUS_DEVICE void sirius_store_release(uint64_t *p, uint64_t x) { emu::store_release(p, x); }
 SIRIUS_DEVICE uint32_t sirius_add_acq_rel(uint32_t *p, uint32_t x) { return emu::add_acq_rel(p, x); }
+SIRIUS_DEVICE uint64_t sirius_load_relaxed(const int64_t *p) { return emu::load_relaxed(p); }
+SIRIUS_DEVICE void sirius_store_relaxed(int64_t *p, uint64_t x) { emu::store_relaxed(p, (int64_t)x); }
+SIRIUS_DEVICE void sirius_let_others_run() { emu::yield(); }
 
 template <int bytes> SIRIUS_DEVICE void sirius_cp_async(void *shared, const void *global) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
@@ -164,6 +167,16 @@ SIRIUS_DEVICE uint32_t sirius_add_acq_rel(uint32_t *p, uint32_t x) {
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(x) : "memory");
   return old;
 }
+
+SIRIUS_DEVICE uint64_t sirius_load_relaxed(const int64_t *p) {
+  uint64_t x;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(x) : "l"(p) : "memory");
+  return x;
+}
+SIRIUS_DEVICE void sirius_store_relaxed(int64_t *p, uint64_t x) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(p), "l"(x) : "memory");
+}
+SIRIUS_DEVICE void sirius_let_others_run() {}
 
 SIRIUS_DEVICE uint32_t sirius_shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
@@ -289,6 +302,30 @@ SIRIUS_DEVICE void sirius_grid_barrier(SiriusSync *sync SIRIUS_SITE) {
     }
   }
   __syncthreads();
+}
+
+/* Words of a cooperative launch: the bits of an element below a tag, which is one more than its time, so that a
+ * word of zero has none. What comes with its tag needs no order among other accesses (an aligned access of 64
+ * bits is one: PTX, chapter 8), and none comes of it. */
+SIRIUS_DEVICE void sirius_publish(int64_t *word, float x, int64_t time) {
+  sirius_store_relaxed(word, (uint64_t)(uint32_t)(time + 1) << 32 | __float_as_uint(x));
+}
+SIRIUS_DEVICE void sirius_publish(int64_t *word, int32_t x, int64_t time) {
+  sirius_store_relaxed(word, (uint64_t)(uint32_t)(time + 1) << 32 | (uint32_t)x);
+}
+/* The word of a time: the one that was `found`, or what comes to be there. */
+SIRIUS_DEVICE uint32_t sirius_awaited(const int64_t *word, uint64_t found, int64_t time) {
+  while ((uint32_t)(found >> 32) != (uint32_t)(time + 1)) {
+    sirius_let_others_run();
+    found = sirius_load_relaxed(word);
+  }
+  return (uint32_t)found;
+}
+SIRIUS_DEVICE void sirius_await(float *to, const int64_t *word, uint64_t found, int64_t time) {
+  *to = __uint_as_float(sirius_awaited(word, found, time));
+}
+SIRIUS_DEVICE void sirius_await(int32_t *to, const int64_t *word, uint64_t found, int64_t time) {
+  *to = (int32_t)sirius_awaited(word, found, time);
 }
 
 /* Over the 32 lanes of a warp, all of which take part; each receives the result, and all the same. */

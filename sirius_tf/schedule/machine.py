@@ -24,6 +24,7 @@ class Machine:
     worth_a_worker: likewise of a step of a recurrence, in which workers wait for each other.
     worth_a_barrier: points that a worker evaluates while others wait for it.
     wavefronts: whether recurrences become one loop; None where that pays.
+    words: whether blocks await what others make, and not a barrier; None where that pays.
     precision: of the factors of a matrix unit (config.Options); it alone changes results.
     """
 
@@ -37,6 +38,7 @@ class Machine:
     worth_a_worker: int = 1 << 13
     worth_a_barrier: int = 1 << 12  # 0.5 us
     wavefronts: bool | None = None
+    words: bool | None = None
     precision: Precision = "strict"
 
     @property

@@ -26,16 +26,27 @@ Window = tuple[int | None, ...]  # per dimension: slots kept, or None for all of
 
 
 @dataclass(frozen=True)
+class Words:
+    """The tensor `name` of int64: the bits of an element below a tag, which is one more than the
+    subscript along dimension `time`."""
+
+    name: str
+    time: int
+
+
+@dataclass(frozen=True)
 class Storage:
     """Where temporaries are kept. Element i of a dimension lies in slot i mod w of its window;
     of a tensor in `private`, every worker has a copy, which starts where its tile does.
 
-    Tensors with one number in `slots` share memory.
+    Tensors with one number in `slots` share memory. What is stored to a tensor in `words` is also
+    stored there.
     """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
     private: Mapping[str, Window] = field(default_factory=dict)
     slots: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, Words] = field(default_factory=dict)
 
     def window(self, t: Tensor) -> Window:
         """Slots along each dimension."""

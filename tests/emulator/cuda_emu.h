@@ -2,7 +2,7 @@
  *
  * CUDA C++ on the CPU: what generated kernels use of the language, on the machine of machine.h. Grids and
  * blocks are one-dimensional. There is no model of weak memory, of bank conflicts, or of time; volatile
- * accesses do not let others run, so words are polled by sirius_load_acquire or atomicCAS.
+ * accesses do not let others run, so words are polled by sirius_load_acquire, sirius_await or atomicCAS.
  *
  * Atomics are relaxed, as CUDA's are: under TSan no order comes of them.
  */
@@ -81,6 +81,12 @@ template <class T> static inline T load_acquire(const T *p) {
 template <class T> static inline void store_release(T *p, T x) {
   made_progress();
   __atomic_store_n(p, x, __ATOMIC_RELEASE);
+}
+/* A thread that finds another word than it wants lets others run (yield) before it looks again. */
+template <class T> static inline T load_relaxed(const T *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+template <class T> static inline void store_relaxed(T *p, T x) {
+  made_progress();
+  __atomic_store_n(p, x, __ATOMIC_RELAXED);
 }
 static inline uint32_t add_acq_rel(uint32_t *p, uint32_t x) {
   made_progress();
