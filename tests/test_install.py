@@ -63,6 +63,13 @@ def installed(wheel, tmp_path):
     return tmp_path / "installed"
 
 
+@pytest.mark.parametrize("name", ["convert", "benchmark"])
+def test_commands(installed, tmp_path, name):
+    start = f"from sirius_tf import tools; tools.run_{name}()"
+    done = python("-c", start, "--help", folder=tmp_path, PYTHONPATH=str(installed))
+    assert f"usage: {name}.py MODEL" in done.stdout, done.stderr
+
+
 FIND = """
 import sys
 for name in sys.argv[1:]:
