@@ -63,13 +63,6 @@ def installed(wheel, tmp_path):
     return tmp_path / "installed"
 
 
-@pytest.mark.parametrize("name", ["convert", "benchmark"])
-def test_commands(installed, tmp_path, name):
-    start = f"from sirius_tf import tools; tools.run_{name}()"
-    done = python("-c", start, "--help", folder=tmp_path, PYTHONPATH=str(installed))
-    assert f"usage: {name}.py MODEL" in done.stdout, done.stderr
-
-
 FIND = """
 import sys
 for name in sys.argv[1:]:
@@ -96,8 +89,12 @@ def test_a_library_of_other_sources_is_not_used(installed, tmp_path):
     assert Path(done.stdout.strip()).is_relative_to(tmp_path / "cache" / "sirius_tf")
 
 
-def test_commands(installed, tmp_path):
-    program = "import sys, sirius_tf.tools as t; sys.argv.append('--help'); t.run_convert()"
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [("convert", "INPUT OUTPUT"), ("benchmark", "MODEL ...")],
+)
+def test_commands(installed, tmp_path, name, usage):
+    program = f"import sys, sirius_tf.tools as t; sys.argv.append('--help'); t.run_{name}()"
     done = python("-c", program, folder=tmp_path, PYTHONPATH=str(installed))
-    assert "usage: convert.py INPUT OUTPUT" in done.stdout, done.stderr
-    assert "--[no]keep_slow" in done.stdout
+    assert f"usage: {name}.py {usage}" in done.stdout, done.stderr
+    assert "--threads" in done.stdout
