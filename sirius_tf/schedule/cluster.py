@@ -174,8 +174,8 @@ def alone(uses: Uses, cluster: Cluster, name: str) -> Program:
     is an output, and all parameters are elements of one more input, the last.
 
     Nothing is left to data: guards hold, as does what must, and loops run as often as on the
-    samples. Where a cluster
-    reads a tensor of which it and others each define a part, theirs is zero here.
+    samples. Where a cluster reads a tensor of which it and others each define a part, theirs is
+    zero here.
     """
     program = uses.program
     statements = [
