@@ -295,9 +295,11 @@ typedef struct {
 
 static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost);
 
-/* A region whose workers found the machine crowded is run by one for a while, twice as long each time the team finds
- * it so again. Two regions may share an entry, and two calls write it at once: it is only a guess. */
+/* A region whose workers found the machine crowded in two calls, one after the other, is run by one for a while, twice
+ * as long each time that happens again. One call may be late since workers had slept for long. Two regions may share an
+ * entry, and two calls write it at once: it is only a guess. */
 typedef struct {
+  int32_t crowded;     /* whether the last call by a team was, and one that follows counts */
   int64_t until, span; /* nanoseconds */
 } Load;
 static Load loads[64];
@@ -306,11 +308,13 @@ static Load *load_of(const SiriusRegionInfo *region) { return &loads[(uintptr_t)
 
 static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
   Load *load = load_of(region);
+  const int32_t again = crowded && __atomic_load_n(&load->crowded, __ATOMIC_RELAXED);
+  __atomic_store_n(&load->crowded, crowded && !again, __ATOMIC_RELAXED);
   const int64_t before = __atomic_load_n(&load->span, __ATOMIC_RELAXED);
-  const int64_t next = !crowded ? 0 : before ? 2 * before : ALONE_FIRST_NS;
+  const int64_t next = !crowded ? 0 : !again ? before : before ? 2 * before : ALONE_FIRST_NS;
   const int64_t span = next < ALONE_MOST_NS ? next : ALONE_MOST_NS;
   __atomic_store_n(&load->span, span, __ATOMIC_RELAXED);
-  if (crowded) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
+  if (again) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
 }
 
 /* With the shapes planned for so many workers: allocate and run. */
