@@ -22,8 +22,8 @@
  * between spinning and sleep: it gives the CPU to others for a whole tick, however little they are worth to the scheduler,
  * where a sleeper that is woken takes it back from them at once. */
 #define SPINS 2000
-/* Waiting that is no accident: a scheduler gives others some milliseconds. */
-#define CROWDED_NS 1000000
+/* Waiting that is no accident: more than the one slice, of 3 or 4 ms, that a scheduler gives others now and then. */
+#define CROWDED_NS 6000000
 /* Longer than a worker is late for a barrier while all have their CPUs. */
 #define LONG_NS 20000
 
