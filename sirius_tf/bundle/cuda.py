@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
-from sirius_tf.codegen.cuda import HEADER
+from sirius_tf.codegen.cuda import HEADER, machine_of
 from sirius_tf.codegen.cuda_kernel import CudaKernel, alone
 from sirius_tf.codegen.cuda_launch import GEOMETRY
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
@@ -92,9 +92,7 @@ def check_archs(archs: Sequence[str]) -> None:
     """SiriusError unless code can be made here, for some architectures, all of which are known."""
     if not archs:
         raise SiriusError(f"name an architecture of GPUs: {', '.join(ARCHITECTURES)}")
-    for arch in archs:
-        if arch not in ARCHITECTURES:
-            raise SiriusError(f"architecture {arch} is none of {', '.join(ARCHITECTURES)}")
+    machine_of(archs[0], others=archs)
     nvrtc.version()
 
 

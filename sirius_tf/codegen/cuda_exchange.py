@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from sirius_tf.codegen.cuda_launch import AWAIT_US, BARRIER_US
+from sirius_tf.codegen.cuda_launch import AWAIT_US, BARRIER_US, is_straight
 from sirius_tf.codegen.cuda_resident import (
     Along,
     count_of,
@@ -202,7 +202,7 @@ class _Finder:
             and bound_names(loop) <= known
             and len(around) == len(within)
             and made.isdisjoint(self.program.conditions)
-            and _phases_alone(loop.body)
+            and is_straight(loop.body)
         )
 
     # Accesses
@@ -320,16 +320,6 @@ def _clusters(nest: LoopNest) -> list[str] | None:
         return [nest.cluster]
     parts = [_clusters(part) for part in nest.parts] if isinstance(nest, Block) else [None]
     return None if None in parts else [name for part in parts if part for name in part]
-
-
-def _phases_alone(nest: LoopNest) -> bool:
-    """Whether no loops, and no branches that data decides, are around the phases."""
-    match nest:
-        case Phase():
-            return True
-        case Block() | Guard():
-            return all(map(_phases_alone, parts_of(nest)))
-    return False
 
 
 def _shift(value: Affine | None, var: str) -> int | None:

@@ -43,20 +43,20 @@ def kernels(nest: LoopNest, name: str, launch: Launch) -> dict[str, LoopNest]:
     `<name>` alone is a persistent one, `<name>_phase<k>` are a graph's. A graph has no loops, and
     no branches that data decides: where such are around phases, the kernel is persistent.
     """
-    phases = _phases(nest) if _is_straight(nest) else []
+    phases = _phases(nest) if is_straight(nest) else []
     cheaper = len(phases) * NODE_US < (len(phases) - 1) * BARRIER_US
     if phases and (launch == "graph" or (launch == "auto" and cheaper)):
         return {f"{name}_phase{k}": part for k, part in enumerate(phases, 1)}
     return {name: nest}
 
 
-def _is_straight(nest: LoopNest) -> bool:
+def is_straight(nest: LoopNest) -> bool:
     """Whether every phase runs once at most, and the host could tell whether it does."""
     match nest:
         case Phase():
             return True
         case Block() | Guard():
-            return all(map(_is_straight, parts_of(nest)))
+            return all(map(is_straight, parts_of(nest)))
     return False
 
 

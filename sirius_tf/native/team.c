@@ -66,11 +66,11 @@ static int64_t own_time(void) { return nanoseconds(CLOCK_THREAD_CPUTIME_ID); }
  * spent waiting. */
 static _Thread_local struct {
   int64_t waited, idle;
-} mine;
+} self;
 
 static void run(int32_t worker) {
-  mine.waited = 0;
-  mine.idle = own_time();
+  self.waited = 0;
+  self.idle = own_time();
   team.job(team.argument, worker);
 }
 
@@ -89,10 +89,10 @@ static void await(int32_t *word, int32_t old) {
  * even more of it; they will of the one that is alone. What is left of a long call comes on top: to be late for it is no reason. */
 int32_t sirius_is_crowded(const SiriusCall *call) {
   const int64_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
-  if (threads <= 1 || mine.waited <= CROWDED_NS) return 0;
-  const int64_t so_far = sirius_now() - call->began, twice = 2 * (own_time() - mine.idle);
+  if (threads <= 1 || self.waited <= CROWDED_NS) return 0;
+  const int64_t so_far = sirius_now() - call->began, twice = 2 * (own_time() - self.idle);
   const int64_t left = call->expected > so_far ? call->expected - so_far : 0;
-  const int64_t worked = so_far - mine.waited < twice ? so_far - mine.waited : twice;
+  const int64_t worked = so_far - self.waited < twice ? so_far - self.waited : twice;
   return so_far + left > threads * (worked + left);
 }
 
@@ -100,9 +100,9 @@ void sirius_wait(SiriusCall *call, int32_t *word, int32_t old) {
   const int64_t before = sirius_now(), spent = own_time();
   await(word, old);
   const int64_t waited = sirius_now() - before;
-  mine.waited += waited;
+  self.waited += waited;
   if (waited < LONG_NS) return;
-  mine.idle += own_time() - spent;
+  self.idle += own_time() - spent;
   if (sirius_is_crowded(call)) __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
 }
 
@@ -180,7 +180,7 @@ void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argume
   const int64_t done = sirius_now();
   for (int32_t running; (running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE)) != 0;)
     await(&team.running, running);
-  mine.waited += sirius_now() - done;
+  self.waited += sirius_now() - done;
 }
 
 /* CPUs that a cgroup v2 quota leaves, or `cpus`. Spinning beyond a quota only burns it. */
