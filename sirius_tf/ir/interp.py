@@ -20,7 +20,7 @@ import numpy as np
 from sirius_tf.errors import InvalidArgument, VerifyError
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
-from sirius_tf.ir.functions import FUNCTIONS, Array, numpy_dtype
+from sirius_tf.ir.functions import FUNCTIONS, Array, demand, numpy_dtype
 from sirius_tf.ir.order import components
 from sirius_tf.ir.printer import show_expr, show_statement
 from sirius_tf.ir.program import UNLIMITED, Iter, Program, Reduce, Statement, Tensor
@@ -258,20 +258,16 @@ class _Machine:
                 return np.asarray(self.given[tensor].shape[axis], numpy_dtype(dtype))
             case Load():
                 return self.load(expr, grid)
-            case Call("demand", (condition, number), _):
-                return self.demand(self.value(condition, grid), self.value(number, grid))
+            case Call("demand", args, _):
+                condition, number = (self.value(a, grid) for a in args)
+                try:
+                    return demand(condition, number)
+                except InvalidArgument as error:  # which has the number alone
+                    raise InvalidArgument(self.program.messages[int(str(error))]) from None
             case Call(fn, args, dtype):
                 values = [self.value(a, grid) for a in args]
                 result = FUNCTIONS[fn].evaluate(*values)
                 return np.asarray(result).astype(numpy_dtype(dtype), copy=False)
-
-    def demand(self, condition: Array, number: Array) -> Array:
-        """The condition, if it holds everywhere."""
-        failed = np.logical_not(condition)
-        if failed.any():
-            numbers = np.broadcast_to(number, failed.shape)
-            raise InvalidArgument(self.program.messages[numbers[failed].flat[0]])
-        return condition
 
     def load(self, expr: Load, grid: Grid) -> Array:
         where = tuple(
