@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands around the library. Each is a file that imports the library and no other tool."""
+"""Commands around the library. Those that are installed import the library and no other tool."""
 
 import runpy
 
