@@ -21,6 +21,7 @@ from sirius_tf.ir.verify import verify
 from sirius_tf.lower.finish import finish_reductions
 from sirius_tf.lower.registry import lower
 from sirius_tf.lower.reroll import reroll
+from sirius_tf.lower.row_sums import pick_sums
 from sirius_tf.lower.scale import scale_weights
 from sirius_tf.lower.simplify import simplify
 from sirius_tf.lower.split import split
@@ -46,6 +47,7 @@ Dump = Callable[[str, str], None]  # name of a stage, and its text
 
 PARTS = (
     "rerolling",
+    "picking",
     "slices",
     "epilogues",
     "scaling",
@@ -101,6 +103,7 @@ def compile_cuda(
 def simplified(program: Program, without: Collection[str] = ()) -> Program:
     """An equal program with less to do."""
     program = simplify(program if "rerolling" in without else reroll(program))
+    program = program if "picking" in without else pick_sums(program)
     program = program if "slices" in without else split(program)
     program = program if "epilogues" in without else finish_reductions(program)
     program = program if "scaling" in without else scale_weights(program)

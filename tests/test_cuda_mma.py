@@ -114,7 +114,7 @@ def mixed(x):
 def gathered(x):
     """The rows of a factor depend on data."""
     rows = tf.cast(tf.abs(x[:, 0]), tf.int32)
-    return tf.matmul(tf.gather(random(9, 40), rows), random(40, 24)) + x[:, 1:2]
+    return tf.matmul(tf.gather(random(9, 40), rows) * x[:, 2:3], random(40, 24)) + x[:, 1:2]
 
 
 def attention(x):

@@ -22,7 +22,7 @@ def _constant_loads(program: Program, expr: Expr) -> bool:
     return all(program.tensor[load.tensor].role == "constant" for load in loads(expr))
 
 
-def _evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
+def evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
     """The tensor that statements define from constants, as a constant."""
     target = program.tensor[statements[0].target]
     needed = {load.tensor for s in statements for load in loads(s.value)}
@@ -65,7 +65,7 @@ def fold_tensors(program: Program) -> Program:
         if math.prod(e.const for e in target.shape) > LARGEST_CONSTANT:
             continue
         if all(_foldable(program, s) for s in writers):
-            tensors[name] = _evaluate(program, tuple(writers))
+            tensors[name] = evaluate(program, tuple(writers))
             folded.add(name)
     kept = tuple(s for s in program.statements if s.target not in folded)
     return replace(program, tensors=tuple(tensors.values()), statements=kept)
@@ -118,7 +118,7 @@ class _Folder:
             target = Tensor(name, shape, expr.dtype)
             tensors = (*self.program.tensors, target)
             one = Statement("fold", iters, name, index, expr)
-            self.made[key] = _evaluate(replace(self.program, tensors=tensors), (one,))
+            self.made[key] = evaluate(replace(self.program, tensors=tensors), (one,))
         made = self.made[key]
         if next(loads(expr), None) is None and not iters:
             assert made.value is not None

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.fold import fold_subtrees, fold_tensors, total
-from sirius_tf.lower.uses import Uses, inside, map_values
+from sirius_tf.lower.uses import Uses, inside, map_values, under_guards
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
 LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken or not
@@ -213,7 +213,7 @@ def _inline(program: Program) -> Program:
         for name, s in inlined.items()
         if s.guards
         and not _harmless(program, replace(s, value=rewrite(s.value, leaf)))
-        and not all(_under_guards(s, *site) for site in _sites(uses, s))
+        and not all(under_guards(s, *site) for site in _sites(uses, s))
     ]:
         for name in may_fail:
             del inlined[name]
@@ -278,17 +278,7 @@ def _worth_inlining(
 def _guarded_alike(s: Statement, reader: Statement, load: Load) -> bool:
     """Whether a guarded definition is run for nothing in no reader, or costs next to nothing."""
     cheap = total(s.value) and _size(s.value) <= LARGEST_UNTAKEN
-    return cheap or _under_guards(s, reader, load)
-
-
-def _under_guards(s: Statement, reader: Statement, load: Load) -> bool:
-    loops = {n for g in s.guards for i in g.condition.index for n in _affine_names(i)}
-    places = dict(zip((i.name for i in s.iters), load.index, strict=True))
-    return set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops)
-
-
-def _affine_names(value: Affine | Expr) -> Iterator[str]:
-    return value.names() if isinstance(value, Affine) else iter(())
+    return cheap or under_guards(s, reader, load)
 
 
 def _injects_index(s: Statement, reader: Statement) -> bool:

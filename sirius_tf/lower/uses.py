@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, loads
+from sirius_tf.ir.expr import Expr, Load, loads
 from sirius_tf.ir.program import Program, Statement
 
 
@@ -48,9 +48,12 @@ class Uses:
         }
 
     def _whole(self, s: Statement) -> bool:
+        """Whether all elements are defined, but for iterations after a loop's exit."""
         shape = self.program.tensor[s.target].shape
-        own = tuple(symbol(i.name) for i in s.iters)
-        return s.index == own and tuple(i.extent for i in s.iters) == shape
+        if s.index != tuple(symbol(i.name) for i in s.iters):
+            return False
+        pairs = zip(s.iters, shape, strict=True)
+        return all(i.extent == n or str(i.extent) in self.program.exits for i, n in pairs)
 
 
 def inside(program: Program, s: Statement) -> bool:
@@ -77,6 +80,17 @@ def inside(program: Program, s: Statement) -> bool:
         for i, extent in zip(load.index, program.tensor[load.tensor].shape, strict=True)
         if isinstance(i, Affine)
     )
+
+
+def under_guards(s: Statement, reader: Statement, load: Load) -> bool:
+    """Whether what a statement defines under guards is read under the same ones."""
+    loops = {n for g in s.guards for i in g.condition.index for n in _affine_names(i)}
+    places = dict(zip((i.name for i in s.iters), load.index, strict=True))
+    return set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops)
+
+
+def _affine_names(value: Affine | Expr) -> Iterator[str]:
+    return value.names() if isinstance(value, Affine) else iter(())
 
 
 def map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:
