@@ -13,11 +13,11 @@ from sirius_tf.codegen.entry import print_plan
 from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
-from sirius_tf.ir.expr import substitute
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.expr import Const, substitute
+from sirius_tf.ir.program import Program, Reduce
 from sirius_tf.runtime import native
 from tests import programs
-from tests.programs import T, call, i, it, j, load, param, program, stmt, tensor
+from tests.programs import B, F, T, b, call, i, it, j, k, load, param, program, stmt, t, tensor
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,45 @@ def test_statements_of_a_tile_are_one_workers(compiled, rows) -> None:
     inputs = random_inputs(program, {})
     (wanted,) = interp.run(program, inputs)
     (got,) = compiled(program).call(program.name, list(inputs.values()), 2)
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
+
+
+def votes() -> Program:
+    """In every step all rows are weighed by all of z, and each row takes up the result."""
+    loop, row = it("t", T, loop=True), it("b", B)
+    both, total = Reduce("add", (it("j", B), it("k", T))), load("total", t)
+    weighed = call("mul", load("h", t, j), load("z", k))
+    result = call("mul", call("tanh", call("mul", total, Const(1e-3, F))), load("z", t))
+    halved = call("mul", load("h", t, b), Const(0.5, F))
+    return program(
+        "votes",
+        [param("B", "x", 0), param("T", "z", 0)],
+        [
+            tensor("x", [B], role="input"),
+            tensor("z", [T], role="input"),
+            tensor("h", [T + 1, B]),
+            tensor("total", [T]),
+            tensor("y", [B], role="output"),
+        ],
+        [
+            stmt("h0", [row], "h", [0, b], load("x", b)),
+            stmt("sum", [loop], "total", [t], weighed, both),
+            stmt("h1", [loop, row], "h", [t + 1, b], call("add", halved, result)),
+            stmt("out", [row], "y", [b], load("h", T, b)),
+        ],
+        [B],
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 16, 40])
+def test_phases_that_one_worker_runs_alone_have_no_barrier_between(compiled, rows, threads) -> None:
+    run = print_run(schedule_program(votes()), "v3")
+    assert run.count("> 16) {\n      sirius_barrier(call);") == 1
+    assert run.count("sirius_barrier(call);") == 3
+    inputs = random_inputs(votes(), {"B": rows, "T": 1200})
+    (wanted,) = interp.run(votes(), inputs)
+    (got,) = compiled(votes()).call("votes", list(inputs.values()), threads)
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sirius_tf.codegen import leaf, scalar
-from sirius_tf.codegen.entry import Scheduled, print_plan, slot_bytes
+from sirius_tf.codegen.entry import Scheduled, bound_text, print_plan, slot_bytes
 from sirius_tf.codegen.function import Function, Leaf
-from sirius_tf.codegen.nest import Loop, Phase, Run, Tile, walk
+from sirius_tf.codegen.nest import Block, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
 from sirius_tf.codegen.spmd import SpmdPrinter
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.schedule.plan import Plan, work
@@ -53,6 +53,7 @@ class _Printer(SpmdPrinter):
         super().__init__(kernel, isa)
         self.isa = leaf.ISAS[isa]
         self.helped = ""  # the cluster of the phase of which workers may take others' tiles
+        self.following: Phase | None = None  # what comes right behind the phase
 
     def run(self) -> str:
         name = f"{self.program.name}_run_{self.variant}"
@@ -92,6 +93,17 @@ class _Printer(SpmdPrinter):
 
     # Phases
 
+    def node(self, nest: LoopNest, pad: str) -> list[str]:
+        if not isinstance(nest, Block):
+            return super().node(nest, pad)
+        lines = list[str]()
+        for part, then in zip(nest.parts, (*nest.parts[1:], None), strict=True):
+            self.following = None
+            if isinstance(part, Phase) and isinstance(then, Phase):
+                self.following = then
+            lines += self.node(part, pad)
+        return lines
+
     def before_phase(self, phase: Phase) -> list[str]:
         """Outside of loops, the numbers of tiles that are taken start anew."""
         self.helped = "" if self.loops else self.longest(phase)
@@ -108,16 +120,55 @@ class _Printer(SpmdPrinter):
         return cluster if points[cluster] >= WORTH_HELPING else ""
 
     def barrier(self, phase: Phase) -> list[str]:
-        return [_BARRIER, _LEAVE]
+        """None in a loop where the first worker runs this phase and the next one alone."""
+        wait = [_BARRIER, _LEAVE]
+        if self.following is None or not self.loops:
+            return wait
+        several = [_several(phase), _several(self.following)]
+        if None in several:
+            return wait
+        tests = list(filter(None, dict.fromkeys(several)))
+        return [f"if ({' || '.join(tests)}) {{", *(f"  {x}" for x in wait), "}"] if tests else []
 
     def share(self, body: list[str], cluster: str) -> list[str]:
-        return _helped(body) if cluster == self.helped else super().share(body, cluster)
+        if cluster == self.helped:
+            return _helped(body)
+        up = f"{self.workers} - 1) / {self.workers}"  # rounded, so that a single tile is number 0's
+        return [
+            f"const int64_t end = (tiles * (mine + 1) + {up};",
+            f"for (int64_t tile = (tiles * mine + {up}; tile < end; ++tile) {{",
+            *body,
+            "}",
+        ]
 
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (worker == 0) call->params[{number}] = {loop.var};"
 
     def print_leaf(self, leaf_: Leaf, plan: Plan) -> Function:
         return leaf.print_leaf(self.program, leaf_, plan, self.kernel.storage, self.isa)
+
+
+def _several(phase: Phase) -> str | None:
+    """When a phase has more than one tile, which otherwise is the first worker's; nothing if it
+    never has, None if it always does or has parts."""
+    body = phase.body
+    while isinstance(body, Block) and len(body.parts) == 1:
+        (body,) = body.parts
+    if isinstance(body, Tile):
+        return ""
+    if not isinstance(body, Loop):
+        return None
+    tests = list[str]()
+    for loop in rectangle_of(body)[0]:
+        sizes = [end - first for first in loop.lower.terms for end in loop.upper.terms]
+        known = [n.const for n in sizes if n.is_const]
+        if known and min(known) <= loop.step:
+            continue
+        if len(known) == len(sizes):
+            return None
+        first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
+        tests.append(f"{end} - {first} > {loop.step}")
+    return " || ".join(tests)
 
 
 def _helped(body: list[str]) -> list[str]:
