@@ -111,7 +111,7 @@ def test_constants_are_copied_into_each_region() -> None:
     assert all("k" in r.graph.by_name for r in found.regions)
 
 
-@pytest.mark.parametrize(("rows", "is_table"), [(4096, True), (8, False)])
+@pytest.mark.parametrize(("rows", "is_table"), [(1 << 16, True), (4096, False)])
 def test_a_large_variable_that_is_only_looked_up_is_an_input(rows, is_table) -> None:
     ids = Argument("ids", "int32", (None,))
     found = cut(

@@ -26,8 +26,9 @@ DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8"}
     | {"float16", "bfloat16", "float32", "float64"}
 )
-TABLE_BYTES = 64 << 10
-"""A variable of this size that is only looked up is read where it is, not copied."""
+TABLE_BYTES = 1 << 20
+"""A variable of this size that is only looked up is read where it is, not copied. Of a smaller one
+that is a constant, sums over its rows can be kept, and to read it from TensorFlow takes 6 us."""
 _PLUMBING = {"Assert", "BroadcastTo", "Cast", "ConcatV2", "EnsureShape", "ExpandDims", "Fill"}
 _PLUMBING |= {"Identity", "OnesLike", "Pack", "PreventGradient", "Prod", "Range", "Rank"}
 _PLUMBING |= {"Reshape", "Shape", "Size", "Snapshot", "Squeeze", "StopGradient", "StridedSlice"}
