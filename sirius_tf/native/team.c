@@ -26,9 +26,12 @@
 #define CROWDED_NS 6000000
 /* Longer than a worker is late for a barrier while all have their CPUs. */
 #define LONG_NS 20000
+/* Waiting in a call that takes longer than a worker needs to wake up, so that it may be on the CPU of another one. */
+#define LATE_NS 200000
 
 typedef struct {
   _Alignas(64) int32_t ticket; /* changes when there is a job */
+  int32_t cpu;                 /* where its worker was seen last */
 } Mailbox;
 
 static struct {
@@ -62,13 +65,35 @@ int64_t sirius_now(void) { return nanoseconds(CLOCK_MONOTONIC); }
 
 static int64_t own_time(void) { return nanoseconds(CLOCK_THREAD_CPUTIME_ID); }
 
-/* Of the job that this thread runs: how long it has waited for others, and its CPU time when it began, plus what it has
- * spent waiting. */
+/* Of the job that this thread runs: which worker it is, how long it has waited for others, and its CPU time when it
+ * began, plus what it has spent waiting. */
 static _Thread_local struct {
+  int32_t worker;
   int64_t waited, idle;
 } self;
 
+static void note_cpu(void) { __atomic_store_n(&team.mailbox[self.worker].cpu, sched_getcpu(), __ATOMIC_RELAXED); }
+
+/* A worker on the CPU of one before it moves to another CPU. Linux looks for none where the CPUs have been busy of late
+ * (SIS_UTIL): it wakes a worker where the other one runs, and the two take turns at every barrier, for a tick or two,
+ * beside an idle CPU. The host's own thread, which is number 0, stays where it is. */
+static void move_apart(void) {
+  note_cpu();
+  cpu_set_t before, allowed, rest;
+  CPU_ZERO(&before);
+  for (int32_t other = 0; other < self.worker; ++other)
+    CPU_SET(__atomic_load_n(&team.mailbox[other].cpu, __ATOMIC_RELAXED), &before);
+  if (!CPU_ISSET(team.mailbox[self.worker].cpu, &before) || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  CPU_AND(&rest, &allowed, &before);
+  CPU_XOR(&rest, &allowed, &rest);
+  if (CPU_COUNT(&rest) == 0 || sched_setaffinity(0, sizeof rest, &rest)) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  note_cpu();
+}
+
 static void run(int32_t worker) {
+  self.worker = worker;
+  note_cpu();
   self.waited = 0;
   self.idle = own_time();
   team.job(team.argument, worker);
@@ -103,6 +128,7 @@ void sirius_wait(SiriusCall *call, int32_t *word, int32_t old) {
   self.waited += waited;
   if (waited < LONG_NS) return;
   self.idle += own_time() - spent;
+  if (self.waited > LATE_NS) move_apart();
   if (sirius_is_crowded(call)) __atomic_store_n(&call->crowded, 1, __ATOMIC_RELAXED);
 }
 
