@@ -72,9 +72,11 @@ class _Rows:
     def any_row(self, s: Statement) -> tuple[Call, Statement] | None:
         """The row that a statement's sum is over, and the sum over any row, which the first
         iterator stands for; None if more than the row and iterators decides it."""
+        if s.reduce is None or s.finish is not None:
+            return None
         value = rewrite(s.value, lambda e: self.definition(s, e))
         found = {e for e in walk(value) if isinstance(e, Call) and e.fn == "bounded"}
-        if s.reduce is None or s.finish is not None or len(found) != 1:
+        if len(found) != 1:
             return None
         (row,) = found
         count, any_row = row.args[1], symbol("row")
