@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from sirius_tf.codegen import leaf, scalar
 from sirius_tf.codegen.entry import Scheduled, bound_text, print_plan, slot_bytes
@@ -97,7 +98,7 @@ class _Printer(SpmdPrinter):
         if not isinstance(nest, Block):
             return super().node(nest, pad)
         lines = list[str]()
-        for part, then in zip(nest.parts, (*nest.parts[1:], None), strict=True):
+        for part, then in zip_longest(nest.parts, nest.parts[1:]):
             self.following = None
             if isinstance(part, Phase) and isinstance(then, Phase):
                 self.following = then
