@@ -132,15 +132,11 @@ class _Printer(SpmdPrinter):
         return [f"if ({' || '.join(tests)}) {{", *(f"  {x}" for x in wait), "}"] if tests else []
 
     def share(self, body: list[str], cluster: str) -> list[str]:
-        if cluster == self.helped:
-            return _helped(body)
-        up = f"{self.workers} - 1) / {self.workers}"  # rounded, so that a single tile is number 0's
-        return [
-            f"const int64_t end = (tiles * (mine + 1) + {up};",
-            f"for (int64_t tile = (tiles * mine + {up}; tile < end; ++tile) {{",
-            *body,
-            "}",
-        ]
+        return _helped(body) if cluster == self.helped else super().share(body, cluster)
+
+    def first_of(self, who: str) -> str:
+        """Rounded up, so that a single tile is number 0's."""
+        return f"(tiles * {who} + {self.workers} - 1) / {self.workers}"
 
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (worker == 0) call->params[{number}] = {loop.var};"

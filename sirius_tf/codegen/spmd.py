@@ -228,11 +228,15 @@ class SpmdPrinter(ABC):
         There are `tiles`, and it is number `mine` of those who divide them.
         """
         return [
-            f"const int64_t end = tiles * (mine + 1) / {self.workers};",
-            f"for (int64_t tile = tiles * mine / {self.workers}; tile < end; ++tile) {{",
+            f"const int64_t end = {self.first_of('(mine + 1)')};",
+            f"for (int64_t tile = {self.first_of('mine')}; tile < end; ++tile) {{",
             *body,
             "}",
         ]
+
+    def first_of(self, who: str) -> str:
+        """The first tile of a worker's share."""
+        return f"tiles * {who} / {self.workers}"
 
     def worker_of(self, cluster: str) -> str:
         """The number of this worker, counted from where a cluster of the phase starts."""
