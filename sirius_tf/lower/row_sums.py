@@ -18,7 +18,7 @@ from sirius_tf.ir.expr import Call, Expr, Index, Load, loads, names_in, rewrite,
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.fold import LARGEST_CONSTANT, evaluate
 from sirius_tf.lower.simplify import simplify
-from sirius_tf.lower.uses import Uses, under_guards
+from sirius_tf.lower.uses import Uses, places, under_guards
 
 MOST_PRODUCTS = 1 << 30  # added up at conversion for one tensor
 
@@ -107,10 +107,10 @@ class _Rows:
         if not isinstance(load, Load) or load.tensor not in self.uses.definitions:
             return None
         source = self.uses.definitions[load.tensor]
-        places = [i for i in load.index if isinstance(i, Affine)]
-        if source.reduce or source.demands or len(places) < len(load.index):
+        if source.reduce or source.demands:
+            return None
+        if not all(isinstance(i, Affine) for i in load.index):
             return None
         if source.guards and not under_guards(source, s, load):
             return None
-        at = zip((i.name for i in source.iters), places, strict=True)
-        return substitute(source.value, dict(at))
+        return substitute(source.value, places(source, load))

@@ -19,7 +19,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.lower.fold import fold_subtrees, fold_tensors, total
-from sirius_tf.lower.uses import Uses, inside, map_values, under_guards
+from sirius_tf.lower.uses import Uses, inside, map_values, places, under_guards
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
 LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken or not
@@ -204,9 +204,7 @@ def _inline(program: Program) -> Program:
             return None
         source = inlined[expr.tensor]
         value = values.setdefault(expr.tensor, rewrite(source.value, leaf))
-        places = [i for i in expr.index if isinstance(i, Affine)]
-        at = {i.name: p for i, p in zip(source.iters, places, strict=True)}
-        return substitute(value, at)
+        return substitute(value, places(source, expr))
 
     while may_fail := [
         name

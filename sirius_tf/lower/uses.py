@@ -82,11 +82,17 @@ def inside(program: Program, s: Statement) -> bool:
     )
 
 
+def places(s: Statement, load: Load) -> dict[str, Affine]:
+    """The iterators of a definition at the element of it that is loaded."""
+    subscripts = [i for i in load.index if isinstance(i, Affine)]
+    return dict(zip((i.name for i in s.iters), subscripts, strict=True))
+
+
 def under_guards(s: Statement, reader: Statement, load: Load) -> bool:
     """Whether what a statement defines under guards is read under the same ones."""
     loops = {n for g in s.guards for i in g.condition.index for n in _affine_names(i)}
-    places = dict(zip((i.name for i in s.iters), load.index, strict=True))
-    return set(s.guards) <= set(reader.guards) and all(places[n] == symbol(n) for n in loops)
+    at = places(s, load)
+    return set(s.guards) <= set(reader.guards) and all(at[n] == symbol(n) for n in loops)
 
 
 def _affine_names(value: Affine | Expr) -> Iterator[str]:
