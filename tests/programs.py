@@ -164,6 +164,39 @@ def lstm(units=3):
     )
 
 
+def growth():
+    """y[t] = x * 1.001^t while that is less than 2, at most T of them: data decides how many."""
+    end = symbol("X")
+    go, h, less = load("go", t, dtype="bool"), load("h", t), Const(2.0, F)
+    step = [it("t", end, loop=True)]
+    return program(
+        "growth",
+        [param("T", "limit", 0), Param("X", index(T), hint=4, exit=go)],
+        [
+            tensor("x", [], role="input"),
+            tensor("limit", [T], role="input"),
+            tensor("go", [T + 1], "bool"),
+            tensor("h", [T + 1]),
+            tensor("y", [end], role="output"),
+        ],
+        [
+            stmt("h0", [], "h", [0], load("x")),
+            stmt("go0", [], "go", [0], call("lt", load("x"), less, dtype="bool")),
+            stmt("h1", step, "h", [t + 1], call("mul", h, Const(1.001, F))),
+            stmt("go1", step, "go", [t + 1], _going(load("h", t + 1), less)),
+            stmt("out", [it("i", end)], "y", [i], load("h", i)),
+        ],
+        [end],
+        context=[T - end],
+    )
+
+
+def _going(value, less):
+    """Whether another iteration of `growth` follows: the value is small, and there is room."""
+    more = call("lt", index(t + 1, "int32"), index(T, "int32"), dtype="bool")
+    return call("and", more, call("lt", value, less, dtype="bool"), dtype="bool")
+
+
 def gather(rows=4):
     at = call("bounded", load("ids", b, dtype="int32"), Const(rows, "int32"), dtype="int32")
     return program(

@@ -21,6 +21,7 @@ SOURCES = (
     "cuda_graph.c",
     "cuda.c",
     "host.c",
+    "python.c",
     "tf_op.c",
 )
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -155,15 +155,6 @@ class _BundleInfo(ctypes.Structure):
     )
 
 
-_Allocate = ctypes.CFUNCTYPE(
-    ctypes.c_int32,
-    ctypes.c_void_p,  # context
-    ctypes.c_int32,  # index of the output
-    ctypes.c_int32,  # dtype
-    ctypes.c_void_p,  # dimensions
-    ctypes.c_int32,  # rank
-    ctypes.POINTER(ctypes.c_void_p),  # where the address of the data goes
-)
 _Nothing = ctypes.c_char * 0  # what has an address and no least size
 
 
@@ -192,19 +183,26 @@ def library() -> ctypes.CDLL:
     lib.sirius_cuda_counters.restype = None
     lib.sirius_cuda_hold.restype = None
     lib.sirius_cuda_hold.argtypes = (ctypes.c_int32,)
-    lib.sirius_call.restype = ctypes.c_int32
-    lib.sirius_call.argtypes = (
+    return lib
+
+
+@functools.cache
+def _caller() -> Callable[..., int]:
+    """Return what calls a region: it gives back the GIL by itself, and raises what Python raises
+    meanwhile, signal handlers included."""
+    call = ctypes.PyDLL(str(library_path())).sirius_call_from_python
+    call.restype = ctypes.c_int32
+    call.argtypes = (
         ctypes.c_void_p,  # bundle
         ctypes.c_void_p,  # region
         ctypes.c_void_p,  # inputs
         ctypes.c_int32,  # how many
-        _Allocate,
-        ctypes.c_void_p,  # its context
+        ctypes.py_object,  # _Frame.allocate
         ctypes.c_int32,  # threads
         ctypes.c_char_p,  # where a message goes
         ctypes.c_size_t,  # its capacity
     )
-    return lib
+    return call
 
 
 def _address(array: npt.NDArray[Any]) -> int:
@@ -220,36 +218,28 @@ class _Frame:
 
     def __init__(self, region: Region) -> None:
         self.outputs: dict[int, npt.NDArray[Any]] = {}  # by number, as they come
-        self.raised: BaseException | None = None
         self.error = ctypes.create_string_buffer(_ERROR_BYTES)
         self.dims = (ctypes.c_int64 * sum(region.input_ranks))()
         self.tensors = (TensorInfo * len(region.input_ranks))()
+        self._region = region.name
+        self._dtypes = region.output_dtypes
         first = ctypes.addressof(self.dims)
         for tensor, dtype, rank in zip(
             self.tensors, region.input_numbers, region.input_ranks, strict=True
         ):
             tensor.dtype, tensor.rank, tensor.dims = dtype, rank, first
             first += rank * ctypes.sizeof(ctypes.c_int64)
-        self.allocate = _Allocate(self._allocate)
 
-    def _allocate(
-        self,
-        context: int,
-        index: int,
-        dtype: int,
-        dims: int,
-        rank: int,
-        data: ctypes._Pointer[ctypes.c_void_p],
-    ) -> int:
+    def allocate(self, index: int, dims: int, rank: int) -> int:
+        """Make an output of the shape at the address `dims`; return the address of its data."""
+        shape = (ctypes.c_int64 * rank).from_address(dims)[:] if rank else ()
         try:
-            shape = (ctypes.c_int64 * rank).from_address(dims)[:] if rank else ()
-            array = np.empty(shape, DTYPES[dtype])
-        except (KeyError, MemoryError, ValueError) as error:  # cannot travel through C
-            self.raised = error
-            return 1
+            array = np.empty(shape, self._dtypes[index])
+        except (MemoryError, ValueError) as error:
+            what = f"cannot allocate output {index} of region {self._region}"
+            raise SiriusError(f"{what}: {error}") from error
         self.outputs[index] = array
-        data[0] = _address(array)
-        return 0
+        return _address(array)
 
 
 class Region:
@@ -267,7 +257,7 @@ class Region:
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
         self._idle: list[_Frame] = []  # as many as calls ever ran at once
-        self._call = library().sirius_call
+        self._call = _caller()
 
     @functools.cached_property
     def cuda(self) -> CudaCode | None:
@@ -318,7 +308,7 @@ class Region:
             dims += array.shape
         self._dims.pack_into(frame.dims, 0, *dims)
         code = self._call(
-            self._bundle, self._info, frame.tensors, len(arrays), frame.allocate, None, threads,
+            self._bundle, self._info, frame.tensors, len(arrays), frame.allocate, threads,
             frame.error, _ERROR_BYTES,
         )  # fmt: skip
         if code == 0:
@@ -326,7 +316,7 @@ class Region:
             self._idle.append(frame)
             return [outputs[k] for k in range(len(outputs))]
         kind = InvalidArgument if code == _INVALID else SiriusError
-        raise kind(frame.error.value.decode(errors="replace")) from frame.raised
+        raise kind(frame.error.value.decode(errors="replace"))
 
     def _check(self, arrays: list[npt.NDArray[Any]]) -> None:
         if len(arrays) != len(self._expected):
