@@ -5,43 +5,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sirius_tf.codegen import nest
-from sirius_tf.codegen.c import Kernel, print_kernel
-from sirius_tf.codegen.control import decide
-from sirius_tf.codegen.cuda import machine_of
-from sirius_tf.codegen.cuda import print_kernel as print_cuda
-from sirius_tf.codegen.cuda_kernel import CudaKernel
-from sirius_tf.codegen.entry import Scheduled
-from sirius_tf.codegen.loops import build_loops
+from sirius_tf.codegen.cpu.kernel import Kernel, print_kernel
+from sirius_tf.codegen.cuda.kernel import print_kernel as print_cuda
+from sirius_tf.codegen.cuda.source import CudaKernel
 from sirius_tf.config import Launch, Precision
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.ir.verify import verify
-from sirius_tf.lower.finish import finish_reductions
-from sirius_tf.lower.registry import lower
-from sirius_tf.lower.reroll import reroll
-from sirius_tf.lower.row_sums import pick_sums
-from sirius_tf.lower.scale import scale_weights
-from sirius_tf.lower.simplify import simplify
-from sirius_tf.lower.split import split
-from sirius_tf.lower.winograd import winograd
+from sirius_tf.lower.graph import lower
+from sirius_tf.mapping.targets import machine_of
+from sirius_tf.nest import nodes
+from sirius_tf.nest.build import build_loops
+from sirius_tf.nest.control import decide
+from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.poly.dependence import Flow, check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import fuse as fusing
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
-from sirius_tf.schedule.fuse import fuse, release
+from sirius_tf.schedule.fuse import fuse
+from sirius_tf.schedule.hoist import release
 from sirius_tf.schedule.inplace import passed_on
 from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.overlap import overlap
-from sirius_tf.schedule.pieces import in_pieces
 from sirius_tf.schedule.private import private
+from sirius_tf.schedule.split_k import in_pieces
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import check_cells, check_order, check_phases, check_reflow
 from sirius_tf.schedule.versions import number_versions
 from sirius_tf.schedule.wavefront import wavefronts
+from sirius_tf.transform.epilogue import finish_reductions
+from sirius_tf.transform.lookup_sums import pick_sums
+from sirius_tf.transform.reroll import reroll
+from sirius_tf.transform.scale_weights import scale_weights
+from sirius_tf.transform.simplify import simplify
+from sirius_tf.transform.split_dims import split
+from sirius_tf.transform.winograd import winograd
 
 Dump = Callable[[str, str], None]  # name of a stage, and its text
 
@@ -184,7 +185,7 @@ def realize(
     loops = decide(program, build_loops(scop, schedule))
     storage = Storage(folded, own, slots(program, root, own))
     scheduled = Scheduled(program, loops, storage, machine)
-    show("loops", nest.show(scheduled.nest))
+    show("loops", nodes.show(scheduled.nest))
     return scheduled
 
 

@@ -16,13 +16,14 @@ from sirius_tf.bundle import cache, cc
 from sirius_tf.bundle.cuda import compile_kernel, complete_source
 from sirius_tf.bundle.library import native_directory
 from sirius_tf.bundle.link import weights
-from sirius_tf.codegen.cuda import machine_of, print_kernel
-from sirius_tf.codegen.cuda_kernel import CudaKernel
+from sirius_tf.codegen.cuda.kernel import print_kernel
+from sirius_tf.codegen.cuda.source import CudaKernel
 from sirius_tf.codegen.entry import late_outputs
 from sirius_tf.codegen.scalar import PRELUDE
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import InvalidArgument
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
+from sirius_tf.mapping.targets import machine_of
 from sirius_tf.runtime.cuda import FAILURE, FORMATS, SYNC
 from sirius_tf.runtime.plan import Planner, message
 from tests.emulator import emulator

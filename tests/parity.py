@@ -16,7 +16,7 @@ from sirius_tf.errors import InvalidArgument  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sirius_tf.bundle.link import link
-from sirius_tf.codegen.c import print_run
+from sirius_tf.codegen.cpu.kernel import print_run
 from sirius_tf.codegen.entry import print_plan
 from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.errors import InvalidArgument

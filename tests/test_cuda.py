@@ -19,18 +19,19 @@ import sirius_tf  # noqa: E402
 from sirius_tf.bundle import nvrtc  # noqa: E402
 from sirius_tf.bundle.cuda import LARGE, compile_kernel, complete_source  # noqa: E402
 from sirius_tf.bundle.link import link, repack, weights  # noqa: E402
-from sirius_tf.codegen import cuda_launch  # noqa: E402
-from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
-from sirius_tf.codegen.cuda_kernel import alone  # noqa: E402
+from sirius_tf.codegen.cuda.kernel import print_kernel  # noqa: E402
+from sirius_tf.codegen.cuda.source import alone  # noqa: E402
 from sirius_tf.codegen.names import renamed  # noqa: E402
-from sirius_tf.codegen.nest import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program  # noqa: E402
 from sirius_tf.config import Options  # noqa: E402
 from sirius_tf.errors import InvalidArgument, SiriusError  # noqa: E402
 from sirius_tf.frontend import savedmodel  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir import interp  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.mapping.launch import kernels  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
+from sirius_tf.nest.nodes import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
 from tests import programs  # noqa: E402
 from tests.cuda import ARCHITECTURES, Emulated, check_resources  # noqa: E402
@@ -161,13 +162,13 @@ def test_a_guard_around_phases_is_around_each() -> None:
     phases = [Phase(Tile(Run(name, ()))) for name in "abcd"]
     positive = (programs.T - 1,)
     nest = Block((phases[0], Guard(positive, Block(tuple(phases[1:3])), phases[3])))
-    assert cuda_launch.kernels(nest, "k", "graph") == {
+    assert kernels(nest, "k", "graph") == {
         "k_phase1": phases[0],
         "k_phase2": Guard(positive, phases[1]),
         "k_phase3": Guard(positive, phases[2]),
         "k_phase4": Guard(positive, Block(()), phases[3]),
     }
-    assert cuda_launch.kernels(nest, "k", "persistent") == {"k": nest}
+    assert kernels(nest, "k", "persistent") == {"k": nest}
 
 
 def test_no_more_blocks_than_tiles() -> None:
@@ -554,7 +555,7 @@ def test_a_region_without_code_for_gpus_keeps_that_for_cpus(tmp_path, monkeypatc
 
     export_mmoe(tmp_path / "model")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sirius_tf.rewrite.stages.compile_cuda", compile_nothing)
+    monkeypatch.setattr("sirius_tf.driver.kernels.compile_cuda", compile_nothing)
     options = Options(target="cuda", arch=("sm_90",), keep_slow=True)
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
     (region,) = result.signatures[0].regions

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sirius_tf.bundle import nvrtc
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
 from tests import test_math
 from tests.emulator import emulator
 

@@ -11,12 +11,13 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.codegen import cuda_weights  # noqa: E402
-from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
-from sirius_tf.codegen.cuda_operand import _pitch  # noqa: E402
+from sirius_tf.codegen.cuda.kernel import print_kernel  # noqa: E402
+from sirius_tf.codegen.cuda.operand import _pitch  # noqa: E402
 from sirius_tf.compile import schedule_program  # noqa: E402
 from sirius_tf.frontend import savedmodel  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.mapping import half_weights  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.test_cuda import DEFAULT, LAUNCHES, agree, fits, lowered  # noqa: E402
@@ -262,7 +263,7 @@ def test_weights_that_are_rounded_are_stored_so(monkeypatch) -> None:
     np.testing.assert_array_equal(kept.value, w.astype(np.float16))
     x = RNG.standard_normal((33, 100)).astype("f")
     (result,) = emulated([x], 2, 96)
-    monkeypatch.setattr(cuda_weights.Readers, "rounded", lambda *_: set())
+    monkeypatch.setattr(half_weights.Readers, "rounded", lambda *_: set())
     (wanted,) = Emulated(program, precision="half")([x], 2, 96)
     np.testing.assert_array_equal(result, wanted)
     fits(emulated.kernel)

@@ -6,14 +6,14 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.codegen.cuda import machine_of  # noqa: E402
-from sirius_tf.codegen.nest import Phase, walk  # noqa: E402
 from sirius_tf.compile import schedule_program, simplified  # noqa: E402
 from sirius_tf.frontend import savedmodel  # noqa: E402
 from sirius_tf.ir import interp  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
-from sirius_tf.schedule.pieces import divided, in_pieces  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
+from sirius_tf.nest.nodes import Phase, walk  # noqa: E402
+from sirius_tf.schedule.split_k import divided, in_pieces  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.models import export_lstm  # noqa: E402

@@ -9,14 +9,14 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.bundle.cuda import compile_kernel  # noqa: E402
-from sirius_tf.codegen.cuda import machine_of  # noqa: E402
-from sirius_tf.codegen.cuda_resident import place  # noqa: E402
-from sirius_tf.codegen.occupancy import ARCHITECTURES, shared_of_block  # noqa: E402
 from sirius_tf.compile import compile_cuda, schedule_program  # noqa: E402
 from sirius_tf.errors import SiriusError  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir import interp  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.mapping.occupancy import ARCHITECTURES, shared_of_block  # noqa: E402
+from sirius_tf.mapping.residency import place  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
 from tests import programs  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402

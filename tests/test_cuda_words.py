@@ -9,11 +9,12 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.codegen import cuda_exchange  # noqa: E402
-from sirius_tf.codegen.cuda import machine_of, print_kernel  # noqa: E402
-from sirius_tf.codegen.cuda_exchange import EVERY  # noqa: E402
+from sirius_tf.codegen.cuda.kernel import print_kernel  # noqa: E402
 from sirius_tf.compile import schedule_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument  # noqa: E402
+from sirius_tf.mapping import exchange  # noqa: E402
+from sirius_tf.mapping.exchange import EVERY  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
 from tests import programs  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
@@ -198,7 +199,7 @@ def test_others_read_behind_a_barrier() -> None:
 def test_what_others_own_is_not_read(monkeypatch) -> None:
     """Were all tiles taken for the owner, there would be a race."""
     _, program = made(simple)
-    monkeypatch.setattr(cuda_exchange._Access, "is_of", lambda self, other: True)
+    monkeypatch.setattr(exchange._Access, "is_of", lambda self, other: True)
     careless = Emulated(program, "thread", **SMALL)
     assert "sirius_await(" not in careless.kernel.source
     with pytest.raises(EmulationError, match="data race"):

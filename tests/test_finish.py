@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow")
 from sirius_tf.compile import simplified  # noqa: E402
 from sirius_tf.ir.printer import show_statement  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from tests.parity import check, compiled, traced  # noqa: E402
 
 WEIGHTS = np.random.default_rng(3).standard_normal((33, 19)).astype(np.float32)

@@ -16,8 +16,9 @@ from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Const, Index
 from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.interp import run
-from sirius_tf.ir.order import interval, strongly_connected
+from sirius_tf.ir.order import interval
 from sirius_tf.ir.program import Check, Reduce
+from sirius_tf.ir.scc import strongly_connected
 from sirius_tf.ir.verify import verify
 from tests.programs import (
     B,

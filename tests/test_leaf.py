@@ -11,7 +11,7 @@ import pytest
 
 from sirius_tf.bundle import link as link_module
 from sirius_tf.bundle.link import link
-from sirius_tf.codegen import leaf
+from sirius_tf.codegen.cpu import leaf
 from sirius_tf.compile import compile_program
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import symbol

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from sirius_tf.codegen.loops import build_loops
-from sirius_tf.codegen.nest import Block, Guard, Loop, LoopNest, Phase, Run, Tile, show
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.program import Program
+from sirius_tf.nest.build import build_loops
+from sirius_tf.nest.nodes import Block, Guard, Loop, LoopNest, Phase, Run, Tile, show
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse

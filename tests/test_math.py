@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "sirius_tf" / "native"

@@ -3,7 +3,7 @@
 
 import pytest
 
-from sirius_tf.codegen.occupancy import (
+from sirius_tf.mapping.occupancy import (
     ARCHITECTURES,
     blocks_per_sm,
     cooperative_limit,

@@ -8,7 +8,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import schedule_program  # noqa: E402
 from sirius_tf.errors import VerifyError  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.poly.dependence import flow  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
 from sirius_tf.schedule import tree  # noqa: E402

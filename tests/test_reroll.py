@@ -24,10 +24,10 @@ from sirius_tf.ir.expr import Const  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
 from sirius_tf.ir.program import Reduce  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
-from sirius_tf.lower.reroll import reroll  # noqa: E402
-from sirius_tf.lower.simplify import simplify  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
+from sirius_tf.transform.reroll import reroll  # noqa: E402
+from sirius_tf.transform.simplify import simplify  # noqa: E402
 from tests.programs import call, i, it, k, load, program, stmt, tensor  # noqa: E402
 
 WIDTH = 5

@@ -8,8 +8,8 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import simplified  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower import row_sums  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.transform import lookup_sums  # noqa: E402
 from tests.parity import check, traced  # noqa: E402
 
 RNG = np.random.default_rng(5)
@@ -103,11 +103,11 @@ def twice(i):
 
 
 def test_a_product_is_left_where_there_is_no_room(monkeypatch):
-    monkeypatch.setattr(row_sums, "LARGEST_CONSTANT", ROWS * COLUMNS)
+    monkeypatch.setattr(lookup_sums, "LARGEST_CONSTANT", ROWS * COLUMNS)
     assert not sums(product)
     assert len(sums(lambda i: product(i) + tf.gather(E, i) @ (W * 2.0))) == 1
     assert not sums(twice)
-    monkeypatch.setattr(row_sums, "LARGEST_CONSTANT", ROWS * COLUMNS - 1)
+    monkeypatch.setattr(lookup_sums, "LARGEST_CONSTANT", ROWS * COLUMNS - 1)
     assert len(sums(product)) == 1
     check(product, (None,), dtypes=["int32"], arrays=ids)
 

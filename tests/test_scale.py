@@ -8,7 +8,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import NOT_STRICT, simplified  # noqa: E402
 from sirius_tf.ir.expr import Call, walk  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from tests.parity import check, traced  # noqa: E402
 
 RNG = np.random.default_rng(4)

@@ -6,7 +6,8 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Load
 from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement, Tensor
-from sirius_tf.poly.dependence import check_defined, check_single_assignment, components, flow
+from sirius_tf.ir.scc import components
+from sirius_tf.poly.dependence import check_defined, check_single_assignment, flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.machine import Machine

@@ -11,10 +11,10 @@ from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Call, Const, loads, walk
 from sirius_tf.ir.program import Check, Reduce
 from sirius_tf.ir.verify import verify
-from sirius_tf.lower.simplify import simplify
 from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
+from sirius_tf.transform.simplify import simplify
 from tests.programs import (
     B,
     call,

@@ -9,7 +9,7 @@ import pytest
 from sirius_tf.ir import interp
 from sirius_tf.ir.program import Reduce
 from sirius_tf.ir.verify import verify
-from sirius_tf.lower.split import split
+from sirius_tf.transform.split_dims import split
 from tests.programs import B, b, call, it, j, k, load, param, program, stmt, symbol, tensor
 
 n = symbol("n")

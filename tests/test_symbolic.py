@@ -6,7 +6,8 @@ import pytest
 
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Const
-from sirius_tf.lower.symbolic import NotAffineError, Params, poly
+from sirius_tf.ir.polynomial import NotAffineError, poly
+from sirius_tf.lower.params import Params
 
 A, B, C = (poly(symbol(n)) for n in "abc")
 

@@ -11,17 +11,17 @@ import tensorflow as tf
 
 import sirius_tf
 from sirius_tf.bundle import link, tilings
-from sirius_tf.codegen.c import print_kernel
+from sirius_tf.codegen.cpu.kernel import print_kernel
 from sirius_tf.compile import compile_program, laid_out, realize
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.expr import Call, Const
 from sirius_tf.ir.expr import index as size
 from sirius_tf.ir.interp import run
 from sirius_tf.ir.program import Guard, Output, Program, Reduce
 from sirius_tf.ir.verify import verify
-from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.runtime import native

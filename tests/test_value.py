@@ -6,8 +6,8 @@ import pytest
 
 from sirius_tf.ir.affine import affine, symbol
 from sirius_tf.ir.expr import Load
+from sirius_tf.ir.polynomial import poly
 from sirius_tf.lower import value as v
-from sirius_tf.lower.symbolic import poly
 
 B, S = symbol("B"), symbol("S")
 SIZES = {"B": 3, "S": 5}

@@ -11,13 +11,13 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.bundle.link import link  # noqa: E402
-from sirius_tf.codegen.c import print_kernel  # noqa: E402
-from sirius_tf.codegen.cuda import machine_of  # noqa: E402
-from sirius_tf.codegen.nest import Loop, Phase, walk  # noqa: E402
+from sirius_tf.codegen.cpu.kernel import print_kernel  # noqa: E402
 from sirius_tf.compile import laid_out, realize, schedule_program  # noqa: E402
 from sirius_tf.errors import VerifyError  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
+from sirius_tf.mapping.targets import machine_of  # noqa: E402
+from sirius_tf.nest.nodes import Loop, Phase, walk  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
 from sirius_tf.schedule.fuse import fuse  # noqa: E402

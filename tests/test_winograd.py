@@ -7,7 +7,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf import compile as compiler  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from tests.parity import check, traced  # noqa: E402
 
 RNG = np.random.default_rng(7)

@@ -13,10 +13,11 @@ import pytest
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.bundle import cache
+from sirius_tf.driver.parts import cut, hints
 from sirius_tf.frontend import savedmodel
 from sirius_tf.ir.program import Program
-from sirius_tf.lower.registry import lower
-from sirius_tf.rewrite import metagraph, samples, stages
+from sirius_tf.lower.graph import lower
+from sirius_tf.rewrite import metagraph, samples
 from sirius_tf.rewrite.measure import relative_error
 from sirius_tf.rewrite.session import Session
 from tests.cuda import Emulated, check_resources
@@ -77,7 +78,7 @@ def regions_of(path, given) -> list[Region]:
     found: dict[str, Region] = {}
     for name, arrays in samples.of_signatures(model.signatures, given).items():
         signature = model.signatures[name]
-        part = stages.cut(path, cache.content(path), meta_graph, signature, name, arrays)
+        part = cut(path, cache.content(path), meta_graph, signature, name, arrays)
         feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
         nodes = signature.graph.by_name
         with Session(path, meta_graph, signature.inlined, signature.graph) as session:
@@ -90,7 +91,7 @@ def regions_of(path, given) -> list[Region]:
                     part.values[e] if e in part.values else nodes[e.node].attr_array()
                     for e in region.inputs
                 ]
-                program = lower(region.graph, stages.hints(part, region))
+                program = lower(region.graph, hints(part, region))
                 found[key] = Region(program, inputs, [read[e] for e in region.outputs])
     return list(found.values())
 

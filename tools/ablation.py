@@ -26,12 +26,13 @@ from absl import app, flags, logging
 import sirius_tf
 from sirius_tf import compile as compiler
 from sirius_tf.bundle.link import link
-from sirius_tf.codegen.c import print_kernel
-from sirius_tf.codegen.entry import Scheduled
+from sirius_tf.codegen.cpu.kernel import print_kernel
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
-from sirius_tf.lower.registry import RULES, lower
+from sirius_tf.lower.graph import lower
+from sirius_tf.lower.rules import RULES
+from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.runtime import native
 from sirius_tf.schedule.machine import Machine
 

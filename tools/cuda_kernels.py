@@ -8,7 +8,7 @@ with a barrier or a kernel, if blocks do not await words in a loop; seconds of o
 was source, and until NVRTC had compiled it (next to none if the cache had it); kB of source;
 kernels; the most registers, and bytes of spills and of stack, of a thread; bytes of shared memory,
 and blocks.
-Then its reductions, by the cost model of schedule/pieces.py, which knows no GPU: how many are
+Then its reductions, by the cost model of schedule/split_k.py, which knows no GPU: how many are
 alike, points, terms, tiles, and the time of a thread, in microseconds of an H100 at that model's
 prices; and the same of their pieces, where it divides them among blocks.
 Samples are MODEL.npz if that exists. The last line is the greatest memory this process had.
@@ -28,14 +28,15 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from sirius_tf.bundle.cuda import compile_kernel, complete_source
-from sirius_tf.codegen.cuda import machine_of, print_kernel
-from sirius_tf.codegen.cuda_launch import BARRIER_US
+from sirius_tf.codegen.cuda.kernel import print_kernel
 from sirius_tf.compile import laid_out, schedule_program
 from sirius_tf.config import Options
 from sirius_tf.ir.program import Program
+from sirius_tf.mapping.launch import BARRIER_US
+from sirius_tf.mapping.targets import machine_of
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.pieces import choices
 from sirius_tf.schedule.plan import work
+from sirius_tf.schedule.split_k import choices
 
 try:
     from tools import convert, traffic

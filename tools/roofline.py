@@ -25,7 +25,7 @@ import numpy as np
 from absl import app, flags
 
 from sirius_tf.bundle import cc, link
-from sirius_tf.codegen import leaf
+from sirius_tf.codegen.cpu import leaf
 from sirius_tf.compile import compile_program
 from sirius_tf.ir.affine import affine, symbol
 from sirius_tf.ir.expr import Call, Const, Load

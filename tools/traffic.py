@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sirius_tf.codegen.entry import Scheduled
-from sirius_tf.codegen.nest import Loop, LoopNest, Phase, Run, parts_of, walk
 from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.order import Interval, interval
+from sirius_tf.nest.nodes import Loop, LoopNest, Phase, Run, parts_of, walk
+from sirius_tf.nest.scheduled import Scheduled
 
 _NO_LOOPS: Mapping[str, int] = {}
 

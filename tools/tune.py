@@ -37,14 +37,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from sirius_tf.bundle import link, tilings
-from sirius_tf.codegen.c import Kernel, print_kernel
+from sirius_tf.codegen.cpu.kernel import Kernel, print_kernel
 from sirius_tf.compile import NOT_STRICT, laid_out, realize
 from sirius_tf.errors import SiriusError
+from sirius_tf.ir.defuse import Uses
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Load
-from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program
-from sirius_tf.lower.uses import Uses
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.rewrite.measure import relative_error

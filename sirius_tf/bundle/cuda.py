@@ -10,12 +10,13 @@ from pathlib import Path
 
 from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
-from sirius_tf.codegen.cuda import HEADER, machine_of
-from sirius_tf.codegen.cuda_kernel import CudaKernel, alone
-from sirius_tf.codegen.cuda_launch import GEOMETRY
+from sirius_tf.codegen.cuda.geometry import GEOMETRY
+from sirius_tf.codegen.cuda.kernel import HEADER
+from sirius_tf.codegen.cuda.source import CudaKernel, alone
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
-from sirius_tf.codegen.occupancy import ARCHITECTURES, cooperative_limit
 from sirius_tf.errors import SiriusError
+from sirius_tf.mapping.occupancy import ARCHITECTURES, cooperative_limit
+from sirius_tf.mapping.targets import machine_of
 
 LARGE = 100_000
 """Characters of a source that is worth a process for each architecture: NVRTC takes seconds."""

@@ -18,11 +18,12 @@ import numpy as np
 
 from sirius_tf.bundle import cache, cc, elf, marks
 from sirius_tf.bundle.cuda import Compiled, complete_source, tables
-from sirius_tf.codegen.c import Kernel
-from sirius_tf.codegen.entry import ALIGN, PLAN, SHAPES, late_outputs, weight_offsets
+from sirius_tf.codegen.cpu.kernel import Kernel
+from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.codegen.scalar import PRELUDE, string
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.program import Program
+from sirius_tf.schedule.storage import ALIGN
 
 Array = np.ndarray[Any, Any]
 ISAS = ("v3", "v4")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedule trees to loops, and loops to source code."""
+"""Loop nests to source code."""

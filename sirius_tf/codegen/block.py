@@ -17,7 +17,7 @@ from sirius_tf.codegen.context import Context
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
-from sirius_tf.lower.symbolic import poly
+from sirius_tf.ir.polynomial import poly
 from sirius_tf.schedule.plan import PANEL, stride
 from sirius_tf.schedule.storage import Window
 

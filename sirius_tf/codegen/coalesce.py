@@ -19,8 +19,8 @@ from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, loads, names_in, substitute, walk
+from sirius_tf.ir.polynomial import poly
 from sirius_tf.ir.program import Program, Statement
-from sirius_tf.lower.symbolic import poly
 from sirius_tf.schedule.plan import Plan, stride
 from sirius_tf.schedule.storage import Storage
 

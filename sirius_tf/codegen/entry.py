@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.nest import Bound, Loop, LoopNest, Phase, parts_of
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import Expr, Load, loads
-from sirius_tf.ir.program import Program, Tensor
-from sirius_tf.lower.symbolic import UNBOUNDED
-from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.storage import Storage
+from sirius_tf.ir.program import UNBOUNDED, Program, Tensor
+from sirius_tf.nest.nodes import Bound, Loop, LoopNest, Phase, parts_of
+from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.storage import ALIGN
 
 PLAN = """\
 int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
@@ -22,17 +20,6 @@ int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
 BARRIER = 1 << 12  # points that are worth the wait of two workers for each other
-ALIGN = 64  # bytes, of every array in the workspace and among the weights
-
-
-@dataclass(frozen=True)
-class Scheduled:
-    """A program with its loops, where its temporaries are kept, and what that was made for."""
-
-    program: Program
-    nest: LoopNest
-    storage: Storage
-    machine: Machine
 
 
 def late_outputs(program: Program) -> tuple[bool, ...]:

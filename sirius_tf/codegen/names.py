@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sirius_tf.codegen.entry import Scheduled
-from sirius_tf.codegen.nest import Loop, LoopNest
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.program import Param, Program
+from sirius_tf.nest.nodes import Loop, LoopNest
+from sirius_tf.nest.scheduled import Scheduled
 
 PREFIX = "P_"
 

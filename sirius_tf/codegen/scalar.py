@@ -12,8 +12,8 @@ import numpy as np
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, FloorDiv
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
-from sirius_tf.ir.functions import numpy_dtype
 
 PRELUDE = """\
 #include "sirius_abi.h"

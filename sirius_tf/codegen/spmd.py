@@ -16,10 +16,15 @@ from typing import ClassVar
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.coalesce import coalesce
 from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.entry import Scheduled, bound_text, tensor_bytes, weight_offsets
+from sirius_tf.codegen.entry import bound_text, tensor_bytes, weight_offsets
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.names import with_own_parameters
-from sirius_tf.codegen.nest import (
+from sirius_tf.codegen.scalar import Language
+from sirius_tf.errors import VerifyError
+from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Statement, Tensor
+from sirius_tf.nest.nodes import (
     Block,
     Guard,
     Loop,
@@ -33,11 +38,7 @@ from sirius_tf.codegen.nest import (
     rectangle_of,
     walk,
 )
-from sirius_tf.codegen.scalar import Language
-from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Load
-from sirius_tf.ir.program import Statement, Tensor
+from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.plan import PANEL, Plan, choose
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sirius_tf.frontend.draft import Draft, needs
+from sirius_tf.frontend.editing import Draft, needs
 from sirius_tf.frontend.graph import Argument, Edge, Node
 
 Guards = frozenset[tuple[Edge, int]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sirius_tf.frontend.arrays import lists
 from sirius_tf.frontend.branches import fold_branches
-from sirius_tf.frontend.draft import Draft, needs
+from sirius_tf.frontend.editing import Draft, needs
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 
 Frame = tuple[str, ...]

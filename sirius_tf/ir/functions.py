@@ -19,8 +19,6 @@ import numpy.typing as npt
 from sirius_tf.errors import InvalidArgument
 
 Array = npt.NDArray[Any]
-HALF = frozenset({"float16", "bfloat16"})
-"""Types that numbers are stored as, but not computed in."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +162,3 @@ PREDICATES = frozenset(
     {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isnan", "isfinite", "demand"}
 )
 """Functions whose value is a bool whatever they are applied to."""
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of an IR dtype name, bfloat16 included."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    return np.dtype(name)

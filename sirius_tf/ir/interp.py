@@ -19,8 +19,9 @@ import numpy as np
 
 from sirius_tf.errors import InvalidArgument, VerifyError
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
-from sirius_tf.ir.functions import FUNCTIONS, Array, demand, numpy_dtype
+from sirius_tf.ir.functions import FUNCTIONS, Array, demand
 from sirius_tf.ir.order import components
 from sirius_tf.ir.printer import show_expr, show_statement
 from sirius_tf.ir.program import UNLIMITED, Iter, Program, Reduce, Statement, Tensor

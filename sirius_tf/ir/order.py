@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.ir.scc import strongly_connected
 
 Interval = tuple[float, float]
 Box = tuple[Interval, ...]
@@ -59,42 +60,6 @@ def components(
         (tuple(statements[n] for n in group), len(group) > 1 or group[0] in sources[group[0]])
         for group in strongly_connected(sources)
     ]
-
-
-def strongly_connected(sources: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Tarjan's algorithm, iterative: components of the graph, each after those it points to."""
-    number: dict[int, int] = {}
-    low: dict[int, int] = {}
-    stack: list[int] = []
-    on_stack: set[int] = set()
-    result: list[list[int]] = []
-    for root in range(len(sources)):
-        if root in number:
-            continue
-        work = [(root, 0)]
-        while work:
-            node, position = work.pop()
-            if position == 0:
-                number[node] = low[node] = len(number)
-                stack.append(node)
-                on_stack.add(node)
-            else:
-                low[node] = min(low[node], low[sources[node][position - 1]])
-            while position < len(sources[node]):
-                child = sources[node][position]
-                position += 1
-                if child not in number:
-                    work += [(node, position), (child, 0)]
-                    break
-                if child in on_stack:
-                    low[node] = min(low[node], number[child])
-            else:
-                if low[node] == number[node]:
-                    cut = stack.index(node)
-                    result.append(sorted(stack[cut:]))
-                    on_stack.difference_update(stack[cut:])
-                    del stack[cut:]
-    return result
 
 
 def _ranges(statement: Statement, env: Mapping[str, int]) -> dict[str, Interval]:

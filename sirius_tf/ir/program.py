@@ -34,6 +34,7 @@ from sirius_tf.ir.expr import Index as IndexExpr
 
 UNLIMITED = 1 << 31
 """The bound of a loop that runs until data ends it."""
+UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known
 
 ReduceOp = Literal["add", "mul", "max", "min", "and", "or"]
 Role = Literal["input", "constant", "temp", "output"]

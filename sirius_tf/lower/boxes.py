@@ -9,10 +9,10 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import Const, Expr
+from sirius_tf.ir.expr import Expr
+from sirius_tf.ir.polynomial import Poly, PolyLike, poly
 from sirius_tf.lower import value as values
-from sirius_tf.lower.registry import Lowering
-from sirius_tf.lower.symbolic import Poly, PolyLike, poly
+from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.tensors import iterators, load
 from sirius_tf.lower.value import Dim, Host, Value
 
@@ -45,11 +45,6 @@ def axis_of(ctx: Lowering, axis: int, rank: int) -> int:
     if not -rank <= axis < max(rank, 1):
         raise ctx.unsupported(f"axis {axis} is out of range for rank {rank}")
     return axis % rank if rank else 0
-
-
-def zero(dtype: str) -> Expr:
-    """The zero of a dtype."""
-    return Const(False if dtype == "bool" else 0.0 if "float" in dtype else 0, dtype)
 
 
 def fill(dtype: str, dims: Sequence[Dim], element: Expr) -> Value:

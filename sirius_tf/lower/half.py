@@ -9,8 +9,8 @@ precision occurs in the tensors of a program, in loads, constants and casts, and
 
 from __future__ import annotations
 
+from sirius_tf.ir.dtypes import HALF, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, rewrite
-from sirius_tf.ir.functions import HALF, numpy_dtype
 
 
 def wide(dtype: DType) -> DType:

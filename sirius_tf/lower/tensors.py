@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Const, DType, Expr, Load
-from sirius_tf.lower.symbolic import Poly
+from sirius_tf.ir.polynomial import Poly
 from sirius_tf.lower.value import Dim, Indices, Value
 
 

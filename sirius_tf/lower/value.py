@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.expr import DType, Expr
-from sirius_tf.lower.symbolic import NotAffineError, Poly, PolyLike, poly
+from sirius_tf.ir.polynomial import NotAffineError, Poly, PolyLike, poly
 
 Dim = tuple[Affine, ...]
 Indices = tuple[Affine, ...]

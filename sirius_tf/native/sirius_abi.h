@@ -92,7 +92,7 @@ enum SiriusStamp {
 };
 
 /* A region as CUDA kernels of one-dimensional blocks, of which each begins when the one before has ended.
- * codegen/cuda.py says what they take. */
+ * codegen/cuda/kernel.py says what they take. */
 typedef struct {
   const char *name;
   const char *const *kernels;

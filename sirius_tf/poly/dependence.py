@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flow dependences of a Scop, and loop distribution.
+"""Flow dependences of a Scop.
 
 Each element is defined once, so flow is `write . read^-1` and there is no anti or output
 dependence until storage is folded.
@@ -7,7 +7,6 @@ dependence until storage is folded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -95,54 +94,3 @@ def check_defined(scop: Scop) -> None:
             missing = read.subtract_range(defined[tensor])
             if not missing.is_empty():
                 raise VerifyError(f"{sink} reads what nothing defines, e.g. {example(missing)}")
-
-
-def components(
-    nodes: Sequence[str], edges: Iterable[tuple[str, str]]
-) -> tuple[tuple[str, ...], ...]:
-    """Strongly connected components in topological order (Tarjan 1972), without recursion.
-
-    Loop distribution: statements of different components may leave a common loop. Members keep
-    the order of `nodes`.
-    """
-    successors: dict[str, list[str]] = {n: [] for n in nodes}
-    for a, b in edges:
-        successors[a].append(b)
-    found = _tarjan(nodes, successors)
-    position = {n: k for k, n in enumerate(nodes)}
-    return tuple(tuple(sorted(c, key=position.__getitem__)) for c in reversed(found))
-
-
-def _tarjan(nodes: Sequence[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    number: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
-    found: list[list[str]] = []
-    for root in reversed(nodes):
-        if root in number:
-            continue
-        work = [(root, iter(successors[root]))]
-        while work:
-            node, rest = work[-1]
-            if node not in number:
-                number[node] = low[node] = len(number)
-                stack.append(node)
-                on_stack.add(node)
-            for child in rest:
-                if child not in number:
-                    work.append((child, iter(successors[child])))
-                    break
-                if child in on_stack:
-                    low[node] = min(low[node], low[child])
-            else:
-                work.pop()
-                if work:  # the parent reaches what the child reaches
-                    parent = work[-1][0]
-                    low[parent] = min(low[parent], low[node])
-                if low[node] == number[node]:
-                    cut = stack.index(node)
-                    found.append(stack[cut:])
-                    on_stack.difference_update(stack[cut:])
-                    del stack[cut:]
-    return found

@@ -18,7 +18,8 @@ from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
-from sirius_tf.lower.registry import EFFECTS, RULES, has_effect, lower
+from sirius_tf.lower.graph import lower
+from sirius_tf.lower.rules import EFFECTS, RULES, has_effect
 from sirius_tf.rewrite.canonical import digest
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
@@ -71,7 +72,6 @@ def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
 
     `name` is a C identifier.
     """
-    lower(Graph("empty", (), (), ()))  # registers the rules
     reasons = dict(left or {})
     guarded = _guarded(graph)
     for node in graph.nodes:

@@ -11,7 +11,7 @@ import numpy as np
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Shape
 from sirius_tf.frontend.savedmodel import Signature, Tensor
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
 
 Array = np.ndarray[Any, Any]
 Samples = Mapping[str, Mapping[str, Any]]

@@ -286,7 +286,7 @@ class CudaRegion:
     def _launch(
         self, inputs: Sequence[Any], outputs: Sequence[Any], frame: _Frame, planned: Planned
     ) -> None:
-        """Queue the kernels, whose arguments CudaKernel lists (codegen/cuda.py)."""
+        """Queue the kernels, whose arguments CudaKernel lists (codegen/cuda/kernel.py)."""
         sync, failure, decided = frame.parts
         given = [x if x.size else frame.workspace for x in inputs]  # that of none may be null
         decided = decided if decided.size else frame.workspace

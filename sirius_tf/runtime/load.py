@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.errors import InvalidArgument, SiriusError
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.runtime.cuda import Cuda
 from sirius_tf.runtime.native import Bundle, Region
 

@@ -23,7 +23,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
 from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
-from sirius_tf.ir.functions import numpy_dtype
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.runtime.plan import Planner, TensorInfo
 
 _ERROR_BYTES = 512

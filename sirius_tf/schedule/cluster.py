@@ -15,11 +15,11 @@ from typing import Any, cast
 import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.defuse import Uses
+from sirius_tf.ir.dtypes import zero
 from sirius_tf.ir.expr import Call, Expr, Load, index, loads, names_in, rewrite, substitute
 from sirius_tf.ir.program import Guard, Iter, Output, Param, Program, Statement, Tensor
-from sirius_tf.lower.align import renamed
-from sirius_tf.lower.boxes import zero
-from sirius_tf.lower.uses import Uses
+from sirius_tf.transform.align import renamed
 
 Loop = Mapping[str, Affine]  # one loop of a cluster: for each statement an iterator, or a multiple
 Tilings = Callable[[str], Sequence[int] | None]

@@ -13,16 +13,16 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.program import Iter, Program
-from sirius_tf.lower.uses import Uses
-from sirius_tf.poly.dependence import Flow, components
+from sirius_tf.ir.scc import components
+from sirius_tf.poly.dependence import Flow
 from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key, runs_alone
+from sirius_tf.schedule.hoist import demanded, ring, whole_loops
 from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
@@ -76,83 +76,6 @@ def fuse_alone(
     return InOrder((*before, node))
 
 
-def release(program: Program, flows: Sequence[Flow], without: Collection[str] = ()) -> Program:
-    """The program with loops only where they carry something.
-
-    x[t] W for all t is a contraction like any other: t may run along rows, lanes or workers.
-    """
-    names = [s.name for s in program.statements]
-    edges = [(f.source, f.sink) for f in flows]
-    whole = _whole_loops(program, names, without) + _demanded(program, names, edges)
-    found = components(names, edges + whole)
-    cyclic = {f.source for f in flows if f.source == f.sink}
-    cyclic.update(n for component in found if len(component) > 1 for n in component)
-    statements = tuple(
-        s if s.name in cyclic else replace(s, iters=tuple(replace(i, loop=False) for i in s.iters))
-        for s in program.statements
-    )
-    return replace(program, statements=statements)
-
-
-def _whole_loops(
-    program: Program, names: Sequence[str], without: Collection[str]
-) -> list[tuple[str, str]]:
-    """Edges that keep the statements of some loops together.
-
-    What leaves a loop needs all iterations at once of what it reads there: there is no memory for
-    those of a loop whose length nothing bounds.
-    """
-    endless = {p.name for p in program.params if p.exit and p.unlimited}
-    inside: dict[str, list[str]] = {}
-    kept = set(names)
-    for s in program.statements:
-        for i in s.iters:
-            if s.name in kept and i.loop and ("hoisting" in without or str(i.extent) in endless):
-                inside.setdefault(i.name, []).append(s.name)
-    return [pair for group in inside.values() for pair in _ring(group)]
-
-
-def _demanded(
-    program: Program,
-    names: Sequence[str],
-    edges: Sequence[tuple[str, str]],
-    entered: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Edges that keep in a recurrence what is there only to tell whether something holds.
-
-    Behind the loop it would need all iterations at once of what is carried.
-    """
-    statements = {s.name: s for s in program.statements}
-    only = {n for n in names if statements[n].demands}
-    if not only:
-        return []
-    readers = dict[str, set[str]]()
-    for source, sink in edges:
-        readers.setdefault(source, set()).add(sink)
-    while more := {n for n in names if n in readers and readers[n] <= only} - only:
-        only |= more
-    inside = {n: {i.name for i in statements[n].iters if i.loop} - {*entered} for n in names}
-    kept = {n for group in components(names, edges) if len(group) > 1 for n in group}
-    kept |= {source for source, sink in edges if source == sink}
-    found = list[tuple[str, str]]()
-    while more_edges := [
-        (sink, source)
-        for source, sink in edges
-        if source in kept
-        and sink in only - kept
-        and inside[source]
-        and inside[source] <= inside[sink]
-    ]:
-        found += more_edges
-        kept |= {sink for sink, _ in more_edges}
-    return found
-
-
-def _ring(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Edges that make a strongly connected component of some statements."""
-    return list(pairwise([*names, names[0]]))
-
-
 def _beside(names: Sequence[str], flows: Sequence[Flow]) -> int:
     """How many recurrences a loop is of."""
     cyclic = {f.source for f in flows if f.source == f.sink}
@@ -176,7 +99,7 @@ class _Fuser:
         self.statements = {s.name: s for s in program.statements}
         self.plans = {s.name: choose(program, s, machine) for s in program.statements}
         self.hints = program.hints
-        self.waves = [pair for wave in members(program.statements) for pair in _ring(wave)]
+        self.waves = [pair for wave in members(program.statements) for pair in ring(wave)]
         self.machine, self.threads = machine, machine.workers
         self.clusterer = Clusterer(program, self.flows, self.plans, machine)
 
@@ -184,10 +107,10 @@ class _Fuser:
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
         """The children of the sequence that runs `names` inside the graph loops `entered`."""
-        whole = [] if entered else _whole_loops(self.program, names, self.without)
+        whole = [] if entered else whole_loops(self.program, names, self.without)
         whole += [] if entered else [pair for pair in self.waves if {*pair} <= {*names}]
         edges = [(f.source, f.sink) for f in flows]
-        found = components(names, edges + whole + _demanded(self.program, names, edges, entered))
+        found = components(names, edges + whole + demanded(self.program, names, edges, entered))
         cyclic = {f.source for f in flows if f.source == f.sink}
         cyclic |= {a for a, b in whole if a == b}
         parts: list[Filter] = []

@@ -18,8 +18,8 @@ import numpy as np
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, loads, rewrite
 from sirius_tf.ir.interp import elements
+from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
-from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.schedule import plan as plans
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, Plan

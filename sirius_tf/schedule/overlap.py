@@ -19,6 +19,8 @@ from math import prod
 from typing import TypeVar
 
 from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
+from sirius_tf.ir.defuse import Uses
+from sirius_tf.ir.dtypes import numpy_dtype, zero
 from sirius_tf.ir.expr import (
     Call,
     Const,
@@ -33,9 +35,7 @@ from sirius_tf.ir.expr import (
     substitute,
     walk,
 )
-from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
-from sirius_tf.lower.uses import Uses
 from sirius_tf.schedule.machine import CACHE
 
 READ = 6.0  # points that are worth an element that is read from a far cache
@@ -314,13 +314,16 @@ def _widened(program: Program, tensor: Tensor, axis: int, before: int, after: in
     ]
     extent = tensor.shape[axis]
     iters = tuple(Iter(f"i{k}", e) for k, e in enumerate(tensor.shape))
-    zero = Const(0.0 if "float" in tensor.dtype else 0, tensor.dtype)
     for count, first in ((before, affine(0)), (after, extent + before)):
         own = _replaced(iters, axis, (replace(iters[axis], extent=affine(count)),))
         index = tuple(symbol(i.name) for i in own)
         name = f"{tensor.name}_margin{axis}_{len(statements)}"
         fill = Statement(
-            name, own, tensor.name, _replaced(index, axis, (index[axis] + first,)), zero
+            name,
+            own,
+            tensor.name,
+            _replaced(index, axis, (index[axis] + first,)),
+            zero(tensor.dtype),
         )
         statements += [fill] if count else []
     wider = replace(tensor, shape=_replaced(tensor.shape, axis, (extent + (before + after),)))

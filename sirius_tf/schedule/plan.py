@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
+from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement
-from sirius_tf.lower.symbolic import Poly, poly
 from sirius_tf.schedule.machine import Machine
 
 LANES = 8  # of float32, on x86-64-v3

@@ -21,6 +21,8 @@ from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
 
+ALIGN = 64  # bytes, of every array in the workspace and among the weights
+
 _Tile = Mapping[str, tuple[Affine, ...]]  # by statement: values of the loops around
 Window = tuple[int | None, ...]  # per dimension: slots kept, or None for all of them
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Load, loads, names_in
-from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.cluster import Loop, grain, iterator
 from sirius_tf.schedule.machine import Machine

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.expr import Expr, Load, rewrite
 from sirius_tf.ir.program import Program, Statement, Tensor
-from sirius_tf.lower.uses import Uses
 from sirius_tf.schedule.inplace import passes_on
 
 Place = tuple[str, int, int]  # y[t] is x[count * t + number]: x, count and number

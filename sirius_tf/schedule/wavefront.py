@@ -23,10 +23,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Expr, Load, substitute
-from sirius_tf.ir.functions import numpy_dtype
 from sirius_tf.ir.program import Guard, Iter, Program, Statement
-from sirius_tf.poly.dependence import Flow, components, least_distance
+from sirius_tf.ir.scc import components
+from sirius_tf.poly.dependence import Flow, least_distance
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import ROWS, work
 

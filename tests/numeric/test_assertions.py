@@ -14,7 +14,7 @@ from sirius_tf import runtime  # noqa: E402
 from sirius_tf.compile import compile_program, schedule_program, simplified  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
-from sirius_tf.lower.simplify import simplify  # noqa: E402
+from sirius_tf.transform.simplify import simplify  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 

@@ -23,11 +23,11 @@ from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.expr import loads  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
-from sirius_tf.lower.registry import lower  # noqa: E402
-from sirius_tf.lower.simplify import simplify  # noqa: E402
+from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.poly.dependence import check_defined, check_single_assignment  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
+from sirius_tf.transform.simplify import simplify  # noqa: E402
 
 SIZES = [(1, 1), (7, 33), (33, 7), (0, 5)]
 

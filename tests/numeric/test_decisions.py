@@ -8,7 +8,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
-from sirius_tf.lower.simplify import simplify  # noqa: E402
+from sirius_tf.transform.simplify import simplify  # noqa: E402
 from tests.numeric.test_control import agree, compiled, traced  # noqa: E402
 
 RNG = np.random.default_rng(3)

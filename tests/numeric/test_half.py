@@ -8,8 +8,8 @@ tf = pytest.importorskip("tensorflow")
 
 import sirius_tf  # noqa: E402
 import sirius_tf.runtime  # noqa: E402
+from sirius_tf.ir.dtypes import numpy_dtype  # noqa: E402
 from sirius_tf.ir.expr import Call, walk  # noqa: E402
-from sirius_tf.ir.functions import numpy_dtype  # noqa: E402
 from sirius_tf.rewrite import measure  # noqa: E402
 from tests import parity  # noqa: E402
 

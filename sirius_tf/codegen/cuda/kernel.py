@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoopNest -> CUDA kernels (native/sirius_cuda.cuh): a persistent one, or one for each phase.
+
+A worker is a block: all blocks run the phases of the region together. Between phases the blocks of
+a persistent kernel wait for each other; else the next kernel begins. In a tile the threads of a
+block run one statement after the other, together; they wait for each other where one touches what
+another has touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from sirius_tf.codegen.cuda import mma, slices, staged, words
+from sirius_tf.codegen.cuda.geometry import print_geometry
+from sirius_tf.codegen.cuda.hazards import Touched
+from sirius_tf.codegen.cuda.leaf import print_leaf
+from sirius_tf.codegen.cuda.scalar import CUDA
+from sirius_tf.codegen.cuda.source import CudaKernel, bounds
+from sirius_tf.codegen.entry import print_plan
+from sirius_tf.codegen.function import Function, Leaf, indented
+from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.config import Launch
+from sirius_tf.ir.program import Tensor
+from sirius_tf.mapping import half_weights, residency
+from sirius_tf.mapping.exchange import Exchange, exchanges
+from sirius_tf.mapping.launch import BYTES_IN_US, kernels
+from sirius_tf.mapping.residency import Kept, Resident
+from sirius_tf.mapping.words import with_words
+from sirius_tf.nest.nodes import Block, Guard, Loop, LoopNest, Phase, Run, Tile, When, pieces, walk
+from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.machine import BLOCKS_PER_SM
+from sirius_tf.schedule.plan import Plan
+
+HEADER = '#include "sirius_cuda.cuh"\n\n'
+_BARRIER = "sirius_grid_barrier(sync);"
+_MOST_NAMED = 3  # tensors that a comment names
+_FEW = 8  # temporaries, of which each thread can have the pointers
+
+
+def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
+    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`.
+
+    Blocks exchange words in loops where they can, and that is worth it, if what a tile awaits lies
+    in shared memory, where it takes the place of constants that are loaded every time then.
+    """
+    kernel, resident = _print(scheduled, launch, ())
+    if found := exchanges(scheduled):
+        scheduled, near = with_words(scheduled, found)
+        exchanging, then = _print(scheduled, launch, found)
+        lost = (resident.constants - then.constants) / BYTES_IN_US
+        pays = scheduled.machine.words or lost < min(e.gain for e in found)
+        if pays and near <= then.temporaries.keys():
+            return exchanging
+    return kernel
+
+
+def _print(
+    scheduled: Scheduled, launch: Launch, found: Sequence[Exchange]
+) -> tuple[CudaKernel, Resident]:
+    """The kernels, and what stays in shared memory."""
+    program, machine = scheduled.program, scheduled.machine
+    name, printer = f"{program.name}_cuda", _Printer(scheduled, found)
+    nests = kernels(printer.kernel.nest, name, launch)
+    cooperative = name in nests
+    source, resident = printer.source(nests, cooperative), printer.resident()
+    if resident.bytes:
+        scheduled = slices.without_slots(scheduled, resident)
+        printer = _Printer(scheduled, found, resident)
+        source = printer.source(nests, cooperative)
+    if machine.precision == "half" and (rounded := printer.readers.rounded(program)):
+        scheduled = half_weights.in_half(scheduled, rounded)
+        program, printer = scheduled.program, _Printer(scheduled, found, resident, printer.plans)
+        source = printer.source(nests, cooperative)
+    plan = print_plan(replace(scheduled, program=replace(program, name=name)))
+    plan += print_geometry(printer.kernel, name, list(nests.values()))
+    kernel = CudaKernel(
+        program,
+        plan,
+        HEADER + source,
+        name,
+        tuple(nests),
+        cooperative,
+        printer.slots,
+        machine.threads,
+        resident.bytes,
+        machine.workers,
+        machine.precision,
+    )
+    return kernel, resident
+
+
+class _Printer(SpmdPrinter):
+    language = CUDA
+    worker = "block"
+    workers = "blocks"
+    weights = "weights"
+
+    def __init__(
+        self,
+        kernel: Scheduled,
+        found: Sequence[Exchange],
+        resident: Resident = residency.NOTHING,
+        plans: Mapping[str, Plan] | None = None,
+    ) -> None:
+        super().__init__(kernel, "cuda")
+        self.plans |= plans or {}
+        self.slots = len(set(kernel.storage.slots.values()))
+        self.persistent, self.placed, self.exchanges = True, resident, found
+        self.exchange: Exchange | None = None  # of the loop around
+        self.shares_pointers = False  # which threads of a block do
+        self.kept: Kept | None = None  # what this tile finds in shared memory
+        self.copying = False  # tiles are what is kept of them
+        self.touched = Touched()
+        self.phases = 0
+        self.staged = 0  # float32 elements of a kernel's static shared memory
+        self.most_staged = 0  # of all kernels
+        self.copied = set[str]()  # by cp.async, to where leaves stage their operands
+        self.multiplied = set[str]()  # by matrix units
+        self.readers = half_weights.Readers()
+        self.words = {words.name for words in kernel.storage.words.values()}
+        self.memory = residency.memory(kernel.storage, resident)
+
+    def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
+        """The kernels, and before them the functions they call."""
+        self.persistent = persistent
+        texts = [self.kernel_function(name, nest) for name, nest in kernels.items()]
+        leaves = [
+            f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
+        ]
+        return "".join(leaves) + "\n".join(texts)
+
+    def resident(self) -> Resident:
+        """What could stay in shared memory beside what the source that was printed has there."""
+        static = 4 * self.most_staged + 8 * len(self.program.tensors)
+        room = self.kernel.machine.shared - static
+        return residency.place(self.kernel, room, self.copied, self.multiplied)
+
+    def kernel_function(self, name: str, nest: LoopNest) -> str:
+        """A kernel, which runs a part of the region or all of it."""
+        machine, program = self.kernel.machine, self.program
+        arrays = [*program.inputs, *(o.tensor for o in program.outputs)]
+        pointers = [self.parameter(program.tensor[n]) for n in arrays]
+        sizes = [f"int64_t {p.name}" for p in program.params]
+        others = [f"char *slot{k}" for k in range(self.slots)]
+        others += ["const char *__restrict__ weights", "int64_t *decided"]
+        others += ["SiriusSync *sync", "SiriusFailure *failure"]
+        parameters = ", ".join([*pointers, *sizes, *others])
+        limits = bounds(machine.threads, BLOCKS_PER_SM)
+        written = self.tensors_of(nest).written
+        outputs = [f"{name} for the caller" for name in arrays if name in written]
+        makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
+        lines = [] if self.persistent else [makes]
+        lines.append(f'extern "C" __global__ void {limits} {name}({parameters}) {{')
+        lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
+        lines += [f"  {line}" for line in self.pointers(nest)]
+        self.staged = 0
+        body = [*self.cleared(nest, "  "), *self.node(nest, "  ")]
+        self.most_staged = max(self.most_staged, self.staged)
+        lines += [f"  __shared__ __align__(16) float staged[{self.staged}];"] if self.staged else []
+        lines += body
+        if lines[-1] == f"  {_BARRIER}":
+            del lines[-2:]  # the launch ends when all blocks have
+        lines.append("  (void)decided; (void)sync; (void)failure;")
+        return "\n".join([*lines, "}", ""])
+
+    def parameter(self, t: Tensor) -> str:
+        """The kernel's parameter for an input, which nobody writes, or an output."""
+        c_type = CUDA.types[t.dtype]
+        if t.role == "input":
+            return f"const {c_type} *__restrict__ T_{t.name}"
+        return f"{c_type} *T_{t.name}"
+
+    def name_of(self, t: Tensor) -> str:
+        if self.kept and any(part.name == t.name for part in self.kept.parts):
+            return slices.name_of(t)
+        global_ = t.role == "temp" and t.name not in self.placed.temporaries
+        return f"at.T_{t.name}" if self.shares_pointers and global_ else f"T_{t.name}"
+
+    def pointers(self, nest: LoopNest) -> list[str]:
+        """To constants and temporaries. Many of the latter are in shared memory, where they take no
+        registers from sums."""
+        touched = self.tensors_of(nest)
+        used = touched.read | touched.written | self.program.conditions
+        tensors = [t for t in self.program.tensors if t.name in used]
+        constants = [t for t in tensors if t.role == "constant"]
+        lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
+        lines += slices.temporaries(self.placed, tensors)
+        lines += slices.held(self.placed.kept.values())
+        temps = [t for t in tensors if t.role == "temp" and t.name not in self.placed.temporaries]
+        self.shares_pointers = len(temps) > _FEW
+        if not self.shares_pointers:
+            return lines + [f"{CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in temps]
+        fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
+        first = [f"{self.name_of(t)} = {self.place(t)};" for t in temps]
+        lines += ["struct Temporaries {", *indented(fields), "};", "__shared__ Temporaries at;"]
+        lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
+        return [*lines, "__syncthreads(); // pointers are made by thread 0"]
+
+    # Loops, and what stays in shared memory
+
+    def cleared(self, nest: LoopNest, pad: str) -> list[str]:
+        """Words lose what earlier calls have left there, before any block looks at one."""
+        lines = list[str]()
+        for e in self.exchanges:
+            tensors = self.program.tensor
+            names = {x: self.name_of(tensors[self.kernel.storage.words[x].name]) for x in e.words}
+            lines += words.cleared(self.kernel, e, names)
+        if not lines:
+            return []
+        waits = isinstance(nest, Block) and isinstance(nest.parts[0], Phase)
+        end = [] if waits else ["// other blocks have cleared theirs", _BARRIER]
+        return [pad + line for line in ("// Words of an earlier call", *lines, *end)]
+
+    def node(self, nest: LoopNest, pad: str) -> list[str]:
+        if not isinstance(nest, Loop) or self.loops:
+            return super().node(nest, pad)
+        before, statements = self.keep(nest, pad), self.statements_of(nest)
+        self.exchange = next((e for e in self.exchanges if statements & e.statements), None)
+        if self.exchange is None:
+            return [*before, *super().node(nest, pad)]
+        lines = super().node(nest, pad)
+        end = words.end_of_iteration(self.exchange, _BARRIER)
+        self.exchange = None
+        lines[-1:-1] = [f"{pad}  {line}" for line in end]
+        return [*before, *lines, f"{pad}// others read what blocks have made", pad + _BARRIER]
+
+    def keep(self, loop: Loop, pad: str) -> list[str]:
+        """Copies of what a block reads in every iteration of a loop."""
+        lines, self.copying = list[str](), True
+        for phase in (n for n in walk(loop) if isinstance(n, Phase)):
+            clusters = dict.fromkeys(n.cluster for n in walk(phase) if isinstance(n, Tile))
+            for piece in pieces(phase.body):
+                cluster = next(n.cluster for n in walk(piece) if isinstance(n, Tile))
+                if kept := self.placed.kept.get(cluster):
+                    self.clusters = list(clusters)
+                    lines.append(slices.reason(kept))
+                    lines += slices.counted(kept, self.spread(piece, ""))
+        self.copying = False
+        if not lines:
+            return []
+        if any(line.startswith("int64_t room") for line in lines):
+            lines = ["{", *indented(lines), "}"]
+        return [pad + line for line in (*lines, "__syncthreads(); // all threads have copied")]
+
+    def order(self, loops: list[Loop], cluster: str) -> list[Loop]:
+        """Tiles that share a slice follow each other."""
+        kept = self.placed.kept.get(cluster)
+        return sorted(loops, key=lambda loop: loop.var not in kept.over) if kept else loops
+
+    # Phases
+
+    def before_phase(self, phase: Phase) -> list[str]:
+        """What is computed."""
+        self.phases, self.touched = self.phases + 1, Touched()
+        names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
+        return [f"// Phase {self.phases}: {', '.join(names)}"]
+
+    def barrier(self, phase: Phase) -> list[str]:
+        if not self.persistent:
+            return []
+        if self.exchange:
+            made = sorted({self.statements[n].target for n in self.statements_of(phase)})
+            return [words.reason(self.exchange, made), "__syncthreads();"]
+        results = _listed(self.results(phase))
+        why = (
+            f"blocks make {results}" if results else "memory that is read here may be written next"
+        )
+        return [f"// {why}", _BARRIER]
+
+    def results(self, nest: LoopNest) -> list[str]:
+        """What others read of what is made inside, and who."""
+        inside = self.statements_of(nest)
+        made = {self.statements[n].target for n in inside} - self.kernel.storage.private.keys()
+        readers = dict[str, list[str]]()
+        for s in self.program.statements:
+            for name in {load.tensor for load in self.program.needs(s)} & made:
+                if s.name not in inside or self.loops:
+                    readers.setdefault(name, []).append(s.name)
+        return [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
+
+    def statements_of(self, nest: LoopNest) -> set[str]:
+        """Who runs inside."""
+        return {n.statement for n in walk(nest) if isinstance(n, Run)}
+
+    def report_trips(self, loop: Loop, number: int) -> str:
+        return f"if (block == 0 && threadIdx.x == 0) decided[{number}] = {loop.var};"
+
+    # Tiles
+
+    def whole_tile(self, tile: Tile, pad: str) -> list[str]:
+        """The tile before it may still be using what a block has for one tile at a time, and
+        another piece of its cluster may have come before."""
+        before, used = self.touched, self.tensors_of(tile)
+        kept = self.placed.kept.get(tile.cluster)
+        kept = kept if kept and used.read & {part.name for part in kept.parts} else None
+        if self.copying:
+            copies = slices.copied(self.program, kept) if kept else []
+            return [pad + line for line in copies]
+        own = frozenset(self.kernel.storage.private.keys())
+        around = self.touched | Touched(used.read & own, used.written & own)
+
+        def body(pad: str) -> list[str]:
+            self.touched = around
+            return self.tile(tile.body, pad)
+
+        lines = self.with_kept(kept, pad, body) if kept else body(pad)
+        self.touched = before | used  # a block may have no tile
+        return lines
+
+    def with_kept(self, kept: Kept, pad: str, body: Callable[[str], list[str]]) -> list[str]:
+        """A tile that finds constants in shared memory, if those of its slice are there."""
+        kernel = self.kernel
+        self.kernel, self.kept = slices.with_parts(kernel, kept), kept
+        pointers = [pad + "  " + line for line in slices.pointers(self.program, kept)]
+        lines = [*pointers, *body(pad + "  ")]
+        self.kernel, self.kept = kernel, None
+        if kept.always:
+            return [f"{pad}{{", *lines, f"{pad}}}"]
+        number = f"const int64_t kept = {kept.number}"
+        test = f"{pad}if ({number}; {kept.there}) {{"
+        return [test, *lines, f"{pad}}} else {{", *body(pad + "  "), f"{pad}}}"]
+
+    def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
+        """The body may follow itself, or what was before; nothing is known to be over after it."""
+        conditions = {g.condition.tensor for g in nest.guards} if isinstance(nest, When) else set()
+        wait = [pad + line for line in self.wait_for(frozenset(conditions), frozenset())]
+        around = self.touched | self.tensors_of(nest)
+
+        def body(part: LoopNest, pad: str) -> list[str]:
+            self.touched = around
+            return print_body(part, pad)
+
+        lines = super().control(nest, pad, body)
+        self.touched = around
+        return [*wait, *lines]
+
+    def call(self, run: Run, chain: list[Loop]) -> list[str]:
+        tensors = self.tensors_of(run)
+        return [*self.wait_for(tensors.read, tensors.written), *super().call(run, chain)]
+
+    def tensors_of(self, nest: LoopNest) -> Touched:
+        """What the statements inside read and write."""
+        found = [self.statements[n.statement] for n in walk(nest) if isinstance(n, Run)]
+        read = frozenset(load.tensor for s in found for load in s.loads)
+        return Touched(read, frozenset(s.target for s in found))
+
+    def wait_for(self, read: frozenset[str], written: frozenset[str]) -> list[str]:
+        """A barrier of the block, if what is read or written now was touched by its threads."""
+        self.touched, wait = self.touched.followed_by(Touched(read, written), self.memory)
+        return wait
+
+    def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
+        storage, machine = self.kernel.storage, self.kernel.machine
+        arguments = (self.program, leaf, plan, storage, machine)
+        if leaf.statement.loads[:1] and leaf.statement.loads[0].tensor in self.words:
+            return words.AwaitPrinter(*arguments).function()
+        product = copied = None
+        if not self.kept:
+            product = mma.print_leaf(*arguments)
+            self.multiplied |= set(product.tensors) if product else set()
+            copied = product or staged.print_leaf(*arguments)
+            self.copied |= set(copied.tensors) if copied else set()
+        function = copied or print_leaf(*arguments)
+        self.readers.note(self.program, leaf.statement, product is not None)
+        self.staged = max(self.staged, function.shared)
+        return function
+
+
+def _listed(results: list[str]) -> str:
+    more = len(results) - _MOST_NAMED
+    return "; ".join(results[:_MOST_NAMED]) + (f"; {more} more" if more > 0 else "")

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle of a model: its kernels, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sirius_tf.bundle import link as linker
+from sirius_tf.codegen.entry import plan_reads
+from sirius_tf.driver.kernels import Compiled
+from sirius_tf.driver.parts import Part
+from sirius_tf.rewrite.manifest import manifest
+
+
+def link(
+    work: Path | None,
+    meta_graph: Any,
+    parts: Sequence[Part],
+    kernels: Mapping[str, Compiled],
+    bundle: Path,
+    old: Path | None = None,
+) -> dict[str, Compiled]:
+    """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given.
+
+    These kernels are returned, their constants left in that file.
+    """
+    used = list(dict.fromkeys(use.kernel for part in parts for use in part.uses))
+    if not used:
+        bundle.unlink(missing_ok=True)
+        return {}
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
+    content = manifest(work, meta_graph, signatures)
+    content["kernels"] = {name: kernels[name].note for name in used}
+    made = [kernels[name].kernel for name in used]
+    for_gpus = [c for name in used if (c := kernels[name].cuda)]
+    if for_gpus:
+        content["cuda"] = {
+            "state": "emulated, untimed",
+            "arch": list(for_gpus[0].cubins),
+            "precision": for_gpus[0].kernel.precision,
+            "plan_reads": {c.kernel.program.name: plan_reads(c.kernel.program) for c in for_gpus},
+            "launch": {c.kernel.program.name: c.kernel.launch for c in for_gpus},
+        }
+    variables = str(content["variables_hash"])
+    if old is not None:
+        linker.repack(old, bundle, made, content, variables, for_gpus)
+    else:
+        linker.link(made, bundle, content, variables, cuda=for_gpus)
+    left, left_for_gpus = linker.left_in_file(made, bundle, for_gpus)
+    on_gpus = {c.kernel.program.name: c for c in left_for_gpus}
+    return {
+        name: replace(kernels[name], kernel=kernel, cuda=on_gpus.get(name))
+        for name, kernel in zip(used, left, strict=True)
+    }

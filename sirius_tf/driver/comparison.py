@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions beside TensorFlow: those that differ, or are slower, go back to it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from sirius_tf.bundle import cache, library
+from sirius_tf.config import Options
+from sirius_tf.driver.kernels import Compiled
+from sirius_tf.driver.parts import Part, computes, hints, region_values
+from sirius_tf.errors import DifferenceError
+from sirius_tf.frontend.graph import Edge
+from sirius_tf.report import RegionReport
+from sirius_tf.rewrite import checkpoint
+from sirius_tf.rewrite.samples import Array
+from sirius_tf.rewrite.session import Session
+from sirius_tf.rewrite.substitute import Use
+
+
+def compare_and_time(
+    work: Path | None,
+    meta_graph: Any,
+    part: Part,
+    kernels: Mapping[str, Compiled],
+    bundle: Path,
+    times: dict[str, tuple[float, float]],
+    options: Options,
+) -> Part:
+    """Compare and time each region; those that differ or are slower go back to TensorFlow.
+
+    DifferenceError if one differs that might not with `strict_math`. `times` are those of kernels,
+    of TensorFlow and ours, in milliseconds.
+    """
+    if not part.uses:
+        return part
+    graph, name = part.signature.graph, part.signature.name
+    reports, reasons = [], {}
+    bytes_of = cache.content(bundle), checkpoint.variables_hash(work) if work else ""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def session() -> Session:
+            made = Session(work, meta_graph, part.signature.inlined, graph, part.uses, bundle)
+            return stack.enter_context(made)
+
+        for use in part.uses:
+            region = use.region.name
+            shape, arrays = hints(part, use.region), region_values(part, use.region)
+            of = (region, use.region.digest, *bytes_of, arrays, options.tolerance)
+            find = functools.partial(_difference, session, use, part.values, options.tolerance)
+            problem = cache.remembered("differences", (*of, machine()), find)
+            if problem and not options.strict_math:
+                raise DifferenceError(f"region {region}: {problem}")
+            if not problem and use.kernel not in times:
+                measure = functools.partial(_best_times, session, use, part.values)
+                key = (use.region.digest, kernels[use.kernel].code, shape, machine())
+                times[use.kernel] = cache.remembered("times", key, measure, _is_faster)
+            tf_ms, our_ms = (0.0, 0.0) if problem else times[use.kernel]
+            if our_ms > tf_ms and not options.keep_slow:
+                problem = f"slower than TensorFlow ({our_ms:.3g} ms against {tf_ms:.3g} ms)"
+            if problem:
+                reasons[region] = problem
+            count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
+            for_gpus = kernels[use.kernel].cuda
+            launch = for_gpus.kernel.launch if for_gpus else kernels[use.kernel].no_cuda
+            reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
+    return replace(part.without(reasons), timed=tuple(reports))
+
+
+def machine() -> tuple[str, int, str, str]:
+    """What runs the code: the processor, the workers, TensorFlow, and the host of bundles."""
+    return cache.processor(), len(os.sched_getaffinity(0)), tf.__version__, library.digest()
+
+
+def _difference(
+    session: Callable[[], Session], use: Use, values: Mapping[Edge, Array], tolerance: float
+) -> str | None:
+    return session().difference(use, values, tolerance)
+
+
+def _is_faster(times: tuple[float, float]) -> bool:
+    """Whether ours is no slower; what was, on a busy machine, may not be another time."""
+    theirs, ours = times
+    return ours <= theirs
+
+
+def _best_times(
+    session: Callable[[], Session], use: Use, values: Mapping[Edge, Array]
+) -> tuple[float, float]:
+    """Milliseconds of TensorFlow and ours; taken again before a region is given up."""
+    theirs, ours = session().time(use, values)
+    if ours > theirs:
+        again = session().time(use, values)
+        theirs, ours = min(theirs, again[0]), min(ours, again[1])
+    return theirs, ours

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a SavedModel to a SavedModel in which compiled regions replace TensorFlow's ops."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tensorflow.python.saved_model import loader_impl
+
+from sirius_tf.bundle import cache, tilings
+from sirius_tf.config import Options
+from sirius_tf.driver import bundles
+from sirius_tf.driver.draft import Draft, draft
+from sirius_tf.driver.kernels import compile_parts
+from sirius_tf.driver.parts import hints
+from sirius_tf.driver.publish import published
+from sirius_tf.driver.steps import (
+    check_target,
+    cut_signatures,
+    stages,
+    strictly_if_needed,
+    threads_of,
+    time_parts,
+)
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend import savedmodel
+from sirius_tf.ir.program import Program
+from sirius_tf.lower.graph import lower
+from sirius_tf.report import Result
+from sirius_tf.rewrite import metagraph, output
+from sirius_tf.rewrite import samples as sampling
+from sirius_tf.rewrite.substitute import OP
+from sirius_tf.runtime import native
+from sirius_tf.runtime.op import register_with_tensorflow
+
+
+@native.on_cpu()  # whose code is what a conversion compares and times
+def optimize(
+    saved_model_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    signatures: Sequence[str] | None = None,
+    samples: Mapping[str, Any] | None = None,
+    options: Options = Options(),  # noqa: B008  it is frozen
+) -> Result:
+    """Compile the signatures of a SavedModel (all, unless named) into a new SavedModel.
+
+    `samples` are inputs to compare and time on: {signature: {input: array}}, or {input: array} if
+    all signatures take the same; without them they are made up. Nothing is written to `output_dir`
+    (default: the input's name and ".sirius") unless the rewritten model gives the same results.
+    """
+    source = Path(saved_model_dir)
+    source = source if source.name else source.resolve()
+    target = Path(output_dir or f"{source}.sirius")
+    return strictly_if_needed(lambda o: _optimize(source, target, signatures, samples, o), options)
+
+
+def _optimize(
+    source: Path,
+    target: Path,
+    signatures: Sequence[str] | None,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Result:
+    start = time.monotonic()
+    output.check_paths(source, target, options.force)
+    register_with_tensorflow()
+    with ExitStack() as stack:
+        made = _drafted(stack, source, target, signatures, samples, options)
+        return published(source, target, made, options, start)
+
+
+def _drafted(
+    stack: ExitStack,
+    source: Path,
+    target: Path,
+    signatures: Sequence[str] | None,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Draft:
+    """The rewritten model in a place on the stack."""
+    check_target(options)
+    stage = stages(options)
+    stage("read")
+    model = savedmodel.read(source, signatures)
+    saved_model = loader_impl.parse_saved_model(str(source))
+    meta_graph = metagraph.select(saved_model)
+    if OP in {op.name for op in meta_graph.meta_info_def.stripped_op_list.op}:
+        raise SiriusError(f"{source} is already optimized; take the model it was made from")
+    given = sampling.of_signatures(model.signatures, samples)
+    stage("regions")
+    content = cache.content(source)
+    parts = cut_signatures(source, content, meta_graph, model, given)
+    stage("compile")
+    parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
+    parts = [part.hollow() for part in parts]
+    del model
+    work = stack.enter_context(output.workplace(source, target))
+    bundle = work / "assets" / f"{source.name}.sirius.so"
+    stage("link")
+    kernels = bundles.link(work, meta_graph, parts, kernels, bundle)
+    stage("time")
+    timed = time_parts(work, meta_graph, parts, kernels, bundle, options)
+    if [part.uses for part in timed] != [part.uses for part in parts]:
+        bundles.link(work, meta_graph, timed, kernels, bundle)
+    stage("rewrite")
+    return draft(content, work, saved_model, timed, bundle, given, options)
+
+
+def programs(
+    saved_model_dir: str | os.PathLike[str],
+    *,
+    signatures: Sequence[str] | None = None,
+    samples: Mapping[str, Any] | None = None,
+) -> list[Program]:
+    """The programs of a SavedModel's regions as `optimize` compiles them, one for equal regions."""
+    source = Path(saved_model_dir)
+    register_with_tensorflow()
+    model = savedmodel.read(source, signatures)
+    meta_graph = metagraph.select(loader_impl.parse_saved_model(str(source)))
+    given = sampling.of_signatures(model.signatures, samples)
+    found = {
+        use.region.digest: (part, use.region)
+        for part in cut_signatures(source, cache.content(source), meta_graph, model, given)
+        for use in part.uses
+    }
+    return [lower(region.graph, hints(part, region)) for part, region in found.values()]

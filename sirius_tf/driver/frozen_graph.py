@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a GraphDef to a GraphDef in which compiled regions replace TensorFlow's ops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from sirius_tf.bundle import tilings
+from sirius_tf.config import Options
+from sirius_tf.driver import bundles
+from sirius_tf.driver.comparison import compare_and_time
+from sirius_tf.driver.kernels import compile_parts
+from sirius_tf.driver.parts import cut
+from sirius_tf.driver.steps import (
+    check_target,
+    strictly_if_needed,
+    threads_of,
+)
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend import savedmodel
+from sirius_tf.rewrite import graphdef, output
+from sirius_tf.rewrite import samples as sampling
+from sirius_tf.rewrite.metagraph import Edit
+from sirius_tf.runtime import native
+from sirius_tf.runtime.op import register_with_tensorflow
+
+
+@native.on_cpu()
+def optimize_graph_def(
+    graph_def: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    samples: Mapping[str, Any] | None = None,
+    options: Options = Options(),  # noqa: B008  it is frozen
+) -> Any:
+    """A GraphDef that computes the same outputs, with regions compiled to `options.bundle`.
+
+    Inputs and outputs are tensors of a frozen GraphDef ("x" or "x:0") and keep their names.
+    """
+    bundle = options.bundle
+    if bundle is None:
+        raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
+    if bundle.exists() and not options.force:
+        raise SiriusError(f"{bundle} exists; name another bundle, or force it to be replaced")
+    check_target(options)
+    register_with_tensorflow()
+    signature = graphdef.as_signature(graph_def, inputs, outputs)
+    return strictly_if_needed(
+        lambda o: _optimize_graph_def(graph_def, signature, bundle, samples, o), options
+    )
+
+
+def _optimize_graph_def(
+    graph_def: Any,
+    signature: savedmodel.Signature,
+    bundle: Path,
+    samples: Mapping[str, Any] | None,
+    options: Options,
+) -> Any:
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
+    arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
+    kept = graphdef.named_parts(signature)
+    content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
+    part = cut(None, content, meta_graph, signature, signature.name, arrays, kept)
+    parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
+    with output.written(bundle) as work:
+        bundles.link(None, meta_graph, parts, kernels, work)
+        timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)
+        if timed.uses != parts[0].uses:
+            bundles.link(None, meta_graph, [timed], kernels, work)
+    if not timed.uses:
+        return graph_def
+    return graphdef.rewrite(graph_def, Edit(signature, timed.uses), bundle)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signature on its way through a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from sirius_tf.bundle import cache
+from sirius_tf.errors import SiriusError
+from sirius_tf.frontend.graph import Edge, Node
+from sirius_tf.frontend.savedmodel import Signature
+from sirius_tf.report import RegionReport
+from sirius_tf.rewrite import regions
+from sirius_tf.rewrite.canonical import array_digest
+from sirius_tf.rewrite.hollow import hollow, hollow_region
+from sirius_tf.rewrite.regions import Region, constant, is_variable
+from sirius_tf.rewrite.samples import Array
+from sirius_tf.rewrite.session import Session
+from sirius_tf.rewrite.substitute import Use
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A signature on its way: regions in use, nodes left with reasons, and regions timed.
+
+    `values` are those of the edges that regions read, on the samples.
+    """
+
+    signature: Signature
+    values: Mapping[Edge, Array]
+    uses: tuple[Use, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
+    timed: tuple[RegionReport, ...] = ()
+
+    def without(self, reasons: Mapping[str, str]) -> Part:
+        """Regions, by name, go back to TensorFlow."""
+        dropped = [use for use in self.uses if use.region.name in reasons]
+        left = {n: reasons[use.region.name] for use in dropped for n in use.region.nodes}
+        kept = tuple(use for use in self.uses if use not in dropped)
+        return replace(self, uses=kept, left={**self.left, **left})
+
+    def hollow(self) -> Part:
+        """The part without the values of constants."""
+        signature = replace(self.signature, graph=hollow(self.signature.graph))
+        uses = tuple(Use(hollow_region(use.region), use.kernel) for use in self.uses)
+        return replace(self, signature=signature, uses=uses)
+
+    def only(self, kernels: Mapping[str, str]) -> Part:
+        """The regions that have a kernel in a former bundle."""
+        found = {use.region.name: use.region for use in self.uses}
+        missing = kernels.keys() - found.keys()
+        if missing:
+            raise SiriusError(
+                f"signature '{self.signature.name}' has no region {min(missing)}: its graph is "
+                "another one; convert the model anew"
+            )
+        part = self.without({name: "left before" for name in found if name not in kernels})
+        uses = tuple(Use(use.region, kernels[use.region.name]) for use in part.uses)
+        return replace(part, uses=uses)
+
+
+def cut(
+    source: Path | None,
+    content: str,
+    meta_graph: Any,
+    signature: Signature,
+    stem: str,
+    arrays: Mapping[str, Array],
+    kept: Mapping[str, str] | None = None,
+) -> Part:
+    """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow.
+
+    The model runs on the samples; what regions read then is remembered by a hash of its content.
+    """
+    graph = signature.graph
+    probes = {edge.node: "" for _, edge in graph.outputs}
+    found = regions.cut(graph, stem, {**probes, **(kept or {})})
+    uses = tuple(Use(region, region.name) for region in found.regions)
+    left = {node: reason for node, reason in found.left.items() if node not in probes}
+    if not uses:
+        return Part(signature, {}, uses, left)
+    edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
+
+    def run() -> dict[Edge, Array]:
+        feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
+        outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
+        with Session(source, meta_graph, signature.inlined, graph) as session:
+            values = session.values(feeds, [*edges, *outputs])
+        return {edge: values[edge] for edge in edges}
+
+    samples = [(key, array_digest(array)) for key, array in arrays.items()]
+    key = (content, signature.name, samples, edges, tf.__version__)
+    values = cache.remembered("values", key, run)
+    return Part(signature, values, uses, left)
+
+
+def _read(signature: Signature, region: Region) -> list[Edge]:
+    """The inputs of a region that are no tables."""
+    nodes = signature.graph.by_name
+    return [e for e in region.inputs if e.node not in nodes or not is_variable(nodes[e.node])]
+
+
+def hints(part: Part, region: Region) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a region reads on the samples, but for tables."""
+    return {str(e): part.values[e].shape for e in region.inputs if e in part.values}
+
+
+def region_values(part: Part, region: Region) -> list[str]:
+    """What a region reads on the samples, but for tables."""
+    return [array_digest(part.values[e]) for e in region.inputs if e in part.values]
+
+
+def computes(node: Node) -> bool:
+    """Whether a node is more than a constant, a handle or what inlining puts around a call."""
+    return not constant(node) and node.op != "Identity" and set(node.dtypes) != {"resource"}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that matrix units round to half precision are stored so: half of what is read of them.
+
+Where every reader of a constant is such a product, its elements are rounded once, at conversion,
+instead of by each block that copies them: results are the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from sirius_tf.ir.expr import Call, Expr, Load, rewrite
+from sirius_tf.ir.program import Program, Statement
+from sirius_tf.nest.scheduled import Scheduled
+
+
+class Readers:
+    """Who reads which constants, as leaves are printed."""
+
+    def __init__(self) -> None:
+        self.only_factors = dict[str, bool]()  # of products on matrix units
+
+    def note(self, program: Program, s: Statement, product: bool) -> None:
+        """A leaf of a statement, which is a product on matrix units or something else."""
+        found = set(_factors(s)) if product else set()
+        for name in {load.tensor for load in s.loads if _is_constant(program, load)}:
+            self.only_factors[name] = self.only_factors.get(name, True) and name in found
+
+    def rounded(self, program: Program) -> set[str]:
+        """The constants of float32 of which all readers are such products."""
+        names = (name for name, only in self.only_factors.items() if only)
+        return {name for name in names if program.tensor[name].dtype == "float32"}
+
+
+def _factors(s: Statement) -> Iterator[str]:
+    """The tensors of which elements are factors of a product, and nothing else in it."""
+    others = {load.tensor for load in s.finish_loads}
+    match s.value:
+        case Call("mul", pair, "float32"):
+            yield from {f.tensor for f in pair if isinstance(f, Load)} - others
+        case _:
+            pass
+
+
+def _is_constant(program: Program, load: Load) -> bool:
+    return program.tensor[load.tensor].role == "constant"
+
+
+def in_half(scheduled: Scheduled, names: Collection[str]) -> Scheduled:
+    """With some constants of float32 stored as float16, and widened where they are read."""
+
+    def leaf(expr: Expr) -> Expr | None:
+        match expr:
+            case Load(tensor, index, _) if tensor in names:
+                return Call("cast", (Load(tensor, index, "float16"),), "float32")
+        return None
+
+    program, tensors = scheduled.program, []
+    for t in program.tensors:
+        if t.name in names:
+            assert t.value is not None
+            with np.errstate(over="ignore"):  # infinite, as in the products
+                t = replace(t, dtype="float16", value=t.value.astype(np.float16))
+        tensors.append(t)
+    statements = tuple(replace(s, value=rewrite(s.value, leaf)) for s in program.statements)
+    program = replace(program, tensors=tuple(tensors), statements=statements)
+    return replace(scheduled, program=program)

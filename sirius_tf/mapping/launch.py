@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the phases of a region are launched on a GPU, and on how many blocks.
+
+One persistent kernel runs them all, and its blocks wait for each other in between. Or each phase is
+a kernel, and a CUDA graph runs one after the other.
+"""
+
+from __future__ import annotations
+
+from sirius_tf.config import Launch
+from sirius_tf.errors import VerifyError
+from sirius_tf.nest.nodes import (
+    Block,
+    Guard,
+    LoopNest,
+    Phase,
+    parts_of,
+)
+
+#: Microseconds on an H100, none of which was measured by us. A barrier of all blocks is an
+#: estimate: three round trips to the second-level cache. For what lies between two kernels of a
+#: graph: Spector et al., "Look Ma, No Bubbles!" (Hazy Research, 2025). To await what a tile needs
+#: takes longer than to load it, by a way through shared memory and two waits of a block's threads:
+#: a guess, as are the bytes that a block loads from there in one.
+BARRIER_US, NODE_US, AWAIT_US, BYTES_IN_US = 1.5, 1.3, 0.1, 50_000
+
+
+def kernels(nest: LoopNest, name: str, launch: Launch) -> dict[str, LoopNest]:
+    """What each kernel runs, by its name, in the order of the launches.
+
+    `<name>` alone is a persistent one, `<name>_phase<k>` are a graph's. A graph has no loops, and
+    no branches that data decides: where such are around phases, the kernel is persistent.
+    """
+    phases = _phases(nest) if is_straight(nest) else []
+    cheaper = len(phases) * NODE_US < (len(phases) - 1) * BARRIER_US
+    if phases and (launch == "graph" or (launch == "auto" and cheaper)):
+        return {f"{name}_phase{k}": part for k, part in enumerate(phases, 1)}
+    return {name: nest}
+
+
+def is_straight(nest: LoopNest) -> bool:
+    """Whether every phase runs once at most, and the host could tell whether it does."""
+    match nest:
+        case Phase():
+            return True
+        case Block() | Guard():
+            return all(map(is_straight, parts_of(nest)))
+    return False
+
+
+def _phases(nest: LoopNest) -> list[LoopNest]:
+    """For each phase a nest that runs it where `nest` does, and nothing else."""
+    match nest:
+        case Phase():
+            return [nest]
+        case Block(parts):
+            return [one for part in parts for one in _phases(part)]
+        case Guard(conditions, body, otherwise):
+            others = _phases(otherwise) if otherwise else []
+            return [
+                *(Guard(conditions, one) for one in _phases(body)),
+                *(Guard(conditions, Block(()), one) for one in others),
+            ]
+    raise VerifyError(f"a phase of a graph is inside of {nest}")
