@@ -15,6 +15,8 @@ from sirius_tf.compile import compile_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
 from sirius_tf.ir.interp import run  # noqa: E402
+from sirius_tf.ir.parser import parse  # noqa: E402
+from sirius_tf.ir.printer import show  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
@@ -30,6 +32,7 @@ def check(fn, *shapes, dtypes=None, sizes=(0, 1, 7, 33), tolerance=1e-4, arrays=
     graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
     program = lower(graph)
     verify(program)
+    assert parse(show(program)) == program
     generated = compiled(program)
     rng = np.random.default_rng(0)
     for size in sizes:

@@ -4,7 +4,7 @@
 import numpy as np
 
 from sirius_tf.ir.affine import affine, symbol
-from sirius_tf.ir.expr import Call, Const, Dim, Index, Load, index
+from sirius_tf.ir.expr import Call, Const, Dim, Load, index
 from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement, Tensor
 
 B, T = symbol("B"), symbol("T")
@@ -232,4 +232,4 @@ def copy(value=None, target=(b,), iters=(("b", B),), reduce=None, **options):
 
 
 def ge(name, bound):
-    return Call("ge", (Index(symbol(name), "int64"), Const(bound, "int64")), "bool")
+    return Call("ge", (index(symbol(name)), index(bound)), "bool")

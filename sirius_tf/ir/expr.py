@@ -7,6 +7,7 @@ function name means is said once, in `sirius_tf.ir.functions` (numpy) and once p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,10 +18,14 @@ DType = str  # numpy's name: "float32", "int32", "bool", ...; "bfloat16" as in m
 
 @dataclass(frozen=True)
 class Const:
-    """A literal; `value` is a Python bool, int or float."""
+    """A literal; `value` is a Python bool, int or float. There is one NaN, which equals itself."""
 
     value: bool | int | float
     dtype: DType
+
+    def __post_init__(self) -> None:
+        if self.value != self.value:
+            object.__setattr__(self, "value", math.nan)
 
 
 @dataclass(frozen=True)
