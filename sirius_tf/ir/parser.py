@@ -18,8 +18,9 @@ import numpy as np
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir import printer
 from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, DType, Expr, Index, Load
-from sirius_tf.ir.functions import FUNCTIONS, Array, numpy_dtype
+from sirius_tf.ir.functions import FUNCTIONS, Array
 from sirius_tf.ir.program import (
     Check,
     Guard,
@@ -319,7 +320,11 @@ def _message(text: str) -> str:
 
 def _is_affine(expr: Expr) -> bool:
     """Whether it is an integer, or an affine expression, whose dtype is not known yet."""
-    return expr.dtype == "" and (isinstance(expr, Index) or type(expr.value) is int)
+    match expr:
+        case Index(_, "") | Const(int(), ""):
+            return not isinstance(expr.value, bool)
+        case _:
+            return False
 
 
 def _affine(expr: Expr) -> Affine:
