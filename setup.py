@@ -45,8 +45,7 @@ setup(
     description="Polyhedral whole-program inference compiler for TensorFlow SavedModels",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=[*find_packages(include=["sirius_tf", "sirius_tf.*"]), "sirius_tf.tools"],
-    package_dir={"sirius_tf.tools": "tools"},
+    packages=find_packages(include=["sirius_tf", "sirius_tf.*"]),
     package_data={"sirius_tf": ["py.typed", "native/*.c", "native/*.cuh", "native/*.h"]},
     ext_modules=[
         Extension(

@@ -33,13 +33,13 @@ from sirius_tf.mapping.launch import kernels  # noqa: E402
 from sirius_tf.mapping.targets import machine_of  # noqa: E402
 from sirius_tf.nest.nodes import Block, Guard, Phase, Run, Tile  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
+from sirius_tf.tools.models import dense, recurrent  # noqa: E402
 from tests import programs  # noqa: E402
 from tests.cuda import ARCHITECTURES, Emulated, check_resources  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.models import export_lstm, export_mmoe  # noqa: E402
 from tests.test_c import random_inputs  # noqa: E402
 from tests.test_link import scaled  # noqa: E402
-from tools import zoo_dense, zoo_loops  # noqa: E402
 
 pytestmark = pytest.mark.cuda_emu
 
@@ -370,12 +370,12 @@ def mmoe(path):
 
 
 def bert(path):
-    return zoo_dense.bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
+    return dense.bert(str(path), RNG, depth=1, width=24, heads=2, length=10)[DEFAULT]
 
 
 def translator(path):
     sizes = {"width": 16, "words": 30, "most": 6, "gates": 3}
-    return zoo_loops._translator(str(path), RNG, **sizes)[DEFAULT]
+    return recurrent._translator(str(path), RNG, **sizes)[DEFAULT]
 
 
 def inverted_residual(path):

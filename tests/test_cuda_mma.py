@@ -18,10 +18,10 @@ from sirius_tf.frontend import savedmodel  # noqa: E402
 from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.mapping import half_weights  # noqa: E402
 from sirius_tf.mapping.targets import machine_of  # noqa: E402
+from sirius_tf.tools.models import dense  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.emulator.emulator import EmulationError  # noqa: E402
 from tests.test_cuda import DEFAULT, LAUNCHES, agree, fits, lowered  # noqa: E402
-from tools import zoo_dense  # noqa: E402
 
 pytestmark = pytest.mark.cuda_emu
 
@@ -180,7 +180,7 @@ def test_what_has_no_known_size_is_staged_in_panels() -> None:
 def test_a_model(tmp_path) -> None:
     """Products whose operands are other blocks' and the block's own, beside all else of BERT."""
     sizes = {"depth": 1, "width": 64, "heads": 2, "length": 33}
-    feeds = zoo_dense.bert(str(tmp_path), RNG, **sizes)[DEFAULT]
+    feeds = dense.bert(str(tmp_path), RNG, **sizes)[DEFAULT]
     signature = savedmodel.read(tmp_path, [DEFAULT]).signatures[DEFAULT]
     names = {signature.inputs[k].name.split(":")[0]: k for k in feeds}
     program = many(lower(signature.graph), 128)

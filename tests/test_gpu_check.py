@@ -17,11 +17,13 @@ from sirius_tf.bundle.stamp import Stamp, read_stamps, write_stamps
 from sirius_tf.compile import compile_cuda, compile_program
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
+from sirius_tf.tools.gpu import check as gpu_check
+from sirius_tf.tools.gpu import limits as gpu_limits
+from sirius_tf.tools.gpu import peers as gpu_peers
 from tests import programs, test_load
 from tests.fake_cupy import FakeCupy, ndarray
 from tests.models import export_mmoe
 from tests.test_native_cuda import add_kernels, child
-from tools import gpu_check, gpu_limits, gpu_peers
 
 pytestmark = pytest.mark.cuda_emu
 

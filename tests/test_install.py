@@ -31,8 +31,7 @@ def python(*words, folder, **environment):
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
-    for name in ("sirius_tf", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copytree(ROOT / "sirius_tf", folder / "sirius_tf", ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     options = ["--no-build-isolation", "--no-deps", "--wheel-dir", "dist"]
@@ -50,8 +49,7 @@ def test_content(wheel):
         entries = next(archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
     sources = {f"sirius_tf/native/{p.name}" for p in library.native_directory().glob("*.[ch]*")}
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "sirius_tf").rglob("*.py")}
-    tools = {f"sirius_tf/tools/{p.name}" for p in (ROOT / "tools").glob("*.py")}
-    assert names >= sources | modules | tools | {"sirius_tf/py.typed"}
+    assert names >= sources | modules | {"sirius_tf/py.typed"}
     assert bytes.fromhex(library.digest()) in built
     assert "sirius-convert = sirius_tf.tools:run_convert" in entries
 

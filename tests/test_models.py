@@ -16,7 +16,7 @@ from sirius_tf import runtime
 from sirius_tf.bundle import cc
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.rewrite.measure import relative_error, rounding
-from tools import fetch_model, zoo
+from sirius_tf.tools.models import fetch, zoo
 
 tf1 = tf.compat.v1
 RNG = np.random.default_rng(5)
@@ -88,7 +88,7 @@ def converted(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param.name)
     source, made, moved = (folder / name for name in ("model", "made", "elsewhere"))
     if request.param.name == "basic_pitch":
-        fetch_model.fetch(source)
+        fetch.fetch(source)
     else:
         keras.backend.clear_session()
         zoo.build(request.param.name, source)

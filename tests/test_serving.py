@@ -14,7 +14,7 @@ import sirius_tf
 from sirius_tf.bundle import cc
 from sirius_tf.frontend import savedmodel
 from sirius_tf.runtime import native
-from tools import zoo
+from sirius_tf.tools.models import zoo
 
 SOURCE = Path(__file__).with_name("serving_example.c")
 SHAPE = (3, 64)

@@ -3,6 +3,7 @@
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,10 @@ from rich.console import Console
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.interp import run
 from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
-from tools import benchmark, convert, cuda_kernels, fetch_model
+from sirius_tf.tools import benchmark, convert
+from sirius_tf.tools.gpu import kernels
+from sirius_tf.tools.models import fetch
+from sirius_tf.tools.peers import PEERS, Case, read_case
 
 ROOT = Path(__file__).parent.parent
 NO_RULE = "there is no rule for this op"
@@ -112,19 +116,29 @@ def test_strictness(monkeypatch, capsys, strict, code):
     assert f"sirius-convert: {kind}: nothing was compiled" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["-m", "tools.convert"], ["tools/convert.py"]])
-def test_ways_to_start(words):
-    done = subprocess.run(
-        [sys.executable, *words, "--help"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert "--input_shapes" in done.stdout, done.stderr
+def test_ways_to_start(tmp_path):
+    """From the folder of the starters, or as modules; another package may be called `tools`."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("raise ImportError('not these tools')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    commands = {path.stem: [str(path)] for path in (ROOT / "tools").glob("*.py")}
+    assert commands.keys() >= {"convert", "fetch_model", "gpu_check", "zoo"}
+    modules = {name: ["-m", f"sirius_tf.tools.{name}"] for name in ("convert", "benchmark")}
+    started = [
+        (name, subprocess.Popen([sys.executable, *words, "--help"], stdout=-1, stderr=-1,
+                                text=True, cwd=tmp_path, env=environment))
+        for name, words in (*commands.items(), *modules.items())
+    ]  # fmt: skip
+    for name, process in started:
+        out, problem = process.communicate()
+        assert f"usage: {name}.py" in out, (name, problem)
 
 
 def test_fetch_model(tmp_path):
     with zipfile.ZipFile(tmp_path / "some.whl", "w") as wheel:
-        wheel.writestr(f"{fetch_model.FOLDER}variables/variables.index", "index")
+        wheel.writestr(f"{fetch.FOLDER}variables/variables.index", "index")
         wheel.writestr("basic_pitch/other.py", "")
-    fetch_model.extract(tmp_path / "some.whl", tmp_path / "model")
+    fetch.extract(tmp_path / "some.whl", tmp_path / "model")
     files = [p for p in (tmp_path / "model").rglob("*") if p.is_file()]
     assert files == [tmp_path / "model" / "variables" / "variables.index"]
 
@@ -152,10 +166,10 @@ def test_a_peer_that_fails_is_reported(monkeypatch):
     def fail(case):
         raise ImportError("no such\npeer")
 
-    monkeypatch.setitem(benchmark.PEERS, "tf", lambda case: lambda: {"y": np.ones(2)})
-    monkeypatch.setitem(benchmark.PEERS, "direct", lambda case: lambda: {"y": np.full(2, 1.5)})
-    monkeypatch.setitem(benchmark.PEERS, "ort", fail)
-    case = benchmark.Case(Path("m"), "s", {}, 1)
+    monkeypatch.setitem(PEERS, "tf", lambda case: lambda: {"y": np.ones(2)})
+    monkeypatch.setitem(PEERS, "direct", lambda case: lambda: {"y": np.full(2, 1.5)})
+    monkeypatch.setitem(PEERS, "ort", fail)
+    case = Case(Path("m"), "s", {}, 1)
     tf, failed, direct = benchmark.measure(case, ["tf", "ort", "direct"], rounds=1, seconds=0)
     assert failed == benchmark.Timing("ort", failure="ImportError: no such peer")
     assert tf.error is None and direct.error == 0.5 and direct.ms > 0
@@ -163,7 +177,7 @@ def test_a_peer_that_fails_is_reported(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    from tools import zoo
+    from sirius_tf.tools.models import zoo
 
     folder = tmp_path_factory.mktemp("zoo")
     zoo.save_samples(zoo.build("vocabulary", folder / "model"), folder / "model.npz")
@@ -193,21 +207,21 @@ def test_conversion(model, tmp_path, capsys):
 
 
 def test_cuda_kernels(model, capsys):
-    cuda_kernels.main(*parse(cuda_kernels, str(model), "--arch=sm_80"))
+    kernels.main(*parse(kernels, str(model), "--arch=sm_80"))
     text = capsys.readouterr().out
     rows = [line.split() for line in text.splitlines() if "sm_80" in line]
     assert [row[0] for row in rows] == ["features_0_cuda", "serving_default_1_cuda"]
-    assert all(len(row) == len(cuda_kernels.COLUMNS) and int(row[-1]) >= 108 for row in rows)
+    assert all(len(row) == len(kernels.COLUMNS) and int(row[-1]) >= 108 for row in rows)
     assert "reductions, modelled" in text and "MB of memory at most" in text
     with pytest.raises(app.UsageError, match="expected a MODEL"):
-        cuda_kernels.main(*parse(cuda_kernels))
+        kernels.main(*parse(kernels))
 
 
 def test_benchmark(model, tmp_path):
     words = ["--signature=features", "--peers=tf,call,sirius,direct", "--rounds=1"]
     words += ["--seconds=0", f"--json={tmp_path}/out.json"]
     # a process of its own, as TensorFlow's threads are set once
-    main = [sys.executable, "-m", "tools.benchmark", str(model), *words]
+    main = [sys.executable, "-m", "sirius_tf.tools.benchmark", str(model), *words]
     done = subprocess.run(main, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out.json").read_text())["models"]["model"]
@@ -217,7 +231,7 @@ def test_benchmark(model, tmp_path):
 
 
 def test_random_requests_are_answered_in_turns(tmp_path):
-    from tools import random_requests
+    from sirius_tf.tools.perf import random_requests
 
     rng, samples = np.random.default_rng(0), {"x": np.ones(1, "f"), "n": np.array([3, 5], "i")}
     shapes, sizes = {"x": ["B", "T", "4"], "n": ["B"]}, {"B": (1, 3), "T": (2, 9)}
@@ -239,8 +253,8 @@ def test_bytes_that_a_schedule_moves():
     """Each element once, however often it is read, but for what stays in a tile."""
     from sirius_tf.compile import schedule_program
     from sirius_tf.schedule.machine import Machine
+    from sirius_tf.tools.perf import traffic
     from tests import programs
-    from tools import traffic
 
     def moved(program):
         scheduled = schedule_program(program, Machine(2))
@@ -255,10 +269,11 @@ def test_bytes_that_a_schedule_moves():
 
 def test_what_each_part_is_worth(tmp_path):
     from sirius_tf import compile as compiler
-    from tools import ablation, zoo
+    from sirius_tf.tools.models import zoo
+    from sirius_tf.tools.perf import ablation
 
     zoo.save_samples(zoo.build("dien", tmp_path / "model"), tmp_path / "model.npz")
-    case = benchmark.read_case(tmp_path / "model", "serving_default", 2)
+    case = read_case(tmp_path / "model", "serving_default", 2)
     variants = {v.without: v for v in ablation.measure(case, rounds=1)}
     in_tensorflow = [ablation.WHOLE_IN_TF, ablation.HOST]
     assert list(variants) == [ablation.WHOLE, *compiler.PARTS, *in_tensorflow]
@@ -273,7 +288,7 @@ def test_what_each_part_is_worth(tmp_path):
 
 
 def test_probes_do_what_they_are_counted_for(tmp_path):
-    from tools import roofline
+    from sirius_tf.tools.perf import roofline
 
     bounds, size = roofline.probe(tmp_path), roofline.CHAINS * roofline.lanes()
     out = np.ones(size, np.float32)
@@ -290,7 +305,7 @@ def test_probes_do_what_they_are_counted_for(tmp_path):
 
 
 def test_products_beside_the_peak(tmp_path, capsys):
-    from tools import roofline
+    from sirius_tf.tools.perf import roofline
 
     chart, file = tmp_path / "chart.svg", tmp_path / "points.json"
     words = ["--rows=1,7", "--sizes=512", "--rounds=1", f"--chart={chart}", f"--json={file}"]

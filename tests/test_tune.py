@@ -28,10 +28,10 @@ from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import alone
 from sirius_tf.schedule.fuse import fuse_alone, tiled
 from sirius_tf.schedule.machine import Machine
+from sirius_tf.tools.perf import tune
 from tests import programs
 from tests.programs import call, it, load, param, stmt, tensor
 from tests.test_tools import parse
-from tools import tune
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from sirius_tf.lower.graph import lower
 from sirius_tf.rewrite import metagraph, samples
 from sirius_tf.rewrite.measure import relative_error
 from sirius_tf.rewrite.session import Session
+from sirius_tf.tools.models import zoo
 from tests.cuda import Emulated, check_resources
-from tools import zoo
 
 pytestmark = pytest.mark.cuda_emu
 

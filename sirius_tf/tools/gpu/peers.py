@@ -8,30 +8,17 @@ from typing import Any
 
 import numpy as np
 
-try:
-    from tools.gpu_frameworks import (
-        FRAMEWORKS,
-        Jax,
-        Model,
-        Run,
-        Torch,
-        gru_step,
-        matrix,
-        reason,
-        weights,
-    )
-except ModuleNotFoundError:  # run as a script
-    from gpu_frameworks import (  # type: ignore[import-not-found,no-redef]
-        FRAMEWORKS,
-        Jax,
-        Model,
-        Run,
-        Torch,
-        gru_step,
-        matrix,
-        reason,
-        weights,
-    )
+from sirius_tf.tools.gpu.frameworks import (
+    FRAMEWORKS,
+    Jax,
+    Model,
+    Run,
+    Torch,
+    gru_step,
+    matrix,
+    reason,
+    weights,
+)
 
 
 def standardized(x: Any, epsilon: float = 1e-12) -> Any:

@@ -12,16 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-try:
-    from tools.zoo_loops import DEFAULT, Rng, Samples, Weights, normal
-except ModuleNotFoundError:  # run as a script
-    from zoo_loops import (  # type: ignore[import-not-found,no-redef]
-        DEFAULT,
-        Rng,
-        Samples,
-        Weights,
-        normal,
-    )
+from sirius_tf.tools.models.recurrent import DEFAULT, Rng, Samples, Weights, normal
 
 WINDOW = 7  # of Swin, in patches
 CLASSES = 1000

@@ -34,11 +34,8 @@ def prepare(names: Sequence[str], folder: Path, options: Options) -> None:
 
 def _archive(name: str, work: Path, folder: Path, options: Options) -> None:
     import sirius_tf
+    from sirius_tf.tools.models import zoo
 
-    try:
-        from tools import zoo
-    except ModuleNotFoundError:
-        import zoo  # type: ignore[import-not-found,no-redef]
     model, samples = work / "model", work / "samples.npz"
     if name in zoo.ZOO:
         zoo.save_samples(zoo.build(name, model), samples)
