@@ -60,7 +60,8 @@ class Result:
     """A finished conversion; `bundle` is None if nothing was compiled.
 
     `cuda_state` is what its manifest says of the code for GPUs: that it was emulated only, or where
-    it was checked; "" if there is none.
+    it was checked; "" if there is none. `strict_because` says how results differed, if that made
+    the conversion start again with `strict_math`; "" if not.
     """
 
     output_dir: Path
@@ -70,3 +71,4 @@ class Result:
     output_bytes: int
     bundle_bytes: int
     cuda_state: str = ""
+    strict_because: str = ""

@@ -15,7 +15,7 @@ import sirius_tf
 from sirius_tf import runtime
 from sirius_tf.bundle import cc
 from sirius_tf.errors import InvalidArgument
-from sirius_tf.rewrite.measure import relative_error, rounding
+from sirius_tf.rewrite.difference import relative_error, rounding
 from sirius_tf.tools.models import fetch, zoo
 
 tf1 = tf.compat.v1

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,6 @@ import sirius_tf
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.rewrite import check, measure
-from sirius_tf.rewrite.measure import rounding
 from sirius_tf.runtime.native import Bundle
 from sirius_tf.runtime.op import sirius_region
 from tests import models
@@ -404,6 +404,10 @@ def test_errors_about_directories(gathers, tmp_path, monkeypatch) -> None:
         sirius_tf.optimize(gathers, tmp_path / "empty")
     with pytest.raises(SiriusError, match="must be apart"):
         sirius_tf.optimize(gathers, gathers / "inside")
+    for above in (gathers, gathers.parent, gathers.parent.parent):
+        with pytest.raises(SiriusError, match="must be apart"):
+            sirius_tf.optimize(gathers, above, options=replace(OPTIONS, force=True))
+    assert gathers.is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(SiriusError, match="cannot write"):
         sirius_tf.optimize(gathers, tmp_path / "file" / "out", options=OPTIONS)
@@ -453,17 +457,33 @@ def test_new_weights_in_an_optimized_model(tmp_path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old", "other", "out"]
 
 
+class Constants(tf.Module):
+    """A factor and a bound that are part of the code."""
+
+    def __init__(self, factor, bound):
+        super().__init__()
+        self.factor, self.bound = tf.Variable(factor), tf.Variable(bound)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(self, x):
+        return {"out": tf.minimum(x * self.factor, self.bound)}
+
+
+def test_new_weights_that_are_part_of_the_code(tmp_path) -> None:
+    """The code is compiled again."""
+    for name, module in {"old": Constants(2.0, 5.0), "new": Constants(3.0, 7.0)}.items():
+        tf.saved_model.save(module, str(tmp_path / name), signatures=module.serve)
+    x = np.arange(8, dtype="f").reshape(2, 4)
+    old = sirius_tf.optimize(tmp_path / "old", tmp_path / "out", samples={"x": x}, options=OPTIONS)
+    code = Bundle(old.bundle).manifest["kernels"]
+    new = sirius_tf.refresh(tmp_path / "out", tmp_path / "new", samples={"x": x})
+    assert Bundle(new.bundle).manifest["kernels"] != code
+    same(tmp_path / "new", tmp_path / "out", "serving_default", x=x)
+
+
 class Nothing(tf.Module):
     """Nothing of it is compiled."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
     def serve(self, x):
         return {"out": tf.py_function(tf.identity, [x], tf.float32)}
-
-
-def test_rounding_is_what_a_function_makes_of_last_bits() -> None:
-    x = np.array([1.0, 1.0 + 2e-3], "f")
-    plain, cancelled = rounding(lambda a: [a[0] * 3, a[0][:1] - a[0][1:]], [x])
-    assert 1e-8 < plain < 4e-6
-    assert 1e-5 < cancelled < 1e-2
-    assert rounding(lambda a: [a[0] + 1], [np.arange(3)]) == [0.0]

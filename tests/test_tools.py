@@ -57,6 +57,9 @@ def test_report():
     assert f"{NO_RULE} LookupTableFindV2 2" in lines
     assert "too small AddV2 1" in lines
     assert "out: 5.0 MB, of which the bundle, mapped when loaded: 2.5 MB." in report
+    assert "strict arithmetic" not in report
+    again = text(convert.report(replace(RESULT, strict_because="region s_0 differs")))
+    assert "Converted again with strict arithmetic: region s_0 differs." in again
 
 
 def test_complaints():

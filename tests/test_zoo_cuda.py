@@ -18,7 +18,7 @@ from sirius_tf.frontend import savedmodel
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
 from sirius_tf.rewrite import metagraph, samples
-from sirius_tf.rewrite.measure import relative_error
+from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.rewrite.session import Session
 from sirius_tf.tools.models import zoo
 from tests.cuda import Emulated, check_resources

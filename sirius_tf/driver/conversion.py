@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def optimize(
     source = Path(saved_model_dir)
     source = source if source.name else source.resolve()
     target = Path(output_dir or f"{source}.sirius")
-    return strictly_if_needed(lambda o: _optimize(source, target, signatures, samples, o), options)
+    result, why = strictly_if_needed(
+        lambda o: _optimize(source, target, signatures, samples, o), options
+    )
+    return replace(result, strict_because=why)
 
 
 def _optimize(

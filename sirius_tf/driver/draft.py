@@ -13,7 +13,7 @@ from sirius_tf.config import Options
 from sirius_tf.driver.parts import Part, computes
 from sirius_tf.report import LeftNode, SignatureReport
 from sirius_tf.rewrite import metagraph, output
-from sirius_tf.rewrite.measure import allowed
+from sirius_tf.rewrite.difference import allowed
 from sirius_tf.rewrite.samples import Array
 
 

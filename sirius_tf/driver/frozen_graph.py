@@ -51,9 +51,10 @@ def optimize_graph_def(
     check_target(options)
     register_with_tensorflow()
     signature = graphdef.as_signature(graph_def, inputs, outputs)
-    return strictly_if_needed(
+    made, _ = strictly_if_needed(
         lambda o: _optimize_graph_def(graph_def, signature, bundle, samples, o), options
     )
+    return made
 
 
 def _optimize_graph_def(

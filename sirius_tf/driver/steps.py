@@ -24,14 +24,15 @@ from sirius_tf.runtime import native
 T = TypeVar("T")
 
 
-def strictly_if_needed(convert: Callable[[Options], T], options: Options) -> T:
-    """A conversion; if results differ, once more with strict arithmetic."""
+def strictly_if_needed(convert: Callable[[Options], T], options: Options) -> tuple[T, str]:
+    """A conversion; if results differ, once more with strict arithmetic, and how they differed."""
     try:
-        return convert(options)
-    except DifferenceError:
+        return convert(options), ""
+    except DifferenceError as error:
         if options.strict_math:
             raise
-        return convert(replace(options, strict_math=True))
+        why = str(error)
+    return convert(replace(options, strict_math=True)), why
 
 
 def cut_signatures(

@@ -17,7 +17,8 @@ from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.report import SignatureReport
-from sirius_tf.rewrite.measure import interleaved, relative_error, rounding
+from sirius_tf.rewrite import difference
+from sirius_tf.rewrite.measure import interleaved
 
 Array = np.ndarray[Any, Any]
 _ATTEMPTS = 6  # TensorFlow lifts references out of TF1's loops in an order of chance
@@ -46,10 +47,10 @@ class Call:
 
     def rounding(self) -> list[float]:
         """How much each output changes with the last bits of the samples."""
-        return rounding(lambda arrays: list(self._on(arrays).values()), self.arrays)
+        return difference.rounding(lambda arrays: list(self._on(arrays).values()), self.arrays)
 
     def _on(self, arrays: Sequence[Array]) -> dict[str, Array]:
-        return {key: np.asarray(value) for key, value in self.run(*arrays).items()}
+        return {key: _array(value) for key, value in self.run(*arrays).items()}
 
 
 def compare(
@@ -99,6 +100,11 @@ def completed(report: SignatureReport, measured: Measured) -> SignatureReport:
     )
 
 
+def _array(value: Any) -> Array:
+    """A result as an array; of strings, whatever their number, an array of objects."""
+    return np.asarray(value, object) if isinstance(value, bytes) else np.asarray(value)
+
+
 def _error(
     name: str,
     want: Mapping[str, Array],
@@ -107,16 +113,13 @@ def _error(
     rounding: Callable[[], list[float]],
 ) -> float:
     """The greatest error of an output; DifferenceError above tolerance and rounding."""
-    errors = {key: relative_error(got[key], want[key]) for key in want}
-    if any(not error <= tolerance for error in errors.values()):
-        floor = dict(zip(want, rounding(), strict=True))
-        for key, error in errors.items():
-            if not error <= max(tolerance, floor[key]):
-                raise DifferenceError(
-                    f"signature '{name}': output '{key}' of the rewritten model has an error of "
-                    f"{error:.1e}, more than {tolerance:.1e}; nothing is written"
-                )
-    return max(errors.values(), default=0.0)
+    compared = difference.compare(got, want, tolerance, rounding)
+    for key in compared.wrong:
+        raise DifferenceError(
+            f"signature '{name}': output '{key}' of the rewritten model has an error of "
+            f"{compared.errors[key]:.1e}, more than {tolerance:.1e}; nothing is written"
+        )
+    return compared.worst
 
 
 def _session(

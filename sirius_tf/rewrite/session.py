@@ -16,7 +16,8 @@ from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
-from sirius_tf.rewrite.measure import allowed, interleaved, relative_error, rounding
+from sirius_tf.rewrite import difference
+from sirius_tf.rewrite.measure import interleaved
 from sirius_tf.rewrite.substitute import (
     Use,
     node_of,
@@ -121,15 +122,14 @@ class Session:
             got = ours()
         except tf.errors.OpError as error:
             return f"the region fails: {_reason(error.message, _timed_name(use))}"
-        pairs = zip(got, want, strict=True)
-        errors = [relative_error(np.asarray(a), np.asarray(b)) for a, b in pairs]
-        tolerance = allowed(use.region.graph, tolerance)
-        if all(error <= tolerance for error in errors):
-            return None
-        floor = self._rounding(use, values)
-        for edge, distance, least in zip(use.region.outputs, errors, floor, strict=True):
-            if not distance <= max(tolerance, least):
-                return f"its result {edge} would have an error of {distance:.1e}"
+        compared = difference.compare(
+            _by_name(use, got),
+            _by_name(use, want),
+            difference.allowed(use.region.graph, tolerance),
+            lambda: self._rounding(use, values),
+        )
+        for edge in compared.wrong:
+            return f"its result {edge} would have an error of {compared.errors[edge]:.1e}"
         return None
 
     def _rounding(self, use: Use, values: Mapping[Edge, Array]) -> list[float]:
@@ -137,7 +137,7 @@ class Session:
         fed = _fed(use, values)
         theirs = _their_results(use, self._graph)
         run = self._session.make_callable(theirs, [_input(use, k) for k in fed])
-        return rounding(
+        return difference.rounding(
             lambda arrays: [np.asarray(x) for x in run(*arrays)],
             [values[use.region.inputs[k]] for k in fed],
         )
@@ -154,6 +154,11 @@ class Session:
             return lambda: list(run(*arrays))
 
         return call(_their_results(use, self._graph)), call(ours), call([f"{_BUNDLE}:0"])
+
+
+def _by_name(use: Use, results: Sequence[Any]) -> dict[str, Array]:
+    pairs = zip(use.region.outputs, results, strict=True)
+    return {str(edge): np.asarray(value) for edge, value in pairs}
 
 
 def _reason(message: str, node: str) -> str:

@@ -218,6 +218,8 @@ def report(result: Result) -> RenderableType:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"
     if result.cuda_state:
         parts.append(f"CUDA code: {result.cuda_state}.")
+    if result.strict_because:
+        parts.append(f"Converted again with strict arithmetic: {result.strict_because}.")
     parts.append(f"{size}. Converted in {result.seconds:.1f} s and {_mb(peak_memory())} of memory.")
     return Group(*parts)
 

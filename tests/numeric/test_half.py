@@ -11,6 +11,7 @@ import sirius_tf.runtime  # noqa: E402
 from sirius_tf.ir.dtypes import numpy_dtype  # noqa: E402
 from sirius_tf.ir.expr import Call, walk  # noqa: E402
 from sirius_tf.rewrite import measure  # noqa: E402
+from sirius_tf.rewrite.difference import relative_error  # noqa: E402
 from tests import parity  # noqa: E402
 
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -193,4 +194,4 @@ def test_a_model(dtype, tmp_path, monkeypatch):
     for key in want:
         for other in (got[key].numpy(), plain[key]):
             assert other.dtype == want[key].dtype.as_numpy_dtype
-            assert measure.relative_error(other, want[key].numpy()) < 2 * EPSILON[dtype]
+            assert relative_error(other, want[key].numpy()) < 2 * EPSILON[dtype]

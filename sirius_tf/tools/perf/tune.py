@@ -47,7 +47,7 @@ from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
-from sirius_tf.rewrite.measure import relative_error
+from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import SIZES, Tiled, alone, fits
 from sirius_tf.schedule.fuse import fuse_alone, tiled
