@@ -23,11 +23,11 @@ def short(monkeypatch):
 
 
 class Model(tf.Module):
-    """Results of all kinds: `factor` is that of the numbers, `one` is added to the others."""
+    """Results of all kinds, each of which can be changed."""
 
-    def __init__(self, factor=1.0, one=0, last=0.0):
+    def __init__(self, factor=1.0, last=0.0, more=0, flag=True, end=""):
         super().__init__()
-        self.factor, self.one, self.last = factor, one, last
+        self.factor, self.last, self.more, self.flag, self.end = factor, last, more, flag, end
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def serve(self, x):
@@ -35,9 +35,9 @@ class Model(tf.Module):
         last = tf.one_hot(n - 1, n, on_value=tf.constant(self.last), off_value=0.0)
         return {
             "real": x * self.factor + last,
-            "whole": tf.cast(x * 1000.0, tf.int32) + self.one,
-            "flag": n > self.one,
-            "word": tf.strings.as_string(n + self.one),
+            "whole": tf.cast(x * 1000.0, tf.int32) + self.more,
+            "flag": tf.equal(n > 0, self.flag),
+            "word": tf.strings.as_string(n) + self.end,
         }
 
 
@@ -71,7 +71,9 @@ def test_the_same_results_are_right(original, tmp_path) -> None:
         ({"factor": 1 + 1.5 * TOLERANCE}, "real", "1.5e-05"),
         ({"last": float("nan")}, "real", "inf"),
         ({"last": float("inf")}, "real", "inf"),
-        ({"one": 1}, "whole", "inf"),
+        ({"more": 1}, "whole", "inf"),
+        ({"flag": False}, "flag", "inf"),
+        ({"end": "!"}, "word", "inf"),
     ],
 )
 def test_what_differs_is_an_error(original, tmp_path, kinds, output, error) -> None:
