@@ -348,15 +348,6 @@ def test_what_is_slower_goes_back(tmp_path, monkeypatch, tmp_path_factory) -> No
     assert again.bundle is not None  # that machine may have been busy
 
 
-def test_nothing_is_written_if_the_results_differ(tmp_path, monkeypatch, tmp_path_factory) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    models.save_gathers(tmp_path / "model")
-    monkeypatch.setattr("sirius_tf.rewrite.check.relative_error", lambda a, b: 1.0)
-    with pytest.raises(SiriusError, match="has an error of 1"):
-        sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=OPTIONS)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
-
-
 def test_a_frozen_graph_def(tmp_path) -> None:
     graph_def = models.frozen_graph_def()
     options = sirius_tf.Options(keep_slow=True, bundle=tmp_path / "b.so")
