@@ -3,7 +3,7 @@
  * A hand-written bundle: y = a * x + b over [n], in two phases (t = a * x, y = t + b) that split [n]
  * differently among the workers, so that a missing barrier shows. Compiled once per ISA (-DISA=run_v3 ...) plus
  * once with -DTABLES. With n = 17 the first worker waits for the second one, and the last of y says how many there
- * were at first and in the end.
+ * were at first and in the end; with n = 19 the second one crashes.
  */
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
@@ -16,6 +16,7 @@ __attribute__((visibility("hidden"))) void ISA(SiriusCall *call, int32_t worker)
   for (int64_t i = worker; i < n; i += threads) t[i] = a[0] * x[i];
   const uint64_t begin = __builtin_ia32_rdtsc();
   while (n == 17 && worker == 1 && __builtin_ia32_rdtsc() - begin < 200000000u) continue;
+  if (n == 19 && worker == 1) *(volatile int32_t *)16 = 0;
   sirius_barrier(call);
   if (worker >= call->threads) return;
   const int64_t left = call->threads;

@@ -20,6 +20,7 @@ from sirius_tf.ir.printer import show  # noqa: E402
 from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.runtime import native  # noqa: E402
+from tests import workers  # noqa: E402
 
 
 def check(fn, *shapes, dtypes=None, sizes=(0, 1, 7, 33), tolerance=1e-4, arrays=None, oracle=None):
@@ -62,13 +63,13 @@ def check(fn, *shapes, dtypes=None, sizes=(0, 1, 7, 33), tolerance=1e-4, arrays=
 
 
 def compiled(program):
-    """The program as generated code for this machine."""
+    """The program as generated code for this machine, which several numbers of workers run."""
     isa = ISAS[native.isa()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle.so")
         link([compile_program(replace(program, name="region"))], path, {}, isas=[isa])
         bundle = native.Bundle(path)
-    return lambda feeds: bundle.call("region", feeds)
+    return lambda feeds: workers.call(bundle, "region", feeds)
 
 
 def evaluate(fn, *feeds):

@@ -16,7 +16,7 @@ from sirius_tf.ir import interp
 from sirius_tf.ir.expr import Const, substitute
 from sirius_tf.ir.program import Program, Reduce
 from sirius_tf.runtime import native
-from tests import programs
+from tests import programs, workers
 from tests.programs import B, F, T, b, call, i, it, j, k, load, param, program, stmt, t, tensor
 
 
@@ -43,14 +43,13 @@ def random_inputs(program: Program, sizes: dict[str, int]) -> dict[str, np.ndarr
     }
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("sizes", [{"B": 1, "T": 1}, {"B": 7, "T": 33}, {"B": 33, "T": 7}])
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
-def test_a_bundle_computes_what_the_interpreter_does(compiled, make, sizes, threads) -> None:
+def test_a_bundle_computes_what_the_interpreter_does(compiled, make, sizes) -> None:
     program = make()
     inputs = random_inputs(program, sizes)
     wanted = interp.run(program, inputs)
-    got = compiled(program).call(program.name, list(inputs.values()), threads)
+    got = workers.call(compiled(program), program.name, list(inputs.values()))
     for want, have in zip(wanted, got, strict=True):
         np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-5)
 
@@ -88,7 +87,7 @@ def test_statements_of_a_tile_are_one_workers(compiled, rows) -> None:
     assert run.count("worker +") == 0 and run.count("== 0) {") + run.count("mine = worker;") >= 1
     inputs = random_inputs(program, {})
     (wanted,) = interp.run(program, inputs)
-    (got,) = compiled(program).call(program.name, list(inputs.values()), 2)
+    (got,) = workers.call(compiled(program), program.name, list(inputs.values()))
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 
@@ -119,15 +118,14 @@ def votes() -> Program:
     )
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("rows", [0, 1, 16, 40])
-def test_phases_that_one_worker_runs_alone_have_no_barrier_between(compiled, rows, threads) -> None:
+def test_phases_that_one_worker_runs_alone_have_no_barrier_between(compiled, rows) -> None:
     run = print_run(schedule_program(votes()), "v3")
     assert run.count("> 16) {\n      sirius_barrier(call);") == 1
     assert run.count("sirius_barrier(call);") == 3
-    inputs = random_inputs(votes(), {"B": rows, "T": 1200})
+    inputs = random_inputs(votes(), {"B": rows, "T": 300})
     (wanted,) = interp.run(votes(), inputs)
-    (got,) = compiled(votes()).call("votes", list(inputs.values()), threads)
+    (got,) = workers.call(compiled(votes()), "votes", list(inputs.values()))
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 

@@ -24,6 +24,7 @@ from sirius_tf.schedule.fuse import fuse  # noqa: E402
 from sirius_tf.schedule.machine import Machine  # noqa: E402
 from sirius_tf.schedule.storage import storage_maps, windows  # noqa: E402
 from sirius_tf.schedule.verify import check_cells  # noqa: E402
+from tests import workers  # noqa: E402
 from tests.cuda import Emulated  # noqa: E402
 from tests.test_cuda import fits  # noqa: E402
 
@@ -136,7 +137,7 @@ def feed(*shape):
 
 
 def check(concrete, program, shapes=SHAPES, machine=ON_CPU):
-    """Forced on the CPU with one and two workers, and as the emulated GPU chooses."""
+    """Forced on the CPU, and as the emulated GPU chooses."""
     emulated = Emulated(program, shared=1 << 16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle.so")
@@ -148,10 +149,12 @@ def check(concrete, program, shapes=SHAPES, machine=ON_CPU):
                 want = concrete(tf.constant(x)).numpy()
             else:
                 want = np.zeros((0, shape[1], want.shape[2]), "f")
-            results = [bundle.call(program.name, [x], workers)[0] for workers in (1, 2)]
-            results += [
-                emulated([x], blocks, 64, order)[0]
-                for blocks, order in ((3, "forward"), (1, "reverse"), (7, "random:1"))
+            results = [
+                workers.call(bundle, program.name, [x])[0],
+                *(
+                    emulated([x], blocks, 64, order)[0]
+                    for blocks, order in ((3, "forward"), (1, "reverse"), (7, "random:1"))
+                ),
             ]
             for result in results:
                 np.testing.assert_allclose(result, want, rtol=2e-5, atol=2e-5)

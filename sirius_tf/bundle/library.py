@@ -14,6 +14,7 @@ from sirius_tf.bundle import cc
 
 NAME = "libsirius_tf.so"
 SOURCES = (
+    "cpus.c",
     "team.c",
     "request.c",
     "cuda_device.c",

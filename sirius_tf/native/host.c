@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cpus.h"
 #include "cuda.h"
 #include "request.h"
 #include "team.h"
@@ -370,6 +371,16 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   return call.failed ? sirius_report(r, &call.error) : SIRIUS_OK;
 }
 
+/* How many are worth it, of at most `threads` (0: the default). */
+static int32_t workers_for(const SiriusRequest *r, int32_t threads, int64_t work) {
+  if (sirius_fixed_workers()) return sirius_fixed_workers();
+  const int64_t worth = work / WORK_PER_THREAD;
+  if (worth <= 1) return 1;
+  if (threads <= 0) threads = sirius_default_threads();
+  if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) return 1;
+  return worth < threads ? (int32_t)worth : threads;
+}
+
 static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   const int32_t isa = sirius_isa();
   SiriusRun run = isa >= 0 ? r->region->run[isa] : NULL;
@@ -383,10 +394,7 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   /* Planned for one worker first: only then is it known whether more of them are worth it. */
   if (r->region->plan(r->in, 1, r->params, r->dims, &cost.workspace, &cost.work, &problem))
     return sirius_report(r, &problem);
-  const int64_t worth = cost.work / WORK_PER_THREAD;
-  if (worth < threads) threads = (int32_t)worth;
-  if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) threads = 1;
-  threads = sirius_team_acquire(threads);
+  threads = sirius_team_acquire(workers_for(r, threads, cost.work));
   if (threads <= 1) return execute(r, run, &cost);
   cost.threads = threads;
   int32_t code;
@@ -419,8 +427,7 @@ int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, 
     request.out = (void **)(request.dims + n_out);
   }
   code = sirius_cuda_call(&request);
-  if (code == SIRIUS_ELSEWHERE)
-    code = plan_and_execute(&request, threads > 0 ? threads : sirius_default_threads());
+  if (code == SIRIUS_ELSEWHERE) code = plan_and_execute(&request, threads);
   free(heap);
   return code;
 }

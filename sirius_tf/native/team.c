@@ -10,13 +10,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <xmmintrin.h>
+
+#include "cpus.h"
 
 /* About as long as a trip through the kernel takes, since the awaited thread may need this very CPU. A yield is no way
  * between spinning and sleep: it gives the CPU to others for a whole tick, however little they are worth to the scheduler,
@@ -32,6 +32,7 @@
 typedef struct {
   _Alignas(64) int32_t ticket; /* changes when there is a job */
   int32_t cpu;                 /* where its worker was seen last */
+  int32_t places;              /* the team's, when its worker went there */
 } Mailbox;
 
 static struct {
@@ -40,10 +41,14 @@ static struct {
   int32_t threads;
   void (*job)(void *, int32_t);
   void *argument;
+  cpu_set_t allowed; /* where the thread that calls may run */
+  int32_t places;    /* changes with `allowed` */
   _Alignas(64) int32_t running; /* workers other than the caller still in the job */
   _Alignas(64) int32_t sleepers; /* threads in, or on their way into, a futex wait */
   Mailbox mailbox[SIRIUS_MAX_THREADS];
 } team = {.started = 1};
+
+static int32_t fixed; /* workers of every call, for tests; 0 if these are not fixed */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -78,6 +83,7 @@ static void note_cpu(void) { __atomic_store_n(&team.mailbox[self.worker].cpu, sc
  * (SIS_UTIL): it wakes a worker where the other one runs, and the two take turns at every barrier, for a tick or two,
  * beside an idle CPU. The host's own thread, which is number 0, stays where it is. */
 static void move_apart(void) {
+  if (!sirius_may_move()) return;
   note_cpu();
   cpu_set_t before, allowed, rest;
   CPU_ZERO(&before);
@@ -89,6 +95,13 @@ static void move_apart(void) {
   if (CPU_COUNT(&rest) == 0 || sched_setaffinity(0, sizeof rest, &rest)) return;
   sched_setaffinity(0, sizeof allowed, &allowed);
   note_cpu();
+}
+
+/* Workers follow the thread that calls: it may have been pinned, or its CPUs may have become more. */
+static void follow(Mailbox *mine) {
+  if (mine->places == team.places) return;
+  mine->places = team.places;
+  if (sirius_may_move()) sched_setaffinity(0, sizeof team.allowed, &team.allowed);
 }
 
 static void run(int32_t worker) {
@@ -114,7 +127,7 @@ static void await(int32_t *word, int32_t old) {
  * even more of it; they will of the one that is alone. What is left of a long call comes on top: to be late for it is no reason. */
 int32_t sirius_is_crowded(const SiriusCall *call) {
   const int64_t threads = __atomic_load_n(&call->threads, __ATOMIC_RELAXED);
-  if (threads <= 1 || self.waited <= CROWDED_NS) return 0;
+  if (threads <= 1 || sirius_fixed_workers() || self.waited <= CROWDED_NS) return 0;
   const int64_t so_far = sirius_now() - call->began, twice = 2 * (own_time() - self.idle);
   const int64_t left = call->expected > so_far ? call->expected - so_far : 0;
   const int64_t worked = so_far - self.waited < twice ? so_far - self.waited : twice;
@@ -146,6 +159,7 @@ static void *work(void *mailbox) {
   for (;;) {
     while (__atomic_load_n(&mine->ticket, __ATOMIC_ACQUIRE) == ticket) await(&mine->ticket, ticket);
     ticket = __atomic_load_n(&mine->ticket, __ATOMIC_RELAXED);
+    follow(mine);
     run(worker);
     if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_SEQ_CST) == 0) sirius_wake(&team.running);
   }
@@ -161,13 +175,16 @@ static void after_fork(void) {
 static void watch_forks(void) { __register_atfork(NULL, NULL, after_fork, NULL); }
 
 static int32_t start(int32_t threads) {
-  /* Signals are for the host's threads. */
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  /* Signals are for the host's threads, but for those that an instruction of the worker's own raises. */
+  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+  sigset_t others, before;
+  sigfillset(&others);
+  for (size_t i = 0; i < sizeof own / sizeof *own; ++i) sigdelset(&others, own[i]);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   while (team.started < threads) {
     pthread_t thread;
     Mailbox *mailbox = &team.mailbox[team.started];
+    mailbox->places = team.places; /* inherited */
     if (pthread_create(&thread, NULL, work, mailbox) != 0) break;
     pthread_detach(thread);
     ++team.started;
@@ -176,15 +193,28 @@ static int32_t start(int32_t threads) {
   return team.started < threads ? team.started : threads;
 }
 
+static void note_places(void) {
+  cpu_set_t now;
+  CPU_ZERO(&now);
+  if (sched_getaffinity(0, sizeof now, &now) != 0 || CPU_EQUAL(&now, &team.allowed)) return;
+  team.allowed = now;
+  ++team.places;
+}
+
 int32_t sirius_team_acquire(int32_t threads) {
   if (threads > SIRIUS_MAX_THREADS) threads = SIRIUS_MAX_THREADS;
   if (threads <= 1) return 1;
   pthread_once(&once, watch_forks);
   if (__atomic_exchange_n(&team.busy, 1, __ATOMIC_ACQUIRE)) return 1;
+  note_places();
   const int32_t got = team.started >= threads ? threads : start(threads);
   if (got <= 1) sirius_team_release();
   return got < 1 ? 1 : got;
 }
+
+void sirius_fix_workers(int32_t workers) { __atomic_store_n(&fixed, workers, __ATOMIC_RELAXED); }
+
+int32_t sirius_fixed_workers(void) { return __atomic_load_n(&fixed, __ATOMIC_RELAXED); }
 
 void sirius_team_release(void) { __atomic_store_n(&team.busy, 0, __ATOMIC_RELEASE); }
 
@@ -207,39 +237,4 @@ void sirius_team_run(int32_t threads, void (*job)(void *, int32_t), void *argume
   for (int32_t running; (running = __atomic_load_n(&team.running, __ATOMIC_ACQUIRE)) != 0;)
     await(&team.running, running);
   self.waited += sirius_now() - done;
-}
-
-/* CPUs that a cgroup v2 quota leaves, or `cpus`. Spinning beyond a quota only burns it. */
-static int32_t within_quota(int32_t cpus) {
-  FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-  if (!file) return cpus;
-  long long quota = 0, period = 0;
-  if (fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-    const long long allowed = (quota + period - 1) / period;
-    if (allowed < cpus) cpus = (int32_t)allowed;
-  }
-  fclose(file);
-  return cpus;
-}
-
-static int32_t count_threads(void) {
-  const char *wanted = getenv("SIRIUS_THREADS");
-  if (wanted && atoi(wanted) > 0) return atoi(wanted);
-  cpu_set_t set;
-  /* More CPUs than cpu_set_t holds make the call fail; the team is smaller than that anyway. */
-  const int32_t cpus = sched_getaffinity(0, sizeof set, &set) == 0
-                           ? CPU_COUNT(&set)
-                           : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-  return within_quota(cpus < 1 ? 1 : cpus);
-}
-
-int32_t sirius_default_threads(void) {
-  static int32_t cached;
-  int32_t threads = __atomic_load_n(&cached, __ATOMIC_RELAXED);
-  if (threads == 0) {
-    threads = count_threads();
-    if (threads > SIRIUS_MAX_THREADS) threads = SIRIUS_MAX_THREADS;
-    __atomic_store_n(&cached, threads, __ATOMIC_RELAXED);
-  }
-  return threads;
 }

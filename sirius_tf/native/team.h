@@ -8,9 +8,6 @@
 
 #define SIRIUS_MAX_THREADS 256
 
-/* SIRIUS_THREADS, or the CPUs this process may use (affinity and cgroup quota). */
-int32_t sirius_default_threads(void);
-
 /* Take the team for one call. Returns how many workers may run, at most `threads`; 1 means that the
  * team was not taken (busy, or no thread could be started) and must not be released. */
 int32_t sirius_team_acquire(int32_t threads);
@@ -20,6 +17,10 @@ int32_t sirius_team_acquire(int32_t threads);
 void sirius_team_run(int32_t threads, void (*job)(void *argument, int32_t worker), void *argument);
 
 void sirius_team_release(void);
+
+/* From now on every call has so many workers, however little work, if nobody else has the team (0: no more). For tests. */
+void sirius_fix_workers(int32_t workers);
+int32_t sirius_fixed_workers(void);
 
 /* The callbacks of SiriusCall. */
 void sirius_wait(SiriusCall *call, int32_t *word, int32_t old);

@@ -23,44 +23,11 @@ from sirius_tf.bundle import cache
 from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
 from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
-from sirius_tf.ir.dtypes import numpy_dtype
+from sirius_tf.runtime.dtypes import dtype_of
 from sirius_tf.runtime.plan import Planner, TensorInfo
 
 _ERROR_BYTES = 512
 _INVALID = 1
-
-_BFLOAT16 = 14
-
-
-def _dtypes() -> Iterator[tuple[int, np.dtype[np.generic]]]:
-    found: dict[int, np.dtype[Any]] = {
-        1: np.dtype(np.float32),
-        2: np.dtype(np.float64),
-        3: np.dtype(np.int32),
-        4: np.dtype(np.uint8),
-        5: np.dtype(np.int16),
-        6: np.dtype(np.int8),
-        9: np.dtype(np.int64),
-        10: np.dtype(np.bool_),
-        17: np.dtype(np.uint16),
-        19: np.dtype(np.float16),
-        22: np.dtype(np.uint32),
-        23: np.dtype(np.uint64),
-    }
-    yield from found.items()
-    with contextlib.suppress(ImportError):  # it comes with TensorFlow
-        yield _BFLOAT16, numpy_dtype("bfloat16")
-
-
-#: numpy's dtypes by TensorFlow's DataType number.
-DTYPES: Mapping[int, np.dtype[np.generic]] = MappingProxyType(dict(_dtypes()))
-
-
-def _dtype(number: int) -> np.dtype[np.generic]:
-    if number not in DTYPES:
-        missing = "it needs the package ml_dtypes" if number == _BFLOAT16 else "there is none"
-        raise SiriusError(f"no numpy dtype for TensorFlow's DataType {number}: {missing}")
-    return DTYPES[number]
 
 
 class _CubinInfo(ctypes.Structure):
@@ -179,6 +146,10 @@ def library() -> ctypes.CDLL:
     lib.sirius_open.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
     lib.sirius_isa.restype = ctypes.c_int32
     lib.sirius_default_threads.restype = ctypes.c_int32
+    lib.sirius_fix_workers.restype = None
+    lib.sirius_fix_workers.argtypes = (ctypes.c_int32,)
+    lib.sirius_cpu_quota.restype = ctypes.c_int32
+    lib.sirius_cpu_quota.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
     lib.sirius_tf_register.restype = ctypes.c_int32
     lib.sirius_cuda_counters.restype = None
     lib.sirius_cuda_hold.restype = None
@@ -249,9 +220,9 @@ class Region:
         self.name: str = info.name.decode()
         self.input_ranks: tuple[int, ...] = tuple(info.in_rank[: info.n_in])
         self.input_numbers: tuple[int, ...] = tuple(info.in_dtype[: info.n_in])
-        self.input_dtypes = tuple(map(_dtype, self.input_numbers))
+        self.input_dtypes = tuple(map(dtype_of, self.input_numbers))
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
-        self.output_dtypes = tuple(map(_dtype, info.out_dtype[: info.n_out]))
+        self.output_dtypes = tuple(map(dtype_of, info.out_dtype[: info.n_out]))
         self._bundle, self._info = bundle, ctypes.addressof(info)
         self._cuda, self._n_params, self.messages = info.cuda, info.n_params, info.messages
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
@@ -363,7 +334,7 @@ class Bundle:
 
 
 def default_threads() -> int:
-    """How many workers a call takes at most unless told otherwise."""
+    """How many workers a call of this thread takes at most unless told otherwise."""
     return int(library().sirius_default_threads())
 
 
@@ -377,6 +348,19 @@ def cuda_counters() -> CudaCounters:
     values = (ctypes.c_int64 * len(dataclasses.fields(CudaCounters)))()
     library().sirius_cuda_counters(values)
     return CudaCounters(*values)
+
+
+@contextlib.contextmanager
+def exactly(workers: int) -> Iterator[None]:
+    """Meanwhile calls of the process have so many workers, however little work: for tests.
+
+    A call that runs beside another one has one, as always.
+    """
+    library().sirius_fix_workers(workers)
+    try:
+        yield
+    finally:
+        library().sirius_fix_workers(0)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loops, lists and assertions against TensorFlow: interpreted, and as generated code."""
 
-import tempfile
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,8 +11,6 @@ from tensorflow.python.framework.convert_to_constants import (  # noqa: E402
     convert_variables_to_constants_v2,
 )
 
-from sirius_tf.bundle.link import ISAS, link  # noqa: E402
-from sirius_tf.compile import compile_program  # noqa: E402
 from sirius_tf.errors import InvalidArgument, Unsupported  # noqa: E402
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node  # noqa: E402
 from sirius_tf.frontend.graphdef import from_graph_def  # noqa: E402
@@ -26,8 +20,8 @@ from sirius_tf.ir.verify import verify  # noqa: E402
 from sirius_tf.lower.graph import lower  # noqa: E402
 from sirius_tf.poly.dependence import check_defined, check_single_assignment  # noqa: E402
 from sirius_tf.poly.scop import extract  # noqa: E402
-from sirius_tf.runtime import native  # noqa: E402
 from sirius_tf.transform.simplify import simplify  # noqa: E402
+from tests.parity import compiled  # noqa: E402
 
 SIZES = [(1, 1), (7, 33), (33, 7), (0, 5)]
 
@@ -46,16 +40,6 @@ def traced(fn, *specs):
     check_single_assignment(scop)
     check_defined(scop)
     return concrete, program
-
-
-def compiled(program):
-    """The program as generated code for this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "bundle.so")
-        kernel = compile_program(replace(program, name="region"))
-        link([kernel], path, {}, isas=[ISAS[native.isa()]])
-        bundle = native.Bundle(path)
-    return lambda feeds: bundle.call("region", feeds)
 
 
 def agree(concrete, program, *feeds, generated=None):
