@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import loader_impl
 
 import sirius_tf
+from sirius_tf.bundle import files
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.rewrite import check, measure
@@ -393,10 +394,10 @@ def test_errors_about_directories(gathers, tmp_path, monkeypatch) -> None:
         sirius_tf.optimize(tmp_path / "empty")
     with pytest.raises(SiriusError, match="exists; name another output"):
         sirius_tf.optimize(gathers, tmp_path / "empty")
-    with pytest.raises(SiriusError, match="must be apart"):
+    with pytest.raises(SiriusError, match="is inside of the input"):
         sirius_tf.optimize(gathers, gathers / "inside")
     for above in (gathers, gathers.parent, gathers.parent.parent):
-        with pytest.raises(SiriusError, match="must be apart"):
+        with pytest.raises(SiriusError, match="is, or contains, the input"):
             sirius_tf.optimize(gathers, above, options=replace(OPTIONS, force=True))
     assert gathers.is_dir()
     (tmp_path / "file").touch()
@@ -470,6 +471,33 @@ def test_new_weights_that_are_part_of_the_code(tmp_path) -> None:
     new = sirius_tf.refresh(tmp_path / "out", tmp_path / "new", samples={"x": x})
     assert Bundle(new.bundle).manifest["kernels"] != code
     same(tmp_path / "new", tmp_path / "out", "serving_default", x=x)
+
+
+@pytest.mark.parametrize("again", ["optimize", "refresh"])
+def test_interrupted_the_model_in_service_is_the_old_one_or_the_new_one(
+    again, gathers, tmp_path, monkeypatch
+) -> None:
+    out, exchange = tmp_path / "out", files.exchange
+    sirius_tf.optimize(gathers, out, options=OPTIONS)
+    (out / "mark").touch()
+
+    def stop():
+        raise KeyboardInterrupt
+
+    def interrupted(progress=None):
+        options = replace(OPTIONS, force=again == "optimize", progress=progress)
+        paths = (gathers, out) if again == "optimize" else (out, gathers)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(sirius_tf, again)(*paths, options=options)
+        assert os.listdir(tmp_path) == ["out"]
+        same(gathers, out, "serving_default", ids=np.zeros((1, 1), "int32"))
+        return out
+
+    assert (interrupted(lambda stage: stage == "check" and stop()) / "mark").exists()
+    monkeypatch.setattr(files, "exchange", lambda *paths: stop())  # just before
+    assert (interrupted() / "mark").exists()
+    monkeypatch.setattr(files, "exchange", lambda *paths: exchange(*paths) and stop())
+    assert not (interrupted() / "mark").exists()
 
 
 class Nothing(tf.Module):

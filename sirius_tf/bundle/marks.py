@@ -8,8 +8,12 @@ A place is a mark of 16 bytes, its size in bytes as int64, and its content at th
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from sirius_tf.bundle import files
 
 ALIGN = 64
 MARK_BYTES = 16
@@ -36,10 +40,7 @@ def places(data: bytes | bytearray | mmap.mmap, name: str) -> Iterator[slice]:
 
 def replace_file(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
     """Write a file at once, of pieces: who has the old one open keeps it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(pieces)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.written(path, durable=True) as file:
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+        file.writelines(pieces)

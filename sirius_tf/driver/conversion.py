@@ -55,9 +55,8 @@ def optimize(
     all signatures take the same; without them they are made up. Nothing is written to `output_dir`
     (default: the input's name and ".sirius") unless the rewritten model gives the same results.
     """
-    source = Path(saved_model_dir)
-    source = source if source.name else source.resolve()
-    target = Path(output_dir or f"{source}.sirius")
+    source = output.named(Path(saved_model_dir))
+    target = output.named(Path(output_dir or f"{source}.sirius"))
     result, why = strictly_if_needed(
         lambda o: _optimize(source, target, signatures, samples, o), options
     )
@@ -72,7 +71,7 @@ def _optimize(
     options: Options,
 ) -> Result:
     start = time.monotonic()
-    output.check_paths(source, target, options.force)
+    output.prepare(source, target, options.force)
     register_with_tensorflow()
     with ExitStack() as stack:
         made = _drafted(stack, source, target, signatures, samples, options)

@@ -46,8 +46,7 @@ def optimize_graph_def(
     bundle = options.bundle
     if bundle is None:
         raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
-    if bundle.exists() and not options.force:
-        raise SiriusError(f"{bundle} exists; name another bundle, or force it to be replaced")
+    output.prepare_file(bundle, options.force)
     check_target(options)
     register_with_tensorflow()
     signature = graphdef.as_signature(graph_def, inputs, outputs)
@@ -70,7 +69,7 @@ def _optimize_graph_def(
     content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
     part = cut(None, content, meta_graph, signature, signature.name, arrays, kept)
     parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
-    with output.written(bundle) as work:
+    with output.written(bundle, options.force) as work:
         bundles.link(None, meta_graph, parts, kernels, work)
         timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)
         if timed.uses != parts[0].uses:

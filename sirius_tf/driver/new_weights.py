@@ -47,12 +47,12 @@ def refresh(
     code. The optimized model is replaced if it gives the same results as the SavedModel.
     """
     start = time.monotonic()
-    source, target = Path(saved_model_dir), Path(optimized_dir)
-    output.check_paths(source, target, force=True)
+    source, target = Path(saved_model_dir), output.named(Path(optimized_dir))
+    output.prepare(source, target, replace=True)
     register_with_tensorflow()
     with ExitStack() as stack:
         made = _refreshed(stack, source, target, samples, options)
-        return published(source, target, made, options, start)
+        return published(source, target, made, replace(options, force=True), start)
 
 
 def _refreshed(

@@ -33,7 +33,7 @@ def published(source: Path, target: Path, made: Draft, options: Options, start: 
     key = (made.content, arrays, sorted(tolerances.items()), machine())
     measured = cache.remembered("checks", key, compare)
     stage("write")
-    output.publish(made.work, target)
+    output.publish(made.work, target, options.force)
     path = target / "assets" / made.bundle
     exists = path.exists()
     return Result(
