@@ -21,6 +21,8 @@ SOURCES = (
     "cuda_kernels.c",
     "cuda_graph.c",
     "cuda.c",
+    "workspace.c",
+    "call.c",
     "host.c",
     "python.c",
     "tf_op.c",

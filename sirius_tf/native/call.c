@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Runs a region on the CPU: how many workers are worth it, and the memory that they need.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpus.h"
+#include "cuda.h"
+#include "request.h"
+#include "team.h"
+#include "workspace.h"
+
+/* Multiplications that are worth waking a worker: 20 to 60 us. In a server it sleeps between calls, and the call
+ * waits up to 90 us for it (measured: 120 us with two workers, 31 us with one, for 280 000 multiplications). */
+#define WORK_PER_THREAD 1000000
+#define ALONE_FIRST_NS 10000000 /* for which one worker runs a region on a crowded machine: at first, */
+#define ALONE_MOST_NS 320000000 /* and at most */
+#define MOST_PER_NS 64 /* multiplications that a worker does in a nanosecond, with 16 lanes at 4 GHz */
+#define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
+
+typedef struct {
+  SiriusCall *call;
+  SiriusRun run;
+} Job;
+
+static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)->call, worker); }
+
+/* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
+static int32_t hand_over(const SiriusRequest *r) {
+  r->region->shapes(r->params, r->dims);
+  for (int32_t i = 0; i < r->region->n_out; ++i) {
+    if (!sirius_is_late(r->region, i)) continue;
+    void *data = NULL;
+    const int32_t code = sirius_allocate_output(r, i, &data);
+    if (code != SIRIUS_OK) return code;
+    const size_t bytes = sirius_output_bytes(r, i);
+    if (bytes) memcpy(data, r->out[i], bytes);
+  }
+  return SIRIUS_OK;
+}
+
+/* Of a call, by its shapes. */
+typedef struct {
+  int32_t threads;
+  int64_t workspace; /* bytes */
+  int64_t work;      /* multiplications */
+} Cost;
+
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost);
+
+/* A region whose workers found the machine crowded in two calls, one after the other, is run by one for a while, twice
+ * as long each time that happens again. One call may be late since workers had slept for long. Two regions may share an
+ * entry, and two calls write it at once: it is only a guess. */
+typedef struct {
+  int32_t crowded;     /* whether the last call by a team was, and one that follows counts */
+  int64_t until, span; /* nanoseconds */
+} Load;
+static Load loads[64];
+
+static Load *load_of(const SiriusRegionInfo *region) { return &loads[(uintptr_t)region / sizeof *region % 64]; }
+
+static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
+  Load *load = load_of(region);
+  const int32_t again = crowded && __atomic_load_n(&load->crowded, __ATOMIC_RELAXED);
+  __atomic_store_n(&load->crowded, crowded && !again, __ATOMIC_RELAXED);
+  const int64_t before = __atomic_load_n(&load->span, __ATOMIC_RELAXED);
+  const int64_t next = !crowded ? 0 : !again ? before : before ? 2 * before : ALONE_FIRST_NS;
+  const int64_t span = next < ALONE_MOST_NS ? next : ALONE_MOST_NS;
+  __atomic_store_n(&load->span, span, __ATOMIC_RELAXED);
+  if (again) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
+}
+
+/* With the shapes planned for so many workers: allocate and run. */
+static int32_t execute(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
+  const SiriusRegionInfo *region = r->region;
+  int32_t code = sirius_check_sizes(r);
+  for (int32_t i = 0; i < region->n_out; ++i) r->out[i] = NULL;
+  for (int32_t i = 0; i < region->n_out && code == SIRIUS_OK; ++i) {
+    if (!sirius_is_late(region, i)) {
+      code = sirius_allocate_output(r, i, &r->out[i]);
+    } else if (posix_memalign(&r->out[i], 64, sirius_output_bytes(r, i) + 1) != 0) {
+      snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
+      code = SIRIUS_EXHAUSTED;
+    }
+  }
+  if (code == SIRIUS_OK) code = run_region(r, run, cost);
+  if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
+  for (int32_t i = 0; i < region->n_out; ++i)
+    if (sirius_is_late(region, i)) free(r->out[i]);
+  return code;
+}
+
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
+  const SiriusRegionInfo *region = r->region;
+  const int32_t threads = cost->threads;
+  SiriusWorkspace workspace;
+  if (cost->workspace < 0 || sirius_take_workspace((size_t)cost->workspace, &workspace)) {
+    snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",
+             (long long)cost->workspace, region->name);
+    return SIRIUS_EXHAUSTED;
+  }
+  SiriusBarrier barrier = {0};
+  SiriusQueue queues[threads];
+  memset(queues, 0, sizeof queues);
+  SiriusCall call = {.in = r->in,
+                     .out = r->out,
+                     .params = r->params,
+                     .workspace = workspace.data,
+                     .weights = r->bundle->weights + region->weights_offset,
+                     .threads = threads,
+                     .barrier = &barrier,
+                     .queues = queues,
+                     .began = sirius_now(),
+                     .expected = cost->work / MOST_PER_NS / threads,
+                     .wait = sirius_wait,
+                     .wake = sirius_wake};
+  Job job = {&call, run};
+  const uint32_t denormals = sirius_flush_denormals();
+  sirius_team_run(threads, run_job, &job);
+  if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
+  sirius_restore_denormals(denormals);
+  sirius_give_workspace(workspace);
+  return call.failed ? sirius_report(r, &call.error) : SIRIUS_OK;
+}
+
+/* How many are worth it, of at most `threads` (0: the default). */
+static int32_t workers_for(const SiriusRequest *r, int32_t threads, int64_t work) {
+  if (sirius_fixed_workers()) return sirius_fixed_workers();
+  const int64_t worth = work / WORK_PER_THREAD;
+  if (worth <= 1) return 1;
+  if (threads <= 0) threads = sirius_default_threads();
+  if (threads > 1 && sirius_now() < __atomic_load_n(&load_of(r->region)->until, __ATOMIC_RELAXED)) return 1;
+  return worth < threads ? (int32_t)worth : threads;
+}
+
+static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
+  const int32_t isa = sirius_isa();
+  SiriusRun run = isa >= 0 ? r->region->run[isa] : NULL;
+  if (!run && isa > SIRIUS_ISA_V3) run = r->region->run[SIRIUS_ISA_V3];
+  if (!run) {
+    snprintf(r->error, r->error_bytes, "region %s has no code for this CPU", r->region->name);
+    return SIRIUS_INTERNAL;
+  }
+  SiriusError problem = {0};
+  Cost cost = {.threads = 1};
+  /* Planned for one worker first: only then is it known whether more of them are worth it. */
+  if (r->region->plan(r->in, 1, r->params, r->dims, &cost.workspace, &cost.work, &problem))
+    return sirius_report(r, &problem);
+  threads = sirius_team_acquire(workers_for(r, threads, cost.work));
+  if (threads <= 1) return execute(r, run, &cost);
+  cost.threads = threads;
+  int32_t code;
+  if (r->region->plan(r->in, threads, r->params, r->dims, &cost.workspace, &cost.work, &problem))
+    code = sirius_report(r, &problem);
+  else
+    code = execute(r, run, &cost);
+  sirius_team_release();
+  return code;
+}
+
+int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
+                    int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
+                    size_t error_bytes) {
+  int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
+  void *out[STACK_ITEMS];
+  SiriusRequest request = {bundle, region, in, params, out, dims, allocate, context, error, error_bytes};
+  int32_t code = sirius_check_inputs(&request, n_in);
+  if (code != SIRIUS_OK) return code;
+  const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;
+  void *heap = NULL;
+  if (n_params > STACK_ITEMS || n_out > STACK_ITEMS) {
+    heap = malloc(n_params * sizeof *params + n_out * (sizeof *dims + sizeof *out));
+    if (!heap) {
+      snprintf(error, error_bytes, "out of memory");
+      return SIRIUS_EXHAUSTED;
+    }
+    request.params = heap;
+    request.dims = (int64_t(*)[SIRIUS_MAX_RANK])(request.params + n_params);
+    request.out = (void **)(request.dims + n_out);
+  }
+  code = sirius_cuda_call(&request);
+  if (code == SIRIUS_ELSEWHERE) code = plan_and_execute(&request, threads);
+  free(heap);
+  return code;
+}
