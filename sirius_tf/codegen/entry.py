@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.scalar import Language
-from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.expr import Expr, Load, loads
+from sirius_tf.ir.affine import Affine, FloorDiv, affine
+from sirius_tf.ir.expr import Call, Expr, Load, loads
 from sirius_tf.ir.program import UNBOUNDED, Program, Tensor
 from sirius_tf.nest.nodes import Bound, Loop, LoopNest, Phase, parts_of
 from sirius_tf.nest.scheduled import Scheduled
@@ -45,6 +46,7 @@ def print_plan(kernel: Scheduled) -> str:
     """
     program = kernel.program
     body = ["SiriusCall local = {0}, *const call = &local; /* what helpers report to */"]
+    body += ["int32_t overflow = 0;"]
     for number, name in enumerate(program.inputs):
         for axis, extent in enumerate(program.tensor[name].shape):
             if extent.is_const:
@@ -65,33 +67,62 @@ def print_plan(kernel: Scheduled) -> str:
     for number, name in enumerate(program.inputs):
         for axis, extent in enumerate(program.tensor[name].shape):
             if not extent.is_const:
+                size = _sizes.index(extent)
                 body += _require(
-                    f"in[{number}].dims[{axis}] == {scalar.index(extent)}",
+                    f"in[{number}].dims[{axis}] == {size}",
                     f"input {name} has extent %lld on axis {axis}, not %lld",
-                    f"in[{number}].dims[{axis}], {scalar.index(extent)}",
+                    f"in[{number}].dims[{axis}], {size}",
                 )
     for check in program.checks:
         body += _require(_entry(program, check.condition), check.message.replace("%", "%%"), "0")
-    for number, output in enumerate(program.outputs):
-        for axis, size in enumerate(output.shape):
-            body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    sizes = slot_bytes(kernel, "threads")
-    body += [f"*workspace_bytes = {' + '.join(sizes) or '0'};"]
+    body += [line for t in program.tensors for line in _require_sizes(kernel, t)]
+    body += _output_shapes(program)
+    body += _require("overflow == 0", "a size does not fit into 64 bits", "0")
+    body.append(f"*workspace_bytes = {_total(slot_bytes(kernel, 'threads', _sizes))};")
+    body.append("if (overflow) *workspace_bytes = -1;")
     body += [f"*work = {_work(kernel)};", "(void)in; (void)threads; (void)params;"]
     body += ["if (call->failed) *error = call->error;", "return call->failed;"]
     lines = "".join(f"  {line}\n" for line in body)
     return f"{PLAN.format(name=program.name)} {{\n{lines}}}\n{_print_shapes(program)}"
 
 
+def _output_shapes(program: Program) -> list[str]:
+    return [
+        f"out_dims[{number}][{axis}] = {_entry(program, size)};"
+        for number, output in enumerate(program.outputs)
+        for axis, size in enumerate(output.shape)
+    ]
+
+
+def _require_sizes(kernel: Scheduled, t: Tensor) -> Iterator[str]:
+    """No extent is negative of what a call allocates, and each fits into 64 bits.
+
+    The extents of a tensor that is defined under guards may be, where these do not hold.
+    """
+    program = kernel.program
+    if t.role not in ("temp", "output") or t.name in program.guarded:
+        return
+    for extent in dict.fromkeys((*t.shape, *kernel.storage.shape(t))):
+        if not _is_positive(program, extent):
+            size = _sizes.index(extent)
+            yield from _require(f"{size} >= 0", f"a size of {t.name} is %lld, less than 0", size)
+
+
+def _is_positive(program: Program, extent: Affine) -> bool:
+    """Whether an extent follows from sizes of inputs without any subtraction."""
+    least = {p.name: p.minimum for p in program.params}
+    if any(isinstance(key, FloorDiv) or least[key] < 0 or c < 0 for key, c in extent.terms):
+        return False
+    return extent.const >= 0
+
+
 def _print_shapes(program: Program) -> str:
     if not any(late_outputs(program)):
         return ""
     body = [f"const int64_t {p.name} = params[{k}];" for k, p in enumerate(program.params)]
-    body += ["SiriusCall local = {0}, *const call = &local;"]
-    for number, output in enumerate(program.outputs):
-        for axis, size in enumerate(output.shape):
-            body.append(f"out_dims[{number}][{axis}] = {_entry(program, size)};")
-    body += [f"(void){p.name};" for p in program.params] + ["(void)call;"]
+    body += ["SiriusCall local = {0}, *const call = &local;", "int32_t overflow = 0;"]
+    body += _output_shapes(program)  # less than what plan allows
+    body += [f"(void){p.name};" for p in program.params] + ["(void)call; (void)overflow;"]
     lines = "".join(f"  {line}\n" for line in body)
     return f"{SHAPES.format(name=program.name)} {{\n{lines}}}\n"
 
@@ -121,24 +152,61 @@ def _entry(program: Program, value: Expr) -> str:
         flat = scalar.flat([affine(i) for i in load.index if isinstance(i, Affine)], t.shape)
         return f"((const {scalar.C.types[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
 
-    return scalar.C.expression(value, address, inputs)
+    return _sizes.expression(value, address, inputs)
+
+
+class _Sizes(Language):
+    """C of sizes, from what a caller may choose: one that does not fit into 64 bits sets `overflow`.
+
+    Arithmetic on elements of inputs wraps, as TensorFlow's does.
+    """
+
+    def expression(
+        self, expr: Expr, address: Callable[[Load], str], inputs: Mapping[str, int]
+    ) -> str:
+        match expr:
+            case Call("add" | "mul", (a, b), "int64") if not loads(expr):
+                texts = [self.expression(x, address, inputs) for x in (a, b)]
+                return self.plus(*texts) if expr.fn == "add" else self.times(*texts)
+        return super().expression(expr, address, inputs)
+
+    def index(self, value: Affine) -> str:
+        text = "" if value.const == 0 and value.terms else str(value.const)
+        for key, coefficient in value.terms:
+            term = key
+            if isinstance(key, FloorDiv):
+                term = f"sirius_floordiv({self.index(key.numerator)}, {key.divisor})"
+            term = str(term) if coefficient == 1 else self.times(str(coefficient), str(term))
+            text = self.plus(text, term) if text else term
+        return text
+
+    def plus(self, a: str, b: str) -> str:
+        return f"sirius_add({a}, {b})"
+
+    def times(self, a: str, b: str) -> str:
+        return f"sirius_mul({a}, {b})"
+
+
+_sizes = _Sizes()
 
 
 def tensor_bytes(kernel: Scheduled, t: Tensor, language: Language = scalar.C) -> str:
     """C of the size of a tensor in the workspace."""
-    extents = [scalar.index(e) for e in kernel.storage.shape(t)]
+    extents = [language.index(e) for e in kernel.storage.shape(t)]
     if t.name in kernel.program.guarded:
         extents = [e if "-" not in e else f"sirius_max_i64({e}, 0)" for e in extents]
-    count = " * ".join(f"({e})" for e in extents) or "1"
-    return f"(({count}) * (int64_t)sizeof({language.types[t.dtype]}) + {ALIGN - 1} & -{ALIGN})"
+    size = f"(int64_t)sizeof({language.types[t.dtype]})"
+    for extent in extents:
+        size = language.times(size, extent)
+    return f"({language.plus(size, str(ALIGN - 1))} & -{ALIGN})"
 
 
 def slot_bytes(kernel: Scheduled, threads: str, language: Language = scalar.C) -> list[str]:
     """C of the size of each slot: that of its largest tensor, or of a copy for each worker."""
     members: dict[int, list[str]] = {}
     for name, slot in kernel.storage.slots.items():
-        copies = f"{threads} * " if name in kernel.storage.private else ""
-        size = copies + tensor_bytes(kernel, kernel.program.tensor[name], language)
+        size = tensor_bytes(kernel, kernel.program.tensor[name], language)
+        size = language.times(threads, size) if name in kernel.storage.private else size
         members.setdefault(slot, []).append(size)
     return [nested("max", list(dict.fromkeys(texts))) for _, texts in sorted(members.items())]
 
@@ -151,13 +219,20 @@ def nested(function: str, texts: list[str]) -> str:
     return result
 
 
+def _total(sizes: list[str]) -> str:
+    return functools.reduce(_sizes.plus, sizes) if sizes else "0"
+
+
 def bound_text(function: str, bound: Bound) -> str:
     """C of a loop's bound, of which `function` ("min" or "max") says which term counts."""
     return nested(function, [scalar.index(t) for t in bound.terms])
 
 
 def _work(kernel: Scheduled) -> str:
-    """C of the points that a call evaluates, less what its barriers cost several workers."""
+    """C of the points that a call evaluates, less what its barriers cost several workers.
+
+    An estimate: plan has refused sizes of which sums overflow.
+    """
     program = kernel.program
     likely = {p.name: p.hint for p in program.params if p.exit and p.unlimited}
     points = [_product([i.extent for i in s.all_iters], likely) for s in program.statements]
@@ -166,11 +241,13 @@ def _work(kernel: Scheduled) -> str:
         _product([e for e in extents if known.issuperset(e.names())], likely)
         for extents in _phases(kernel.nest, ())
     ]
-    return f"{' + '.join(points) or '0'} - {BARRIER} * ({' + '.join(phases) or '0'})"
+    total = f"{' + '.join(points) or '0'} - {BARRIER}.0 * ({' + '.join(phases) or '0'})"
+    return f"sirius_estimate({total})"
 
 
 def _product(extents: Iterable[Affine], likely: Mapping[str, int]) -> str:
-    return " * ".join(scalar.index(e.substitute(likely)) for e in extents) or "1"
+    """C of a product of extents in double, which cannot overflow."""
+    return " * ".join(f"(double){scalar.index(e.substitute(likely))}" for e in extents) or "1.0"
 
 
 def _phases(nest: LoopNest, extents: tuple[Affine, ...]) -> Iterator[tuple[Affine, ...]]:

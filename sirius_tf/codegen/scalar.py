@@ -30,6 +30,22 @@ HELPER int64_t sirius_floordiv(int64_t a, int64_t b) {
 HELPER int64_t sirius_floormod(int64_t a, int64_t b) {
   return (int64_t)((uint64_t)a - (uint64_t)sirius_floordiv(a, b) * (uint64_t)b);
 }
+/* Arithmetic of sizes, in a function whose variable `overflow` keeps that a result did not fit. */
+#define sirius_add(a, b) sirius_add_i64(a, b, &overflow)
+#define sirius_mul(a, b) sirius_mul_i64(a, b, &overflow)
+HELPER int64_t sirius_add_i64(int64_t a, int64_t b, int32_t *overflow) {
+  int64_t sum;
+  *overflow |= __builtin_add_overflow(a, b, &sum);
+  return sum;
+}
+HELPER int64_t sirius_mul_i64(int64_t a, int64_t b, int32_t *overflow) {
+  int64_t product;
+  *overflow |= __builtin_mul_overflow(a, b, &product);
+  return product;
+}
+HELPER int64_t sirius_estimate(double work) {
+  return work < 0x1p62 ? (int64_t)work : INT64_C(1) << 62;
+}
 HELPER void sirius_fail(SiriusCall *call, const char *format, int64_t a, int64_t b) {
   if (!__atomic_exchange_n(&call->failed, 1, __ATOMIC_RELAXED))
     call->error = (SiriusError){format, {a, b}};
@@ -76,6 +92,7 @@ _INFIX = {
     "bitor": "|",
     "bitxor": "^",
 }
+_WRAPPED = {"int32": "uint32_t", "int64": "uint64_t"}  # narrower ones are computed as int
 _VECTOR = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "erfc", "sin", "cos", "pow"}
 _BUILTIN = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "abs": "abs"}
 
@@ -139,7 +156,7 @@ class Language:
             case Const(value, dtype):
                 return self.literal(value, dtype)
             case Index(value, dtype):
-                return f"({self.types[dtype]}){index(value)}"
+                return f"({self.types[dtype]}){self.index(value)}"
             case Dim(tensor, axis, _):
                 return f"in[{inputs[tensor]}].dims[{axis}]"
             case Load():
@@ -147,6 +164,18 @@ class Language:
             case Call(fn, args, dtype):
                 texts = [self.expression(a, address, inputs) for a in args]
                 return self.apply(fn, texts, dtype, args[-1].dtype)
+
+    def index(self, value: Affine) -> str:
+        """C of a quasi-affine expression, an int64_t."""
+        return index(value)
+
+    def plus(self, a: str, b: str) -> str:
+        """C of the sum of two sizes."""
+        return f"({a} + {b})"
+
+    def times(self, a: str, b: str) -> str:
+        """C of the product of two sizes."""
+        return f"{a} * {b}"
 
     def literal(self, value: bool | int | float, dtype: str) -> str:
         """A constant of `dtype`, exactly."""
@@ -183,10 +212,14 @@ class Language:
         Unsupported where there is none yet.
         """
         c_type = self.types[dtype]
-        if fn in _INFIX:
-            return f"({c_type})({args[0]} {_INFIX[fn]} {args[1]})"
         a, b = args[0], args[-1]
         floating = dtype.startswith("float")
+        if fn in ("add", "sub", "mul", "neg") and dtype in _WRAPPED:
+            unsigned = _WRAPPED[dtype]  # signed overflow is undefined in C, and wraps in TensorFlow
+            left = f"0 - ({unsigned})" if fn == "neg" else f"({unsigned}){a} {_INFIX[fn]} ({unsigned})"
+            return f"({c_type})({left}{b})"
+        if fn in _INFIX:
+            return f"({c_type})({a} {_INFIX[fn]} {b})"
         match fn:
             case "neg":
                 return f"({c_type})(-{a})"

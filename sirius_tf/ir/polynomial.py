@@ -62,6 +62,11 @@ class Poly:
         return all(not monomial for monomial, _ in self.terms)
 
     @property
+    def is_name(self) -> bool:
+        """Whether it is one parameter alone."""
+        return [(len(monomial), c) for monomial, c in self.terms] == [(1, 1)]
+
+    @property
     def const(self) -> int:
         """The constant term."""
         return dict(self.terms).get((), 0)

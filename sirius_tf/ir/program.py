@@ -32,6 +32,9 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Load, loads, walk
 from sirius_tf.ir.expr import Index as IndexExpr
 
+MAX_RANK = 8
+"""Of an input or output: what the interface of generated code has room for (sirius_abi.h)."""
+
 UNLIMITED = 1 << 31
 """The bound of a loop that runs until data ends it."""
 UNBOUNDED = -(2**63)  # the minimum of a parameter of which nothing is known

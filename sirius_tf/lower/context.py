@@ -152,6 +152,8 @@ class Lowering(Emitter):
         """Declare an input of the region."""
         if argument.shape is None:
             raise Unsupported(argument.name, "Placeholder", "its rank is not known")
+        if len(argument.shape) > ir.MAX_RANK:
+            raise Unsupported(argument.name, "Placeholder", f"its rank is above {ir.MAX_RANK}")
         name = self.fresh(argument.name)
         hints = self.hints.get(argument.name, (8,) * len(argument.shape))
         shape: list[Affine] = []
@@ -174,7 +176,18 @@ class Lowering(Emitter):
         except NotAffineError as error:
             raise self.unsupported(str(error)) from error
         for k, value in enumerate(result if isinstance(result, list) else [result]):
+            if isinstance(value, Value):
+                self._nonnegative(value)
             self._values[Edge(node.name, k)] = self._rounded(value, k)
+
+    def _nonnegative(self, value: Value) -> None:
+        """No rule makes a tensor of which nobody has looked at the sizes.
+
+        Sizes that depend on the iteration of a loop, or on data, are its rule's own business.
+        """
+        for size in dict.fromkeys(value.atoms):
+            if not self.params.iterates(poly(size)) and not self.params.depends(size):
+                self.nonnegative(size)
 
     def _rounded(self, value: Carried, k: int) -> Carried:
         """Output `k` of the current node, of which the rule may have left the sum in float32."""
@@ -201,6 +214,8 @@ class Lowering(Emitter):
         for name, edge in self.graph.outputs:
             self.node = Node(name, "Output")
             value = self.read(edge)
+            if value.rank > ir.MAX_RANK:
+                raise self.unsupported(f"a result of a rank above {ir.MAX_RANK} stays inside")
             if not all(self.params.limited(atom) for atom in value.atoms):
                 raise self.unsupported("nothing bounds the size of a result")
             stored = self.define(value.dtype, value.dims, value.at, "output")

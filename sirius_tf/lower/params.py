@@ -43,6 +43,11 @@ class Params:
         """Whether an expression depends on the iteration of a loop, or on how many it had."""
         return any(name in self.loops or name in self.late for name in names_in(expr))
 
+    def given(self, value: Poly) -> bool:
+        """Whether a number that a request may choose freely occurs, and no size alone."""
+        free = {p.name for p in self.defined if p.minimum == UNBOUNDED}
+        return any(name in free for monomial, _ in value.terms for name in monomial)
+
     def iterates(self, value: Poly) -> bool:
         """Whether the iterator of a loop occurs."""
         return any(name in self.loops for monomial, _ in value.terms for name in monomial)

@@ -30,6 +30,8 @@ static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)-
 /* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
 static int32_t hand_over(const SiriusRequest *r) {
   r->region->shapes(r->params, r->dims);
+  const int32_t fits = sirius_check_sizes(r);
+  if (fits != SIRIUS_OK) return fits;
   for (int32_t i = 0; i < r->region->n_out; ++i) {
     if (!sirius_is_late(r->region, i)) continue;
     void *data = NULL;
@@ -96,7 +98,9 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   const SiriusRegionInfo *region = r->region;
   const int32_t threads = cost->threads;
   SiriusWorkspace workspace;
-  if (cost->workspace < 0 || sirius_take_workspace((size_t)cost->workspace, &workspace)) {
+  const int32_t fits = sirius_check_workspace(r, cost->workspace);
+  if (fits != SIRIUS_OK) return fits;
+  if (sirius_take_workspace((size_t)cost->workspace, &workspace)) {
     snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",
              (long long)cost->workspace, region->name);
     return SIRIUS_EXHAUSTED;

@@ -138,7 +138,7 @@ static Layout lay_out(const SiriusRequest *r, size_t workspace_bytes, uint64_t *
   const SiriusRegionInfo *region = r->region;
   Layout layout = {0};
   for (int32_t i = 0; i < region->n_in; ++i)
-    *arrays++ = place(&layout.end, sirius_array_bytes(r->in[i].dtype, r->in[i].dims, r->in[i].rank));
+    *arrays++ = place(&layout.end, (size_t)sirius_array_bytes(r->in[i].dtype, r->in[i].dims, r->in[i].rank));
   layout.control = place(&layout.end, sizeof(Control) + (size_t)region->n_params * sizeof(int64_t));
   layout.outputs = layout.end;
   for (int32_t i = 0; i < region->n_out; ++i) *arrays++ = place(&layout.end, sirius_output_bytes(r, i));
@@ -238,7 +238,8 @@ static int32_t run(const SiriusDevice *d, const SiriusKernels *kernels, const Si
   int64_t workspace_bytes = 0, work = 0;
   if (region->cuda->plan(r->in, kernels->blocks, r->params, r->dims, &workspace_bytes, &work, &unfit))
     return sirius_report(r, &unfit);
-  const int32_t code = sirius_check_sizes(r);
+  int32_t code = sirius_check_sizes(r);
+  if (code == SIRIUS_OK) code = sirius_check_workspace(r, workspace_bytes);
   if (code != SIRIUS_OK) return code;
   uint64_t arrays[region->n_in + region->n_out + 1];
   const Layout layout = lay_out(r, (size_t)workspace_bytes, arrays);
@@ -253,7 +254,7 @@ static int32_t run(const SiriusDevice *d, const SiriusKernels *kernels, const Si
     return SIRIUS_ELSEWHERE;
   }
   for (int32_t i = 0; i < region->n_in; ++i) {
-    const size_t bytes = sirius_array_bytes(r->in[i].dtype, r->in[i].dims, r->in[i].rank);
+    const size_t bytes = (size_t)sirius_array_bytes(r->in[i].dtype, r->in[i].dims, r->in[i].rank);
     if (bytes) memcpy(frame->host + arrays[i], r->in[i].data, bytes);
   }
   Control *control = (Control *)(frame->host + layout.control);

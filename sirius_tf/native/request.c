@@ -32,22 +32,11 @@ int32_t sirius_check_inputs(const SiriusRequest *r, int32_t n_in) {
   return SIRIUS_OK;
 }
 
-int32_t sirius_check_sizes(const SiriusRequest *r) {
-  for (int32_t i = 0; i < r->region->n_out; ++i) {
-    for (int32_t d = 0; d < r->region->out_rank[i]; ++d) {
-      if (r->dims[i][d] >= 0) continue;
-      snprintf(r->error, r->error_bytes, "output %d of region %s has a negative size", i, r->region->name);
-      return SIRIUS_INVALID;
-    }
-  }
-  return SIRIUS_OK;
-}
-
 int32_t sirius_is_late(const SiriusRegionInfo *region, int32_t output) {
   return region->shapes && region->out_late[output];
 }
 
-static size_t item_bytes(int32_t dtype) {
+static int64_t item_bytes(int32_t dtype) {
   switch (dtype) { /* TensorFlow's DataType */
     case 1: case 3: return 4;           /* float, int32 */
     case 2: case 9: return 8;           /* double, int64 */
@@ -57,14 +46,32 @@ static size_t item_bytes(int32_t dtype) {
   }
 }
 
-size_t sirius_array_bytes(int32_t dtype, const int64_t *dims, int32_t rank) {
-  size_t bytes = item_bytes(dtype);
-  for (int32_t d = 0; d < rank; ++d) bytes *= (size_t)dims[d];
+int64_t sirius_array_bytes(int32_t dtype, const int64_t *dims, int32_t rank) {
+  int64_t bytes = item_bytes(dtype);
+  for (int32_t d = 0; d < rank; ++d)
+    if (dims[d] < 0 || __builtin_mul_overflow(bytes, dims[d], &bytes)) return -1;
   return bytes;
 }
 
+int32_t sirius_check_sizes(const SiriusRequest *r) {
+  for (int32_t i = 0; i < r->region->n_out; ++i) {
+    const int64_t bytes = sirius_array_bytes(r->region->out_dtype[i], r->dims[i], r->region->out_rank[i]);
+    if (bytes >= 0 && bytes <= SIRIUS_MOST_BYTES) continue;
+    snprintf(r->error, r->error_bytes, "output %d of region %s %s", i, r->region->name,
+             bytes < 0 ? "has a negative size, or more bytes than 64 bits can count" : "needs more than 2^47 bytes");
+    return bytes < 0 ? SIRIUS_INVALID : SIRIUS_EXHAUSTED;
+  }
+  return SIRIUS_OK;
+}
+
+int32_t sirius_check_workspace(const SiriusRequest *r, int64_t bytes) {
+  if (bytes >= 0 && bytes <= SIRIUS_MOST_BYTES) return SIRIUS_OK;
+  snprintf(r->error, r->error_bytes, "region %s needs more than 2^47 bytes of workspace", r->region->name);
+  return SIRIUS_EXHAUSTED;
+}
+
 size_t sirius_output_bytes(const SiriusRequest *r, int32_t output) {
-  return sirius_array_bytes(r->region->out_dtype[output], r->dims[output], r->region->out_rank[output]);
+  return (size_t)sirius_array_bytes(r->region->out_dtype[output], r->dims[output], r->region->out_rank[output]);
 }
 
 int32_t sirius_allocate_output(const SiriusRequest *r, int32_t output, void **data) {

@@ -25,16 +25,19 @@ int32_t sirius_report(const SiriusRequest *r, const SiriusError *failure);
 /* SIRIUS_INVALID and a message if `n_in` inputs are not as many as the region takes, or of another dtype or rank. */
 int32_t sirius_check_inputs(const SiriusRequest *r, int32_t n_in);
 
-/* SIRIUS_INVALID and a message if an output would have a negative size. */
+/* A code and a message if an output would have a negative size, or more bytes than there can be. */
 int32_t sirius_check_sizes(const SiriusRequest *r);
+
+/* SIRIUS_EXHAUSTED and a message if plan found that a workspace would have more bytes than there can be. */
+int32_t sirius_check_workspace(const SiriusRequest *r, int64_t bytes);
 
 /* 1 if plan has but an upper bound of the output's shape. */
 int32_t sirius_is_late(const SiriusRegionInfo *region, int32_t output);
 
-/* Bytes of a dense array of a TensorFlow DataType. */
-size_t sirius_array_bytes(int32_t dtype, const int64_t *dims, int32_t rank);
+/* Bytes of a dense array of a TensorFlow DataType; -1 if a size is negative, or they do not fit into 64 bits. */
+int64_t sirius_array_bytes(int32_t dtype, const int64_t *dims, int32_t rank);
 
-/* Bytes of an output of the shape in r->dims. */
+/* Bytes of an output of the shape in r->dims, which has been checked. */
 size_t sirius_output_bytes(const SiriusRequest *r, int32_t output);
 
 /* Has the caller provide an output of that shape. SIRIUS_EXHAUSTED and a message if it cannot. */

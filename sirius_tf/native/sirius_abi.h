@@ -12,6 +12,7 @@
 
 #define SIRIUS_ABI_VERSION 7
 #define SIRIUS_MAX_RANK 8
+#define SIRIUS_MOST_BYTES (INT64_C(1) << 47) /* of an output, or of a workspace: no process has more */
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
 #define SIRIUS_ISA_V4 1 /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
 #define SIRIUS_ISAS 2
@@ -62,8 +63,8 @@ struct SiriusCall {
   int64_t expected;         /* nanoseconds that the call takes at least */
 };
 
-/* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument).
- * `out_dims[i]` receives the shape of output i; `work` an estimate of the multiplications of this call,
+/* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument): also if a size is negative, or does not fit into
+ * 64 bits. `workspace_bytes` is -1 if they do not. `out_dims[i]` receives the shape of output i; `work` an estimate of the multiplications of this call,
  * from which the host decides how many workers it takes. */
 typedef int32_t (*SiriusPlan)(const SiriusTensor *in, int32_t threads, int64_t *params,
                               int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sirius_tf.errors import InvalidArgument
+from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.ir.program import MAX_RANK
 
-MAX_RANK = 8
 
 
 class TensorInfo(ctypes.Structure):
@@ -78,7 +78,7 @@ class Planner:
         """Plan a call on at most so many workers, for inputs of some shapes, dense arrays where
         plan reads their elements.
 
-        InvalidArgument says what does not fit.
+        InvalidArgument says what does not fit, SiriusError that no workspace can be so large.
         """
         tensors = (TensorInfo * len(inputs))()
         dims = [np.array(shape, np.int64) for shape, _ in inputs]
@@ -94,6 +94,8 @@ class Planner:
         )  # fmt: skip
         if failed:
             raise InvalidArgument(message(error.format.decode(), error.args))
+        if workspace.value < 0:
+            raise SiriusError("a call needs more bytes of workspace than 64 bits can count")
         grids, slots = (ctypes.c_int32 * self.n_kernels)(), (ctypes.c_int64 * self.n_slots)()
         _Geometry(self.geometry)(
             params.ctypes.data, workers, ctypes.addressof(grids), ctypes.addressof(slots)

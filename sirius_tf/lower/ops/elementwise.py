@@ -99,11 +99,27 @@ _ARITHMETIC: Mapping[str, Callable[[Lowering, Poly, Poly], Poly]] = {
     "floordiv": lambda ctx, a, b: ctx.params.opaque("floordiv", a, b),
     "floormod": lambda ctx, a, b: ctx.params.opaque("floormod", a, b),
 }
+_RING = frozenset({"add", "sub", "mul"})  # exact results wrap to what wrapping ones are
 _CONDITIONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
+
+
+def _may_wrap(ctx: Lowering, value: Poly) -> bool:
+    """Whether arithmetic on numbers of the request may overflow. Sizes of tensors stay far below."""
+    return ctx.params.given(value) and not value.is_name
+
+
+def _wrapped(ctx: Lowering, value: Poly, dtype: str) -> Poly:
+    """An operand as TensorFlow has it, which wraps, where that makes a difference."""
+    if not _may_wrap(ctx, value):
+        return value
+    kept = call("cast", value.to_expr(dtype), dtype="int64")
+    return ctx.params.define("wrapped", kept, value.evaluate(ctx.params.hints), UNBOUNDED)
 
 
 def _decide(ctx: Lowering, fn: str, a: Poly, b: Poly) -> bool | None:
     """Whether a condition holds for all sizes, or for none; None if that depends on them."""
+    if _may_wrap(ctx, a) or _may_wrap(ctx, b):
+        return None
     if fn in ("and", "or"):
         both = bool(a.const and b.const if fn == "and" else a.const or b.const)
         return both if a.is_const and b.is_const else None
@@ -133,6 +149,8 @@ def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
     for point in np.ndindex(*left.shape):
         a, b = values.element(left, point), values.element(right, point)
         if fn in _ARITHMETIC:
+            if fn not in _RING:
+                a, b = (_wrapped(ctx, x, operands[0].dtype) for x in (a, b))
             result[point] = _ARITHMETIC[fn](ctx, a, b)
         else:
             holds = _decide(ctx, fn, a, b)

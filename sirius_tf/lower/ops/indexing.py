@@ -172,10 +172,12 @@ def _one_hot(ctx: Lowering, node: Node) -> Value:
     new = values.dim_of(depth)
     dims = [*where.dims[:axis], new, *where.dims[axis:]]
     before = sum(len(d) for d in where.dims[:axis])
+    wide = where.dtype if where.dtype in ("int32", "int64") else "int32"  # positions exceed int8
 
     def element(i: Indices) -> Expr:
-        own = index(values.flat_index(new, i[before : before + len(new)]), where.dtype)
+        own = index(values.flat_index(new, i[before : before + len(new)]), wide)
         given = where.at((*i[:before], *i[before + len(new) :]))
+        given = given if where.dtype == wide else call("cast", given, dtype=wide)
         return call("select", call("eq", given, own, dtype="bool"), on, off)
 
     return ctx.define(node.dtypes[0], dims, element)

@@ -176,12 +176,23 @@ def _strided_slice(ctx: Lowering, node: Node) -> Value:
     return x
 
 
+def _count(ctx: Lowering, size: Poly, rest: Poly) -> Poly:
+    """How many elements a slice has: -1, which a request may say, is all that are left."""
+    if size == poly(-1):
+        return rest
+    if not ctx.params.given(size):
+        return size
+    open_ended = call("eq", size.to_expr(), Const(-1, "int64"), dtype="bool")
+    chosen = call("select", open_ended, rest.to_expr(), size.to_expr())
+    return ctx.params.define("count", chosen, size.evaluate(ctx.params.hints), UNBOUNDED)
+
+
 @lowers("Slice")
 def _slice(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
     pairs = zip(elements(ctx.host(1)), elements(ctx.host(2)), strict=True)
     for axis, (begin, size) in enumerate(pairs):
-        count = x.shape[axis] - begin if size == poly(-1) else size
+        count = _count(ctx, size, x.shape[axis] - begin)
         for condition in (begin, count, x.shape[axis] - begin - count):
             ctx.nonnegative(condition)
         x = values.slice_dim(x, axis, begin, count)
