@@ -156,7 +156,7 @@ def _entry(program: Program, value: Expr) -> str:
 
 
 class _Sizes(Language):
-    """C of sizes, from what a caller may choose: one that does not fit into 64 bits sets `overflow`.
+    """C of sizes that a request chooses: one that does not fit into 64 bits sets `overflow`.
 
     Arithmetic on elements of inputs wraps, as TensorFlow's does.
     """

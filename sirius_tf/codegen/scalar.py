@@ -215,9 +215,9 @@ class Language:
         a, b = args[0], args[-1]
         floating = dtype.startswith("float")
         if fn in ("add", "sub", "mul", "neg") and dtype in _WRAPPED:
-            unsigned = _WRAPPED[dtype]  # signed overflow is undefined in C, and wraps in TensorFlow
-            left = f"0 - ({unsigned})" if fn == "neg" else f"({unsigned}){a} {_INFIX[fn]} ({unsigned})"
-            return f"({c_type})({left}{b})"
+            unsigned = _WRAPPED[dtype]  # signed overflow is undefined in C, and wraps in TF
+            left, sign = ("0", "-") if fn == "neg" else (f"({unsigned}){a}", _INFIX[fn])
+            return f"({c_type})({left} {sign} ({unsigned}){b})"
         if fn in _INFIX:
             return f"({c_type})({a} {_INFIX[fn]} {b})"
         match fn:

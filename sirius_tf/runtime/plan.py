@@ -16,7 +16,6 @@ from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.program import MAX_RANK
 
 
-
 class TensorInfo(ctypes.Structure):
     """SiriusTensor (sirius_abi.h)."""
 

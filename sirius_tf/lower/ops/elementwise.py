@@ -11,6 +11,7 @@ import numpy as np
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.expr import Const, Expr, call
 from sirius_tf.ir.polynomial import Poly, poly
+from sirius_tf.ir.program import UNBOUNDED
 from sirius_tf.lower import value as values
 from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.rules import lowers
@@ -104,7 +105,7 @@ _CONDITIONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"}
 
 
 def _may_wrap(ctx: Lowering, value: Poly) -> bool:
-    """Whether arithmetic on numbers of the request may overflow. Sizes of tensors stay far below."""
+    """Whether arithmetic on numbers of a request may overflow: that on sizes does not."""
     return ctx.params.given(value) and not value.is_name
 
 

@@ -53,6 +53,7 @@ def _range(ctx: Lowering, node: Node) -> Value:
     start, limit = elements(ctx.host(0))[0], elements(ctx.host(1))[0]
     step = ctx.host_int(2)
     span = limit - start if step > 0 else start - limit
+    ctx.nonnegative(span)
     count = ctx.params.opaque("floordiv", span + (abs(step) - 1), abs(step))
     count = ctx.params.opaque("max", count, 0)
     dtype, first = node.dtypes[0], start.to_affine()
@@ -176,8 +177,8 @@ def _strided_slice(ctx: Lowering, node: Node) -> Value:
     return x
 
 
-def _count(ctx: Lowering, size: Poly, rest: Poly) -> Poly:
-    """How many elements a slice has: -1, which a request may say, is all that are left."""
+def _or_rest(ctx: Lowering, size: Poly, rest: Poly) -> Poly:
+    """How many elements a part has: -1, which a request may say, is all that are left."""
     if size == poly(-1):
         return rest
     if not ctx.params.given(size):
@@ -192,7 +193,7 @@ def _slice(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
     pairs = zip(elements(ctx.host(1)), elements(ctx.host(2)), strict=True)
     for axis, (begin, size) in enumerate(pairs):
-        count = _count(ctx, size, x.shape[axis] - begin)
+        count = _or_rest(ctx, size, x.shape[axis] - begin)
         for condition in (begin, count, x.shape[axis] - begin - count):
             ctx.nonnegative(condition)
         x = values.slice_dim(x, axis, begin, count)
@@ -256,8 +257,8 @@ def _split(ctx: Lowering, node: Node) -> list[Value]:
         sizes = [each] * count
     else:
         sizes = elements(ctx.host(1))
-        given = sum((s for s in sizes if s != poly(-1)), poly(0))
-        sizes = [x.shape[axis] - given if s == poly(-1) else s for s in sizes]
+        rest = x.shape[axis] - sum(sizes, poly(0)) - 1  # where one of them is -1
+        sizes = [_or_rest(ctx, size, rest) for size in sizes]
         if sum(sizes, poly(0)) != x.shape[axis]:
             ctx.equal(x.shape[axis].to_affine(), sum(sizes, poly(0)).to_affine())
     parts, start = [], poly(0)
