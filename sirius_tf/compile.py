@@ -33,7 +33,14 @@ from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.split_k import in_pieces
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
-from sirius_tf.schedule.verify import check_cells, check_order, check_phases, check_reflow
+from sirius_tf.schedule.verify import (
+    check_cells,
+    check_looks,
+    check_order,
+    check_phases,
+    check_reflow,
+    check_slots,
+)
 from sirius_tf.schedule.versions import number_versions
 from sirius_tf.schedule.wavefront import wavefronts
 from sirius_tf.transform.epilogue import finish_reductions
@@ -181,9 +188,13 @@ def realize(
     folded = windows(program, scop, root, updates)
     own = {} if "private" in without else private(program, root)
     check_reflow(scop, schedule, storage_maps(scop, folded, own))
-    check_cells(scop, root, storage_maps(scop, folded), updates)
+    cells = storage_maps(scop, folded)
+    check_cells(scop, root, cells, updates)
+    check_looks(scop, root, cells, program.conditions)
+    shared = slots(program, root, own)
+    check_slots(scop, root, shared, program.conditions)
     loops = decide(program, build_loops(scop, schedule))
-    storage = Storage(folded, own, slots(program, root, own))
+    storage = Storage(folded, own, shared)
     scheduled = Scheduled(program, loops, storage, machine)
     show("loops", nodes.show(scheduled.nest))
     return scheduled

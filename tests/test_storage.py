@@ -1,20 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
+from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations, pairwise
 
 import pytest
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load
-from sirius_tf.ir.program import Iter, Output, Param, Program, Statement, Tensor
+from sirius_tf.ir.program import (
+    UNLIMITED,
+    Guard,
+    Iter,
+    Output,
+    Param,
+    Program,
+    Reduce,
+    Statement,
+    Tensor,
+)
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import accumulates, in_place, passed_on, pins
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.storage import Storage, Window, storage_maps, windows
+from sirius_tf.schedule.storage import Storage, Window, slots, storage_maps, windows
 from sirius_tf.schedule.tree import build
-from sirius_tf.schedule.verify import check_cells, check_order, check_reflow
+from sirius_tf.schedule.verify import (
+    check_cells,
+    check_looks,
+    check_order,
+    check_reflow,
+    check_slots,
+)
 from tests.test_fuse import load, softmax
 from tests.test_schedule import recurrence
 
@@ -29,9 +47,9 @@ def folded(program: Program) -> dict[str, Window]:
     found = windows(program, scop, tree)
     check_reflow(scop, schedule, storage_maps(scop, found))
     for name, window in found.items():
-        for axis, slots in enumerate(window):
-            if slots and slots > 1:
-                less = tuple(slots - 1 if k == axis else w for k, w in enumerate(window))
+        for axis, count in enumerate(window):
+            if count and count > 1:
+                less = tuple(count - 1 if k == axis else w for k, w in enumerate(window))
                 with pytest.raises(VerifyError, match=f"a cell of {name}"):
                     check_reflow(scop, schedule, storage_maps(scop, {name: less}))
     return found
@@ -88,8 +106,11 @@ def update(old: Affine, new: Expr, *others: Statement) -> Program:
     return Program("update", params, (), (), kept, statements, ("p", "u"), (Output("y", ()),))
 
 
-def slots(program: Program) -> Window:
-    """Of x; one slot less than it needs, or one where it needs all, is found to be wrong."""
+ALL = {"check_reflow", "check_cells"}
+
+
+def kept(program: Program) -> tuple[Window, set[str]]:
+    """The window of x, and who finds out that one slot less, or one instead of all, is wrong."""
     scop = extract(program)
     flows = flow(scop)
     tree = fuse(program, flows, Machine(2))
@@ -98,17 +119,21 @@ def slots(program: Program) -> Window:
     window = windows(program, scop, tree, updates).get("x", (None, None))
     check_reflow(scop, schedule, storage_maps(scop, {"x": window}))
     check_cells(scop, tree, storage_maps(scop, {"x": window}), updates)
-    if window[0] != 1:
-        less = storage_maps(scop, {"x": ((window[0] or 2) - 1, None)})
-        with pytest.raises(VerifyError, match="a cell of x"):
-            check_reflow(scop, schedule, less)
-            check_cells(scop, tree, less, updates)
-    return window
+    if window[0] == 1:
+        return window, set()
+    less = storage_maps(scop, {"x": ((window[0] or 2) - 1, None)})
+    objections = set()
+    for check, *given in ((check_reflow, schedule, less), (check_cells, tree, less, updates)):
+        with suppress(VerifyError):
+            check(scop, *given)
+            continue
+        objections.add(check.__name__)
+    return window, objections
 
 
 def test_an_update_in_place_leaves_all_but_one_row() -> None:
     program = update(i, load("u", t))
-    assert slots(program) == (1, None)
+    assert kept(program) == ((1, None), set())
     new = program.statements[1]
     old = in_place(program, new, Storage({"x": (1, None)}))
     assert old == load("x", t, i)
@@ -119,31 +144,142 @@ def test_an_update_in_place_leaves_all_but_one_row() -> None:
 @pytest.mark.parametrize("old", [N - 1 - i, (i + 1) // 2])
 def test_a_row_that_comes_from_elsewhere_is_no_update_in_place(old: Affine) -> None:
     """Another worker may have stored there."""
-    assert slots(update(old, load("u", t))) == (2, None)
+    assert kept(update(old, load("u", t))) == ((2, None), ALL)
 
 
 def test_what_is_computed_from_an_element_where_one_condition_holds() -> None:
     """No vector may repeat its lanes then, which is what `accumulates` tells those who print it."""
     more = Call("add", (load("x", t, i), load("u", t)), "float32")
     program = update(i, more)
-    assert slots(program) == (1, None)
+    assert kept(program) == ((1, None), set())
     assert accumulates(program.statements[1], load("x", t, i))
     assert not accumulates(update(i, load("u", t)).statements[1], load("x", t, i))
 
 
 def test_what_is_computed_from_an_element_where_two_conditions_hold_is_kept() -> None:
-    """Their points may be one, which would be computed twice."""
+    """Their points may be one, which would be computed twice: only workers would see it."""
     less, more = (Call(fn, (load("x", t, i), load("u", t)), "float32") for fn in ("sub", "add"))
     positive = Call("lt", (Const(0.0, "float32"), load("u", t)), "bool")
-    assert slots(update(i, Call("select", (positive, less, more), "float32"))) == (2, None)
+    program = update(i, Call("select", (positive, less, more), "float32"))
+    assert kept(program) == ((2, None), {"check_cells"})
 
 
-@pytest.mark.parametrize(("late", "kept"), [(0, 2), (1, 1)])
-def test_a_version_that_is_read_after_the_next_is_kept(late: int, kept: int) -> None:
+@pytest.mark.parametrize(("late", "count", "seen"), [(0, 2, {"check_reflow"}), (1, 1, set())])
+def test_a_version_that_is_read_after_the_next_is_kept(late: int, count: int, seen: set) -> None:
     """s[t + 1] = x[t, 0] - x[t + 1, 0], or of x[t + 1] alone, is what the next iteration stores."""
     of = (load("x", t + late, affine(0)), load("x", t + 1, affine(0)))
     others = (
         Statement("start", (), "s", (affine(0),), Const(0.0, "float32")),
         Statement("read", (Iter("t", T, loop=True),), "s", (t + 1,), Call("sub", of, "float32")),
     )
-    assert slots(update(i, load("s", t), *others)) == (kept, None)
+    assert kept(update(i, load("s", t), *others)) == ((count, None), seen)
+
+
+def steps(count: int) -> Program:
+    """a0 = exp(x), and then each from the sum of all before it: a phase for each."""
+    row, total = Iter("i", N), Reduce("add", (Iter("k", N),))
+    names = [f"a{n}" for n in range(count)]
+    statements = [Statement("s0", (row,), "a0", (i,), Call("exp", (load("x", i),), "float32"))]
+    for n, (before, after) in enumerate(pairwise([*names, "y"])):
+        value = Call("mul", (load("x", i), load(before, symbol("k"))), "float32")
+        statements.append(Statement(f"s{n + 1}", (row,), after, (i,), value, total))
+    tensors = [Tensor(name, (N,), "float32") for name in names]
+    tensors += [Tensor("x", (N,), "float32", "input"), Tensor("y", (N,), "float32", "output")]
+    params = (Param("N", Const(1, "int64"), minimum=1, hint=1000),)
+    outputs = (Output("y", ()),)
+    return Program("steps", params, (), (), tuple(tensors), tuple(statements), ("x",), outputs)
+
+
+def test_tensors_share_memory_once_nobody_reads_the_first_one_any_more() -> None:
+    """In the phase that reads a0 for the last time, a1 is defined: a2 is the first to lie there."""
+    program = steps(4)
+    scop = extract(program)
+    tree = fuse(program, flow(scop), Machine(2))
+    found = slots(program, tree)
+    assert found == {"a0": 0, "a1": 1, "a2": 0, "a3": 1}
+    check_slots(scop, tree, found, ())
+    for a, b in combinations(found, 2):
+        shared = {a: 0, b: 0}
+        if int(b[1]) - int(a[1]) > 1:
+            check_slots(scop, tree, shared, ())
+        else:
+            with pytest.raises(VerifyError, match=f"{a} and {b} share memory, and are alive"):
+                check_slots(scop, tree, shared, ())
+
+
+def test_what_a_loop_needs_is_alive_as_long_as_it_runs() -> None:
+    """Also q, which is defined and used in every iteration, and never at once with what is next."""
+    program = recurrence()
+    scop = extract(program)
+    tree = fuse(program, flow(scop), Machine(2))
+    check_slots(scop, tree, slots(program, tree), ())
+    with pytest.raises(VerifyError, match="share memory, and are alive at once"):
+        check_slots(scop, tree, {"h": 0, "q": 0}, ())
+
+
+def halving() -> Program:
+    """While x[0] > 1: where p, x = exp(x), which other workers may not know yet; else x / 2.
+
+    p[t] = x[t, 0] > 4;  q[t] = exp(x[t]) where p[t];  x[t + 1] = select(p[t], q[t], x[t] / 2)
+    """
+
+    def more(*subscripts: Affine, than: float) -> Expr:
+        return Call("lt", (Const(than, "float32"), load("x", *subscripts)), "bool")
+
+    go, end, zero = Load("go", (t,), "bool"), symbol("X"), affine(0)
+    step, row, p = Iter("t", end, loop=True), Iter("i", N), Load("p", (t,), "bool")
+    half = Call("mul", (load("x", t, i), Const(0.5, "float32")), "float32")
+    new = Call("select", (p, load("q", t, i), half), "float32")
+    grown = Call("exp", (load("x", t, i),), "float32")
+    statements = (
+        Statement("first", (row,), "x", (zero, i), load("z", i)),
+        Statement("go0", (), "go", (zero,), more(zero, zero, than=1.0)),
+        Statement("test", (step,), "p", (t,), more(t, zero, than=4.0)),
+        Statement("grow", (step, row), "q", (t, i), grown, guards=(Guard(p),)),
+        Statement("next", (step, row), "x", (t + 1, i), new),
+        Statement("going", (step,), "go", (t + 1,), more(t + 1, zero, than=1.0)),
+        Statement("last", (row,), "y", (i,), load("x", end, i)),
+    )
+    tensors = (
+        Tensor("z", (N,), "float32", "input"),
+        Tensor("x", (end + 1, N), "float32"),
+        Tensor("q", (end, N), "float32"),
+        Tensor("p", (end,), "bool"),
+        Tensor("go", (end + 1,), "bool"),
+        Tensor("y", (N,), "float32", "output"),
+    )
+    params = (
+        Param("N", Const(1, "int64"), minimum=1, hint=1000),
+        Param("X", Const(UNLIMITED, "int64"), hint=9, exit=go),
+    )
+    outputs = (Output("y", ()),)
+    return Program("halving", params, (), (), tensors, statements, ("z",), outputs)
+
+
+def test_what_decides_is_kept_until_all_workers_have_looked() -> None:
+    program = halving()
+    scop = extract(program)
+    tree = fuse(program, flow(scop), Machine(2))
+    found = windows(program, scop, tree)
+    assert found["go"] == (3,) and found["p"] == (2,)
+    assert program.conditions == {"go", "p"}
+    check_looks(scop, tree, storage_maps(scop, found), program.conditions)
+    for name, less in (("go", 2), ("p", 1)):
+        schedule, cells = build(scop, tree), storage_maps(scop, {name: (less,)})
+        check_reflow(scop, schedule, cells)  # a single worker would not notice
+        with pytest.raises(VerifyError, match=f"a worker may look at {name} when it is gone"):
+            check_looks(scop, tree, cells, program.conditions)
+
+
+def test_what_decides_shares_memory_with_nothing() -> None:
+    program = steps(4)
+    first, second, *rest = program.statements
+    guard = Guard(Load("a0", (affine(0),), "bool"))
+    program = replace(program, statements=(first, replace(second, guards=(guard,)), *rest))
+    scop = extract(program)
+    tree = fuse(program, flow(scop), Machine(2))
+    found = slots(program, tree)
+    assert found == {"a0": 0, "a1": 1, "a2": 2, "a3": 1}
+    check_slots(scop, tree, found, program.conditions)
+    with pytest.raises(VerifyError, match="a0 and a2 share memory, and workers look at one"):
+        check_slots(scop, tree, {"a0": 0, "a2": 0}, program.conditions)

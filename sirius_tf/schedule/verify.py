@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""isl's verdict on a schedule: order, parallelism, and the flow through folded storage.
+"""isl's verdict on a schedule: order, parallelism, and the flow through folded and shared storage.
 
 Nothing here trusts the scheduler. `check_order` is about the tree alone; `check_reflow` adds where
-elements are kept, and recomputes from scratch who wrote what each access reads.
+elements are kept, and recomputes from scratch who wrote what each access reads; `check_cells`,
+`check_looks` and `check_slots` are about workers, of which one may be a phase behind another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 
 import islpy as isl
 
@@ -201,11 +203,78 @@ def check_cells(
                 raise _violated(f"a cell of {tensor} is that of two elements in one phase", wrong)
 
 
+def check_looks(
+    scop: Scop, root: Node, storage: Mapping[str, isl.Map], conditions: Collection[str]
+) -> None:
+    """Workers look at what decides what runs between phases, and skip the barrier of one that is
+    not run: VerifyError if such an element may be stored over before all have looked.
+
+    There is a barrier in every iteration of a loop, so that nobody is more than one behind.
+    """
+    times = time_maps(scop, root)
+    for tensor in conditions & storage.keys():
+        same = storage[tensor].apply_range(storage[tensor].reverse())
+        writes = [(s, w) for s, w in scop.writes.items() if _of(w) == tensor]
+        looks = [(s, r) for s, reads in scop.reads.items() for r in reads if _of(r) == tensor]
+        for reader, look in looks:
+            late = times[reader].apply_range(_within_an_iteration(times[reader]))
+            for writer, write in writes:
+                pairs = late.apply_range(times[writer].reverse()).apply_domain(look)
+                both = pairs.apply_range(write).intersect(same)
+                wrong = both.subtract(isl.Map.identity(both.get_space()))
+                if not wrong.is_empty():
+                    raise _violated(f"a worker may look at {tensor} when it is gone", wrong)
+
+
+def _within_an_iteration(times: isl.Map) -> isl.Map:
+    """{ [time] -> [later] }: no later than an iteration of the outermost loop around."""
+    space = times.get_space().range()
+    loops = [k for k in range(space.dim(isl.dim_type.set)) if not _fixed(times.range(), k)]
+    if not loops:
+        return isl.Map.empty(space.map_from_set())
+    names = [f"i{k}" for k in range(space.dim(isl.dim_type.set))]
+    after = [f"{name} + 1" if k == loops[0] else name for k, name in enumerate(names)]
+    step = isl.Map(f"{{ [{', '.join(names)}] -> [{', '.join(after)}] }}")
+    return isl.Map.lex_lt(space).intersect(step.apply_range(isl.Map.lex_ge(space)))
+
+
+def _fixed(times: isl.Set, k: int) -> bool:
+    return bool(times.plain_get_val_if_fixed(isl.dim_type.set, k).is_int())
+
+
+def check_slots(
+    scop: Scop, root: Node, slots: Mapping[str, int], conditions: Collection[str]
+) -> None:
+    """Tensors that share a slot share memory: VerifyError if they are alive at once.
+
+    A tensor is alive from the first phase that defines one of its elements to the last one that
+    defines or reads one. What workers look at between phases shares with nothing.
+    """
+    times = time_maps(scop, root)
+    alive: dict[str, isl.Set] = {}
+    for s, write in scop.writes.items():
+        for name in {_of(access) for access in (write, *scop.reads[s])} & slots.keys():
+            when = times[s].range()
+            alive[name] = alive[name].union(when) if name in alive else when
+    for a, b in combinations(alive, 2):
+        if slots[a] != slots[b]:
+            continue
+        if a in conditions or b in conditions:
+            raise VerifyError(f"{a} and {b} share memory, and workers look at one between phases")
+        late = alive[a].lex_ge_set(alive[b])
+        if not late.is_empty() and not alive[a].lex_le_set(alive[b]).is_empty():
+            raise _violated(f"{a} and {b} share memory, and are alive at once", late)
+
+
+def _of(access: isl.Map) -> str:
+    """The tensor that is accessed."""
+    return str(access.get_tuple_name(isl.dim_type.out))
+
+
 def _keep(access: isl.Map, storage: Mapping[str, isl.Map]) -> isl.Map:
-    tensor = access.get_tuple_name(isl.dim_type.out)
+    tensor = _of(access)
     return access.apply_range(storage[tensor]) if tensor in storage else access
 
 
 def _writers(scop: Scop, read: isl.Map) -> list[isl.Map]:
-    tensor = read.get_tuple_name(isl.dim_type.out)
-    return [w for w in scop.writes.values() if w.get_tuple_name(isl.dim_type.out) == tensor]
+    return [w for w in scop.writes.values() if _of(w) == _of(read)]
