@@ -50,9 +50,17 @@ static int32_t plan(const SiriusTensor *in, int32_t threads, int64_t *params,
   return 0;
 }
 
+#ifdef CONSTRUCTOR
+__attribute__((constructor)) static void run_at_load(void) { __builtin_trap(); }
+#endif
+#ifdef IMPORT
+extern const char *const *environ __attribute__((weak));
+HIDDEN const void *imported = &environ;
+#endif
+
 static const int32_t ranks[] = {1, 0, 1}, dtypes[] = {1, 1, 1};
 static const SiriusRegionInfo regions[] = {
-    {"axpb", 3, 1, 1, ranks, dtypes, ranks, dtypes, plan, {run_v3, run_v4}, 0, 0, 0, 0, 0}};
+    {"axpb", 3, 1, 1, ranks, dtypes, ranks, dtypes, plan, {run_v3, run_v4}, 0, 0, 0, 0, 0, ""}};
 static const char manifest[] = "{\"name\": \"example\"}";
 #ifndef ABI
 #define ABI SIRIUS_ABI_VERSION

@@ -163,6 +163,32 @@ assert driver.emu_live() == live
     )
 
 
+def test_a_bundle_that_is_closed_leaves_nothing_on_the_device(folder) -> None:
+    """Another one may be mapped where it was: that has kernels, weights and graphs of its own."""
+    child(
+        folder,
+        """
+import gc, os, shutil
+driver = ctypes.CDLL("libcuda.so.1")
+path = sys.argv[1] + "/reloaded.so"
+uploads, lives = [], []
+for turn in range(4):
+    del bundle
+    gc.collect()
+    shutil.copy(sys.argv[1] + "/bundle.so", path + ".new")
+    os.replace(path + ".new", path)
+    bundle = native.Bundle(path)
+    before = native.cuda_counters()
+    for _ in range(3): check("dense-7"); check("chain-7")
+    after = native.cuda_counters()
+    uploads.append(after.to_device - before.to_device)
+    lives.append(driver.emu_live() - turn)  # a frame keeps the graphs that it used last
+    assert after.replays == before.replays + 2
+assert len(set(uploads)) == len(set(lives)) == 1, (uploads, lives)
+""",
+    )
+
+
 def test_the_second_call_of_a_kind_is_captured(folder) -> None:
     """And later ones are replayed; there is memory for all sizes from the first call on."""
     child(

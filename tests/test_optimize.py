@@ -126,9 +126,10 @@ def test_a_wrong_shape_is_an_error_of_tensorflow(mmoe) -> None:
     result = mmoe[1]
     meta_graph = savedmodel.load_meta_graph(result.output_dir)
     assert "SiriusRegion" in {op.name for op in meta_graph.meta_info_def.stripped_op_list.op}
+    digest = Bundle(result.bundle).regions["serve_0"].digest
     for shape in ((2, 7), (8,)):
         with pytest.raises(tf.errors.InvalidArgumentError):
-            sirius_region([tf.zeros(shape)], result.bundle, "serve_0", [tf.float32] * 2)
+            sirius_region([tf.zeros(shape)], result.bundle, "serve_0", [tf.float32] * 2, digest)
 
 
 def test_what_was_compared_once_is_not_loaded_again(mmoe, tmp_path, monkeypatch) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sirius_tf.errors import SiriusError
+
 
 def _fields(names: str, formats: str) -> np.dtype[np.void]:
     return np.dtype({"names": names.split(), "formats": formats.split()})
@@ -41,7 +43,17 @@ def around(linked: bytes, name: str) -> tuple[bytes, bytes]:
     """The file before and behind the contents of section `name`, of which `linked` has none.
 
     The section is of type NOBITS, and no section behind it in its segment has contents.
+    SiriusError if there is no such section, or a table is not inside of the file.
     """
+    try:
+        return _around(linked, name)
+    except (IndexError, ValueError) as error:
+        raise SiriusError(
+            f"not a shared object with room for a section .{name}: {error}"
+        ) from error
+
+
+def _around(linked: bytes, name: str) -> tuple[bytes, bytes]:
     data = bytearray(linked)
     header = np.frombuffer(data, _HEADER, 1)
     segments = np.frombuffer(data, _SEGMENT, int(header["phnum"][0]), int(header["phoff"][0]))
@@ -58,6 +70,8 @@ def around(linked: bytes, name: str) -> tuple[bytes, bytes]:
     start = offset + address - int(segments["vaddr"][p])
     page = int(segments["align"].max())
     grown = start + size - end
+    if not end <= start < end + page or end > len(data):
+        raise ValueError("its segment does not end before the section")
     moved = -(-grown // page) * page
     for table, field in ((segments, "offset"), (sections, "offset"), (header, "shoff")):
         table[field][table[field] >= end] += moved

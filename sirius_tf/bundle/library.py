@@ -6,15 +6,20 @@ setup.py runs this before the package's dependencies are there: the standard lib
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
 import os
 from pathlib import Path
 
-from sirius_tf.bundle import cc
+from sirius_tf.bundle import cache, cc
 
 NAME = "libsirius_tf.so"
 SOURCES = (
     "cpus.c",
+    "isa.c",
+    "crc32c.c",
+    "bundle_file.c",
     "team.c",
     "request.c",
     "cuda_device.c",
@@ -23,9 +28,10 @@ SOURCES = (
     "cuda.c",
     "workspace.c",
     "call.c",
-    "host.c",
+    "open.c",
     "python.c",
     "tf_op.c",
+    "tf_register.c",
 )
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")
 
@@ -53,3 +59,22 @@ def digest() -> str:
     for source in sorted(native_directory().glob("*.[ch]")):
         result.update(source.name.encode() + b"\0" + source.read_bytes())
     return result.hexdigest()[:16]
+
+
+@functools.cache
+def library_path() -> Path:
+    """Find libsirius_tf.so: the packaged one, or else one that is built once into the cache."""
+    packaged = native_directory() / NAME
+    if is_current(packaged):
+        return packaged
+    path = cache.directory() / digest() / NAME
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_library(path)
+    return path
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Load the library, of which a caller declares the functions that it calls."""
+    return ctypes.CDLL(str(library_path()))

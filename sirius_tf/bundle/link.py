@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from sirius_tf.bundle import cache, cc, elf, marks
+from sirius_tf.bundle import cache, cc, elf, marks, seal
 from sirius_tf.bundle.cuda import Compiled, complete_source, tables
 from sirius_tf.codegen.cpu.kernel import Kernel
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
@@ -36,6 +37,7 @@ _BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets
 _COMPILERS = 2  # compilations at once
 _MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint
 _HASH_ROOM = 32
+_DIGEST_ROOM = 65  # of a region: SHA-256 in hex, and a NUL
 _SECTION = "sirius"  # of the weights
 # TensorFlow's DataType (tensorflow/core/framework/types.proto)
 _DATA_TYPE = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6}
@@ -81,18 +83,20 @@ def link(
     command: str | None = None,
     isas: Sequence[str] = ISAS,
     cuda: Sequence[Compiled] = (),
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the bundle of some kernels, whose programs have different names.
 
-    `variables_hash` is that of the checkpoint the constants come from (sirius_abi.h); `command` is
-    a C compiler other than zig's; a bundle runs on the instruction sets `isas` only, and on GPUs
-    where the programs are among `cuda`, too.
+    `variables_hash` is that of the checkpoint the constants come from, `digests` are those of the
+    graphs that programs were made of, by name (sirius_abi.h); `command` is a C compiler other than
+    zig's; a bundle runs on the instruction sets `isas` only, and on GPUs where the programs are
+    among `cuda`, too.
     """
     units = _units(kernels, isas, cuda)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         text = _manifest(manifest, units, cuda) + " " * _MANIFEST_ROOM
-        tables = _tables(kernels, cuda, folder, text, variables_hash, isas)
+        tables = _tables(kernels, cuda, folder, text, variables_hash, isas, digests)
         made = (tables.replace(name, ""), cache.content(folder), cc.compiler_command(command))
         code = cache.remembered(
             "code", (units, made), lambda: _link(units, folder, tables, command)
@@ -100,7 +104,7 @@ def link(
     before, behind = elf.around(code, _SECTION)
     size = _weights_size(kernels, cuda)
     all_weights = _all_weights(kernels, cuda)
-    marks.replace_file(output, chain([before, marks.head("weights", size)], all_weights, [behind]))
+    seal.write_sealed(output, chain([before, marks.head("weights", size)], all_weights, [behind]))
 
 
 def _link(units: Sequence[_Unit], folder: Path, tables: str, command: str | None) -> bytes:
@@ -125,6 +129,7 @@ def repack(
     manifest: Mapping[str, object],
     variables_hash: str,
     cuda: Sequence[Compiled] = (),
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write `bundle` with other weights to `output`; no compiler runs.
 
@@ -133,6 +138,7 @@ def repack(
     """
     text = _manifest(manifest, _units(kernels, ISAS, cuda), cuda)
     with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+        end = seal.content_size(data, bundle)
         old = json.loads(data[_payload(data, "manifest")])
         place = _payload(data, "weights")
         sizes = place.stop - place.start, _weights_size(kernels, cuda)
@@ -142,14 +148,16 @@ def repack(
             )
         if "cuda" in old:  # what its stamps say of the same code
             text = _manifest({**manifest, "cuda": old["cuda"]}, _units(kernels, ISAS, cuda), cuda)
-        for name, content in {"manifest": text, "variables": variables_hash}.items():
+        contents = {"manifest": text, "variables": variables_hash}
+        for name, content in {**contents, "digests": _digests(kernels, digests)}.items():
             room = _payload(data, name)
             spaces = room.stop - room.start - len(content)
             if spaces < 0:
                 raise SiriusError(f"{bundle} has no room for its {name}: convert the model anew")
             data[room] = (content + (" " if name == "manifest" else "\0") * spaces).encode()
         all_weights = _all_weights(kernels, cuda)
-        marks.replace_file(output, chain([data[: place.start]], all_weights, [data[place.stop :]]))
+        before, behind = data[: place.start], data[place.stop : end]
+        seal.write_sealed(output, chain([before], all_weights, [behind]))
 
 
 def left_in_file(
@@ -221,6 +229,7 @@ def _tables(
     manifest: str,
     variables_hash: str,
     isas: Sequence[str],
+    digests: Mapping[str, str],
 ) -> str:
     """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them.
 
@@ -236,9 +245,9 @@ def _tables(
     for k in kernels:
         declared, row = _region(k, offset, isas, infos.get(k.program.name, "0"))
         text += declared
-        rows.append(row)
+        rows.append(f"{{{row}, digests.text + {_DIGEST_ROOM * len(rows)}}}")
         offset += weight_offsets(k.program)[""]
-    size = _weights_size(kernels, cuda)
+    size, room = _weights_size(kernels, cuda), _DIGEST_ROOM * len(kernels)
     return f"""{text}
 #define MARKED(name, room) static const struct {{ \\
   _Alignas({ALIGN}) char mark[{marks.MARK_BYTES}]; int64_t bytes; \\
@@ -246,6 +255,7 @@ def _tables(
 MARKED(manifest, {len(manifest.encode())}) = {{"sirius manifest", {len(manifest.encode())},
     {json.dumps(manifest)}}};
 MARKED(variables, {_HASH_ROOM}) = {{"sirius variables", {_HASH_ROOM}, "{variables_hash}"}};
+MARKED(digests, {room}) = {{"sirius digests", {room}, {_quoted(_digests(kernels, digests))}}};
 static const SiriusRegionInfo regions[] = {{{", ".join(rows)}}};
 __asm__(".section .{_SECTION},\\"a\\",@nobits\\n.balign {ALIGN}\\n.zero {ALIGN}\\n"
         ".hidden sirius_weights\\n.globl sirius_weights\\n"
@@ -257,8 +267,19 @@ __attribute__((visibility("default"))) const SiriusBundle sirius_bundle = {{
 """
 
 
+def _digests(kernels: Sequence[Kernel], digests: Mapping[str, str]) -> str:
+    """The digests of kernels one after the other, each with NULs up to its room."""
+    found = [digests.get(kernel.program.name, "") for kernel in kernels]
+    return "".join(digest.ljust(_DIGEST_ROOM, "\0") for digest in found)
+
+
+def _quoted(text: str) -> str:
+    """A string literal of C; escapes have three digits, since others may follow."""
+    return '"' + text.replace("\0", "\\000") + '"'
+
+
 def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str], cuda: str) -> tuple[str, str]:
-    """Declarations for, and the initializer of, the SiriusRegionInfo of a kernel."""
+    """Declarations for the SiriusRegionInfo of a kernel, and its initializers but the digest."""
     program = kernel.program
     outputs = [program.tensor[o.tensor] for o in program.outputs]
     inputs = [program.tensor[n] for n in program.inputs]
@@ -284,7 +305,7 @@ def _region(kernel: Kernel, weights_offset: int, isas: Sequence[str], cuda: str)
     tables = ", ".join(f"{name}_{key}" for key in rows if key != "out_late")
     shapes = f"{name}_shapes" if late else "0"
     return text, (
-        f'{{"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '
+        f'"{name}", {len(inputs)}, {len(outputs)}, {len(program.params)}, {tables}, '
         f"{name}_plan, {{{', '.join(runs)}}}, {shapes}, {name}_out_late, {weights_offset}, {cuda}, "
-        f"{name}_messages}}"
+        f"{name}_messages"
     )

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sirius_tf.bundle import files
+from sirius_tf.errors import SiriusError
 
 ALIGN = 64
 MARK_BYTES = 16
@@ -30,10 +31,12 @@ def head(name: str, size: int) -> bytes:
 
 
 def places(data: bytes | bytearray | mmap.mmap, name: str) -> Iterator[slice]:
-    """The contents of all places of a name."""
+    """The contents of all places of a name. SiriusError if one is not inside of the data."""
     at = data.find(mark(name))
     while at >= 0:
         size = int.from_bytes(data[at + MARK_BYTES : at + MARK_BYTES + 8], "little")
+        if at + ALIGN + size > len(data):
+            raise SiriusError(f"not a whole bundle: its {name} end behind it")
         yield slice(at + ALIGN, at + ALIGN + size)
         at = data.find(mark(name), at + ALIGN + size)
 

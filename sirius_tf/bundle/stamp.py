@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
 
-from sirius_tf.bundle import marks
+from sirius_tf.bundle import marks, seal
 from sirius_tf.errors import SiriusError
 
 STAMP_BYTES = 4
@@ -50,6 +50,7 @@ def write_stamps(bundle: Path, stamps: Mapping[str, Stamp], state: str) -> None:
     was.
     """
     data = bytearray(bundle.read_bytes())
+    del data[seal.content_size(data, bundle) :]
     found = _places(data)
     if missing := stamps.keys() - found.keys():
         names = ", ".join(sorted(missing))
@@ -65,7 +66,7 @@ def write_stamps(bundle: Path, stamps: Mapping[str, Stamp], state: str) -> None:
     if len(text) > room:
         raise SiriusError(f"{bundle} has no room for its new manifest: convert the model anew")
     data[text_place] = text.ljust(room)
-    marks.replace_file(bundle, [data])
+    seal.write_sealed(bundle, [data])
 
 
 def _places(data: bytes | bytearray) -> dict[str, slice]:

@@ -46,10 +46,11 @@ def link(
             "launch": {c.kernel.program.name: c.kernel.launch for c in for_gpus},
         }
     variables = str(content["variables_hash"])
+    digests = {use.kernel: use.region.digest for part in parts for use in part.uses}
     if old is not None:
-        linker.repack(old, bundle, made, content, variables, for_gpus)
+        linker.repack(old, bundle, made, content, variables, for_gpus, digests)
     else:
-        linker.link(made, bundle, content, variables, cuda=for_gpus)
+        linker.link(made, bundle, content, variables, cuda=for_gpus, digests=digests)
     left, left_for_gpus = linker.left_in_file(made, bundle, for_gpus)
     on_gpus = {c.kernel.program.name: c for c in left_for_gpus}
     return {

@@ -192,7 +192,7 @@ static int launch(const SiriusDevice *d, const SiriusKernels *kernels, const Sir
   *next++ = frame->device + layout->control + offsetof(Control, decided);
   *next++ = frame->device + layout->control + offsetof(Control, sync);
   *next++ = frame->device + layout->control + offsetof(Control, failure);
-  *next++ = (uint64_t)(uintptr_t)kernels;
+  *next++ = kernels->number;
   *next = layout->workspace;
   for (int32_t i = 0; i < n; ++i) arguments[i] = &values[i];
   const Launch l = {kernels, frame, layout, grids, arguments};

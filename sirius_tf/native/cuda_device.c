@@ -104,6 +104,7 @@ static void unlock_in_child(void) {
   unlock();
 }
 
-__attribute__((constructor)) static void watch_forks(void) {
+/* Before open.c does, which takes this mutex while it holds its own: what is registered first is locked last. */
+__attribute__((constructor(101))) static void watch_forks(void) {
   __register_atfork(lock, unlock, unlock_in_child, NULL);
 }

@@ -15,7 +15,8 @@ static SiriusKernels *loaded;
 static void lock(void) { pthread_mutex_lock(&mutex); }
 static void unlock(void) { pthread_mutex_unlock(&mutex); }
 
-__attribute__((constructor)) static void watch_forks(void) { __register_atfork(lock, unlock, unlock, NULL); }
+/* Before open.c does, which takes this mutex while it holds its own: what is registered first is locked last. */
+__attribute__((constructor(101))) static void watch_forks(void) { __register_atfork(lock, unlock, unlock, NULL); }
 
 /* The machine code for the device: of its architecture, or of the last one before it of the same major number. */
 static const SiriusCubin *find_cubin(const SiriusDevice *d, const SiriusCuda *code) {
@@ -81,6 +82,13 @@ static int load(const SiriusDevice *d, const SiriusBundle *bundle, SiriusKernels
   return 0;
 }
 
+static void unload(const SiriusDevice *d, SiriusKernels *kernels) {
+  if (kernels->weights) d->cu.cuMemFree_v2(kernels->weights);
+  if (kernels->module) d->cu.cuModuleUnload(kernels->module);
+  kernels->weights = 0;
+  kernels->module = NULL;
+}
+
 /* What is to be kept: kernels, or a problem that stays. NULL if there was no memory. */
 static SiriusKernels *create(const SiriusDevice *d, const SiriusRequest *r, SiriusProblem *problem) {
   const SiriusCuda *code = r->region->cuda;
@@ -90,10 +98,11 @@ static SiriusKernels *create(const SiriusDevice *d, const SiriusRequest *r, Siri
     snprintf(problem->text, sizeof problem->text, "the host is out of memory");
     return NULL;
   }
+  static uint64_t count; /* under the mutex */
   kernels->code = code;
+  kernels->number = ++count;
   if (!load(d, r->bundle, kernels, &kernels->problem)) return kernels;
-  if (kernels->weights) d->cu.cuMemFree_v2(kernels->weights);
-  if (kernels->module) d->cu.cuModuleUnload(kernels->module);
+  unload(d, kernels);
   if (kernels->problem.code != SIRIUS_EXHAUSTED) return kernels;
   *problem = kernels->problem;
   free(kernels);
@@ -112,4 +121,34 @@ const SiriusKernels *sirius_cuda_kernels(const SiriusDevice *d, const SiriusRequ
   if (!found || found->problem.code == SIRIUS_OK) return found;
   *problem = found->problem;
   return NULL;
+}
+
+void sirius_cuda_forget(const SiriusBundle *bundle) {
+  SiriusKernels *found = NULL;
+  lock();
+  for (SiriusKernels **place = &loaded; *place;) {
+    SiriusKernels *kernels = *place;
+    int32_t i = 0;
+    while (i < bundle->n_regions && bundle->regions[i].cuda != kernels->code) ++i;
+    if (i == bundle->n_regions) {
+      place = &kernels->next;
+      continue;
+    }
+    *place = kernels->next;
+    kernels->next = found;
+    found = kernels;
+  }
+  unlock();
+  if (!found) return;
+  SiriusProblem problem;
+  const SiriusDevice *d = sirius_device(&problem);
+  const int usable = d && d->cu.cuCtxPushCurrent_v2(d->context) == CUDA_SUCCESS;
+  while (found) {
+    SiriusKernels *next = found->next;
+    if (usable) unload(d, found);
+    free(found);
+    found = next;
+  }
+  CUcontext own;
+  if (usable) d->cu.cuCtxPopCurrent_v2(&own);
 }

@@ -9,9 +9,10 @@
 
 #define SIRIUS_CUDA_ALIGN 256 /* of arrays in bytes, as cuMemAlloc aligns */
 
-/* Those of one region. Loaded once, and kept: bundles are never closed. */
+/* Those of one region. Loaded once, and kept while the bundle is open. */
 typedef struct SiriusKernels {
   struct SiriusKernels *next;
+  uint64_t number; /* that no others in this process have */
   const SiriusCuda *code;
   SiriusProblem problem; /* why they cannot be used */
   CUmodule module;
@@ -24,5 +25,8 @@ typedef struct SiriusKernels {
  * loaded waits. What lacks memory is tried again by the next call. */
 const SiriusKernels *sirius_cuda_kernels(const SiriusDevice *device, const SiriusRequest *request,
                                          SiriusProblem *problem);
+
+/* Gives back what the regions of a bundle have on the device; no call of them is under way, or will be. */
+void sirius_cuda_forget(const SiriusBundle *bundle);
 
 #endif

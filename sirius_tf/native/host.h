@@ -8,18 +8,29 @@
 
 #include "sirius_abi.h"
 
-/* What went wrong in sirius_call. */
+/* What went wrong in sirius_call, or in sirius_open. */
 #define SIRIUS_OK 0
 #define SIRIUS_INVALID 1   /* the inputs do not fit the region */
 #define SIRIUS_EXHAUSTED 2 /* no memory */
 #define SIRIUS_INTERNAL 3
 
+/* What else went wrong in sirius_open. */
+#define SIRIUS_MISSING 4 /* a file is not there */
+#define SIRIUS_DAMAGED 5 /* a file is not as it was written */
+#define SIRIUS_STALE 6   /* what does not belong together: graph, code, weights, version, CPU */
+
 /* Provide output `index`: set *data to room for it (it may be NULL if empty). Returns 0, or 1 on failure. */
 typedef int32_t (*SiriusAllocate)(void *context, int32_t index, int32_t dtype, const int64_t *dims,
                                   int32_t rank, void **data);
 
-/* The bundle in a file, or NULL with a message in `error`. Bundles stay open for the life of the process. */
-const SiriusBundle *sirius_open(const char *path, char *error, size_t error_bytes);
+/* A bundle in memory. */
+typedef struct SiriusOpened SiriusOpened;
+
+/* Opens the bundle in a file, which must be whole, and have the weights of the checkpoint beside it. SIRIUS_OK, or another
+ * code and a message. It stays in memory until sirius_close is called as often as this was. */
+int32_t sirius_open(const char *path, SiriusOpened **opened, char *error, size_t error_bytes);
+void sirius_close(SiriusOpened *opened);
+const SiriusBundle *sirius_opened_bundle(const SiriusOpened *opened);
 
 /* The region of that name, or NULL. */
 const SiriusRegionInfo *sirius_find_region(const SiriusBundle *bundle, const char *name);

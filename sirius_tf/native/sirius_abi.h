@@ -10,7 +10,7 @@
 #define SIRIUS_ABI_H
 #include <stdint.h>
 
-#define SIRIUS_ABI_VERSION 7
+#define SIRIUS_ABI_VERSION 8
 #define SIRIUS_MAX_RANK 8
 #define SIRIUS_MOST_BYTES (INT64_C(1) << 47) /* of an output, or of a workspace: no process has more */
 #define SIRIUS_ISA_V3 0 /* x86-64-v3: AVX2 and FMA */
@@ -121,6 +121,7 @@ typedef struct {
   int64_t weights_offset; /* of what `run` sees as call->weights, a multiple of 64 */
   const SiriusCuda *cuda; /* NULL if there is none */
   const char *const *messages; /* what a call fails with where something does not hold that must */
+  const char *digest; /* SHA-256 of the graph that it computes, constants included, in hex; "" if it was made of none */
 } SiriusRegionInfo;
 
 typedef struct {

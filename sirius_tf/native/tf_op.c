@@ -1,31 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The op SiriusRegion(inputs: Tin, bundle: string) -> outputs: Tout: runs region `region` of the bundle in the
- * file `bundle`.
+ * file `bundle`, which was made of the graph that has the digest `digest`.
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 
 #include "host.h"
-#include "tf_api.h"
+#include "tf_op.h"
 
-#define ERROR_BYTES 512
 #define STACK_INPUTS 32
 #define STACK_OUTPUTS 32
+#define BINDINGS 5 /* bundles of a kernel, of which all but one were bound to other paths before */
 
-#define DECLARE(result, name, parameters) result(*name) parameters;
-static struct {
-  SIRIUS_TF_API(DECLARE)
-} tf;
-
-/* A bundle as one kernel uses it. Immutable: Compute runs in several threads at once. */
-typedef struct Binding {
-  struct Binding *former; /* may still be in use by another thread; freed with the kernel */
+/* A bundle as a kernel uses it. Compute runs in several threads at once: a binding changes while `users` is negative, and
+ * then none of them enters. */
+typedef struct {
+  int32_t users; /* atomic: how many calls are in it */
+  SiriusOpened *opened;
   const SiriusBundle *bundle;
   const SiriusRegionInfo *region;
   char *path;
@@ -33,31 +27,53 @@ typedef struct Binding {
 } Binding;
 
 typedef struct {
-  char *region;
+  char *region, *digest;
   int32_t n_in, n_out;
   TF_DataType *out_dtype;
-  Binding *binding; /* atomic */
+  pthread_mutex_t mutex; /* of who binds */
+  int32_t latest;        /* atomic: the binding that was bound, or found, last */
+  int32_t oldest;
+  Binding bindings[BINDINGS];
 } Kernel;
+
+static void clear(Binding *binding) {
+  if (binding->opened) sirius_close(binding->opened);
+  free(binding->path);
+  binding->opened = NULL;
+  binding->path = NULL;
+}
 
 static void destroy(void *data) {
   Kernel *kernel = data;
   if (!kernel) return;
-  for (Binding *b = kernel->binding; b;) {
-    Binding *former = b->former;
-    free(b->path);
-    free(b);
-    b = former;
-  }
+  for (int32_t k = 0; k < BINDINGS; ++k) clear(&kernel->bindings[k]);
+  pthread_mutex_destroy(&kernel->mutex);
   free(kernel->region);
+  free(kernel->digest);
   free(kernel->out_dtype);
   free(kernel);
+}
+
+/* A string attribute; NULL with a status that says why. */
+static char *text_attribute(TF_OpKernelConstruction *construction, const char *name, TF_Status *status) {
+  int32_t size = 0, bytes = 0;
+  tf.TF_OpKernelConstruction_GetAttrSize(construction, name, &size, &bytes, status);
+  if (tf.TF_GetCode(status) != TF_OK) return NULL;
+  char *text = calloc((size_t)bytes + 1, 1);
+  if (!text) {
+    tf.TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "out of memory");
+    return NULL;
+  }
+  tf.TF_OpKernelConstruction_GetAttrString(construction, name, text, (size_t)bytes, status);
+  return text;
 }
 
 static void *create(TF_OpKernelConstruction *construction) {
   TF_Status *status = tf.TF_NewStatus();
   Kernel *kernel = calloc(1, sizeof *kernel);
-  int32_t size = 0, bytes = 0;
+  int32_t bytes = 0;
   if (!kernel) goto no_memory;
+  pthread_mutex_init(&kernel->mutex, NULL);
   tf.TF_OpKernelConstruction_GetAttrSize(construction, "Tin", &kernel->n_in, &bytes, status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
   tf.TF_OpKernelConstruction_GetAttrSize(construction, "Tout", &kernel->n_out, &bytes, status);
@@ -66,11 +82,9 @@ static void *create(TF_OpKernelConstruction *construction) {
   if (!kernel->out_dtype) goto no_memory;
   tf.TF_OpKernelConstruction_GetAttrTypeList(construction, "Tout", kernel->out_dtype, kernel->n_out, status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
-  tf.TF_OpKernelConstruction_GetAttrSize(construction, "region", &size, &bytes, status);
+  kernel->region = text_attribute(construction, "region", status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
-  kernel->region = calloc((size_t)bytes + 1, 1);
-  if (!kernel->region) goto no_memory;
-  tf.TF_OpKernelConstruction_GetAttrString(construction, "region", kernel->region, (size_t)bytes, status);
+  kernel->digest = text_attribute(construction, "digest", status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
   tf.TF_DeleteStatus(status);
   return kernel;
@@ -83,54 +97,112 @@ failed:
   return NULL;
 }
 
-/* Checks that the attributes of the node are those of the region. */
-static int matches(const Kernel *kernel, const SiriusRegionInfo *region, char *error) {
+/* SIRIUS_OK if the attributes of the node are those of the region. */
+static int32_t check_region(const Kernel *kernel, const SiriusRegionInfo *region, char *error) {
+  if (strcmp(kernel->digest, region->digest) != 0) {
+    snprintf(error, SIRIUS_ERROR_BYTES,
+             "region %s was compiled from another graph: the bundle does not belong to this graph; convert the model again",
+             region->name);
+    return SIRIUS_STALE;
+  }
   if (kernel->n_in != region->n_in || kernel->n_out != region->n_out) {
-    snprintf(error, ERROR_BYTES, "region %s has %d inputs and %d outputs, the node has %d and %d", region->name,
+    snprintf(error, SIRIUS_ERROR_BYTES, "region %s has %d inputs and %d outputs, the node has %d and %d", region->name,
              region->n_in, region->n_out, kernel->n_in, kernel->n_out);
-    return 0;
+    return SIRIUS_STALE;
   }
   for (int32_t i = 0; i < region->n_out; ++i) {
     if (kernel->out_dtype[i] == region->out_dtype[i]) continue;
-    snprintf(error, ERROR_BYTES, "output %d of region %s has dtype %d, Tout says %d", i, region->name,
+    snprintf(error, SIRIUS_ERROR_BYTES, "output %d of region %s has dtype %d, Tout says %d", i, region->name,
              region->out_dtype[i], kernel->out_dtype[i]);
-    return 0;
+    return SIRIUS_STALE;
   }
-  return 1;
+  return SIRIUS_OK;
 }
 
-static const Binding *bind(Kernel *kernel, TF_StringView path, char *error) {
-  Binding *current = __atomic_load_n(&kernel->binding, __ATOMIC_ACQUIRE);
-  /* The path of a loaded model does not change: no system call from the second call on. */
-  if (current && current->path_bytes == path.len && memcmp(current->path, path.data, path.len) == 0)
-    return current;
-  Binding *binding = calloc(1, sizeof *binding);
-  if (binding) binding->path = strndup(path.data, path.len);
-  if (!binding || !binding->path) {
-    snprintf(error, ERROR_BYTES, "out of memory");
-    free(binding);
-    return NULL;
-  }
-  binding->path_bytes = path.len;
-  binding->bundle = sirius_open(binding->path, error, ERROR_BYTES);
-  if (binding->bundle) {
-    binding->region = sirius_find_region(binding->bundle, kernel->region);
-    if (!binding->region)
-      snprintf(error, ERROR_BYTES, "%s has no region %s", binding->path, kernel->region);
-    else if (!matches(kernel, binding->region, error))
-      binding->region = NULL;
-  }
-  if (!binding->region) {
-    free(binding->path);
-    free(binding);
-    return NULL;
-  }
-  binding->former = current;
-  while (!__atomic_compare_exchange_n(&kernel->binding, &binding->former, binding, 0, __ATOMIC_ACQ_REL,
-                                      __ATOMIC_ACQUIRE)) {
-  }
-  return binding;
+/* ---- binding ---- */
+
+static void leave(Binding *binding) { __atomic_sub_fetch(&binding->users, 1, __ATOMIC_RELEASE); }
+
+/* 1 if the binding is that of the path: it stays so until the caller leaves it. */
+static int enter(Binding *binding, TF_StringView path) {
+  int32_t users = __atomic_load_n(&binding->users, __ATOMIC_RELAXED);
+  do {
+    if (users < 0) return 0;
+  } while (!__atomic_compare_exchange_n(&binding->users, &users, users + 1, 1, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
+  if (binding->opened && binding->path_bytes == path.len && memcmp(binding->path, path.data, path.len) == 0) return 1;
+  leave(binding);
+  return 0;
 }
+
+static int32_t open_region(const Kernel *kernel, TF_StringView path, Binding *made, char *error) {
+  if (memchr(path.data, 0, path.len)) {
+    snprintf(error, SIRIUS_ERROR_BYTES, "the path of the bundle has a NUL in it");
+    return SIRIUS_INVALID;
+  }
+  made->path = calloc(path.len + 1, 1);
+  if (!made->path) {
+    snprintf(error, SIRIUS_ERROR_BYTES, "out of memory");
+    return SIRIUS_EXHAUSTED;
+  }
+  memcpy(made->path, path.data, path.len);
+  made->path_bytes = path.len;
+  const int32_t code = sirius_open(made->path, &made->opened, error, SIRIUS_ERROR_BYTES);
+  if (code != SIRIUS_OK) return code;
+  made->bundle = sirius_opened_bundle(made->opened);
+  made->region = sirius_find_region(made->bundle, kernel->region);
+  if (made->region) return check_region(kernel, made->region, error);
+  snprintf(error, SIRIUS_ERROR_BYTES, "%s has no region %s", made->path, kernel->region);
+  return SIRIUS_STALE;
+}
+
+/* The oldest binding that is in no call, or NULL; none enters it before it has users again. */
+static Binding *spare(Kernel *kernel) {
+  for (int32_t k = 0; k < BINDINGS; ++k) {
+    Binding *binding = &kernel->bindings[(kernel->oldest + k) % BINDINGS];
+    int32_t none = 0;
+    if (__atomic_compare_exchange_n(&binding->users, &none, -1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return binding;
+  }
+  return NULL;
+}
+
+static int32_t bind_new(Kernel *kernel, TF_StringView path, Binding **binding, char *error) {
+  Binding made = {0};
+  int32_t code = open_region(kernel, path, &made, error);
+  *binding = code == SIRIUS_OK ? spare(kernel) : NULL;
+  if (*binding) {
+    clear(*binding);
+    made.users = -1;
+    **binding = made;
+    __atomic_store_n(&(*binding)->users, 1, __ATOMIC_RELEASE);
+    kernel->oldest = (int32_t)(*binding - kernel->bindings + 1) % BINDINGS;
+    return SIRIUS_OK;
+  }
+  if (code == SIRIUS_OK) {
+    snprintf(error, SIRIUS_ERROR_BYTES, "more than %d bundles at once", BINDINGS);
+    code = SIRIUS_EXHAUSTED;
+  }
+  clear(&made);
+  return code;
+}
+
+/* Enters the binding of a path. */
+static int32_t bind(Kernel *kernel, TF_StringView path, Binding **binding, char *error) {
+  /* The path of a loaded model does not change: no system call from the second call on. */
+  *binding = &kernel->bindings[__atomic_load_n(&kernel->latest, __ATOMIC_RELAXED)];
+  if (enter(*binding, path)) return SIRIUS_OK;
+  pthread_mutex_lock(&kernel->mutex);
+  int32_t k = 0, code = SIRIUS_OK;
+  while (k < BINDINGS && !enter(&kernel->bindings[k], path)) ++k;
+  if (k < BINDINGS)
+    *binding = &kernel->bindings[k];
+  else
+    code = bind_new(kernel, path, binding, error);
+  if (code == SIRIUS_OK) __atomic_store_n(&kernel->latest, (int32_t)(*binding - kernel->bindings), __ATOMIC_RELAXED);
+  pthread_mutex_unlock(&kernel->mutex);
+  return code;
+}
+
+/* ---- a call ---- */
 
 typedef struct {
   TF_OpKernelContext *context;
@@ -154,45 +226,36 @@ static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors
                            int64_t (*dims)[SIRIUS_MAX_RANK], char *error) {
   const int32_t n = kernel->n_in;
   if (tf.TF_NumInputs(outputs->context) != n + 1) {
-    snprintf(error, ERROR_BYTES, "wrong number of inputs");
+    snprintf(error, SIRIUS_ERROR_BYTES, "wrong number of inputs");
     return TF_INTERNAL;
   }
   for (int32_t i = 0; i <= n; ++i) {
     tf.TF_GetInput(outputs->context, i, &tensors[i], outputs->status);
     if (tf.TF_GetCode(outputs->status) != TF_OK) {
-      snprintf(error, ERROR_BYTES, "%s", tf.TF_Message(outputs->status));
+      snprintf(error, SIRIUS_ERROR_BYTES, "%s", tf.TF_Message(outputs->status));
       return tf.TF_GetCode(outputs->status);
     }
   }
   for (int32_t i = 0; i < n; ++i) {
     const int rank = tf.TF_NumDims(tensors[i]);
     if (rank > SIRIUS_MAX_RANK) {
-      snprintf(error, ERROR_BYTES, "input %d has rank %d, at most %d is supported", i, rank, SIRIUS_MAX_RANK);
+      snprintf(error, SIRIUS_ERROR_BYTES, "input %d has rank %d, at most %d is supported", i, rank, SIRIUS_MAX_RANK);
       return TF_INVALID_ARGUMENT;
     }
     for (int d = 0; d < rank; ++d) dims[i][d] = tf.TF_Dim(tensors[i], d);
     in[i] = (SiriusTensor){tf.TF_TensorData(tensors[i]), dims[i], rank, tf.TF_TensorType(tensors[i])};
   }
   if (tf.TF_TensorType(tensors[n]) != TF_STRING || tf.TF_NumDims(tensors[n]) != 0) {
-    snprintf(error, ERROR_BYTES, "bundle must be a string scalar");
+    snprintf(error, SIRIUS_ERROR_BYTES, "bundle must be a string scalar");
     return TF_INVALID_ARGUMENT;
   }
-  const Binding *binding = bind(kernel, sirius_string(tf.TF_TensorData(tensors[n])), error);
-  if (!binding) return TF_INVALID_ARGUMENT;
-  switch (sirius_call(binding->bundle, binding->region, in, n, allocate, outputs, 0, error, ERROR_BYTES)) {
-    case SIRIUS_OK: return TF_OK;
-    case SIRIUS_INVALID: return TF_INVALID_ARGUMENT;
-    case SIRIUS_EXHAUSTED: return TF_RESOURCE_EXHAUSTED;
-    default: return TF_INTERNAL;
+  Binding *binding;
+  int32_t code = bind(kernel, sirius_string(tf.TF_TensorData(tensors[n])), &binding, error);
+  if (code == SIRIUS_OK) {
+    code = sirius_call(binding->bundle, binding->region, in, n, allocate, outputs, 0, error, SIRIUS_ERROR_BYTES);
+    leave(binding);
   }
-}
-
-static void fail(TF_OpKernelContext *context, TF_Status *status, TF_Code code, const char *error) {
-  char message[ERROR_BYTES + 256];
-  const TF_StringView name = tf.TF_GetOpKernelName(context);
-  snprintf(message, sizeof message, "%.*s: %s", (int)(name.len < 200 ? name.len : 200), name.data, error);
-  tf.TF_SetStatus(status, code, message);
-  tf.TF_OpKernelContext_Failure(context, status);
+  return sirius_tf_code(code);
 }
 
 static void compute(void *data, TF_OpKernelContext *context) {
@@ -208,10 +271,10 @@ static void compute(void *data, TF_OpKernelContext *context) {
   int64_t(*dims)[SIRIUS_MAX_RANK] = large ? calloc(n_in + 1, sizeof *dims) : dims_stack;
   TF_Status *status = tf.TF_NewStatus();
   Outputs outputs = {context, status, out};
-  char error[ERROR_BYTES] = "out of memory";
+  char error[SIRIUS_ERROR_BYTES] = "out of memory";
   TF_Code code = TF_RESOURCE_EXHAUSTED;
   if (in && out && described && dims) code = call_region(kernel, &outputs, in, described, dims, error);
-  if (code != TF_OK) fail(context, status, code, error);
+  if (code != TF_OK) sirius_tf_fail(context, status, code, error);
   for (size_t i = 0; in && i <= n_in; ++i)
     if (in[i]) tf.TF_DeleteTensor(in[i]);
   for (size_t i = 0; out && i < n_out; ++i)
@@ -230,96 +293,18 @@ static void infer_shapes(TF_ShapeInferenceContext *context, TF_Status *status) {
   tf.TF_ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-static int report_failure(TF_Status *status) {
-  if (tf.TF_GetCode(status) == TF_OK) return 0;
-  fprintf(stderr, "sirius_tf: cannot register SiriusRegion: %s\n", tf.TF_Message(status));
-  return 1;
-}
-
-static int register_op(void) {
-  TF_Status *status = tf.TF_NewStatus();
+void sirius_register_region(TF_Status *status) {
   TF_OpDefinitionBuilder *op = tf.TF_NewOpDefinitionBuilder("SiriusRegion");
   tf.TF_OpDefinitionBuilderAddAttr(op, "Tin: list(type) >= 0");
   tf.TF_OpDefinitionBuilderAddAttr(op, "Tout: list(type) >= 1");
   tf.TF_OpDefinitionBuilderAddAttr(op, "region: string");
+  tf.TF_OpDefinitionBuilderAddAttr(op, "digest: string");
   tf.TF_OpDefinitionBuilderAddInput(op, "inputs: Tin");
   tf.TF_OpDefinitionBuilderAddInput(op, "bundle: string");
   tf.TF_OpDefinitionBuilderAddOutput(op, "outputs: Tout");
   tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, infer_shapes);
   tf.TF_RegisterOpDefinition(op, status);
-  int failed = report_failure(status);
-  if (!failed) {
-    TF_KernelBuilder *kernel = tf.TF_NewKernelBuilder("SiriusRegion", "CPU", create, compute, destroy);
-    tf.TF_RegisterKernelBuilder("SiriusRegion", kernel, status);
-    failed = report_failure(status);
-  }
-  tf.TF_DeleteStatus(status);
-  return failed;
-}
-
-/* 1 if the process has TensorFlow's C API. */
-static int resolve(void) {
-#define RESOLVE(result, name, parameters)                 \
-  *(void **)(&tf.name) = dlsym(RTLD_DEFAULT, #name);      \
-  if (!tf.name) return 0;
-  SIRIUS_TF_API(RESOLVE)
-  return 1;
-}
-
-/* Registers the op, once per process, whatever number of copies of this library it has loaded: two kernels for
- * one op make every use of it fail. Returns 0 if the op is registered, 1 if there is no TensorFlow to register
- * it with (call again later), 2 if TensorFlow refused. */
-int32_t sirius_tf_register(void) {
-  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  static const char variable[] = "_SIRIUS_TF_REGISTERED_IN";
-  char process[32];
-  int32_t result = 0;
-  pthread_mutex_lock(&mutex);
-  /* The variable survives exec, where the registration is lost, and so does the process id; a forked child has
-   * the registration but another process id. The kernel's random bytes are new with exec, and only then. */
-  uint64_t random[2] = {0};
-  const void *bytes = (const void *)getauxval(AT_RANDOM);
-  if (bytes) memcpy(random, bytes, sizeof random);
-  const uint64_t mixed = (random[0] ^ (random[0] >> 29)) * 0x9E3779B97F4A7C15ull + random[1] * 0xC2B2AE3D27D4EB4Full;
-  snprintf(process, sizeof process, "%llx", (unsigned long long)mixed);
-  const char *registered = getenv(variable);
-  if (!registered || strcmp(registered, process) != 0) {
-    if (!resolve()) {
-      result = 1;
-    } else {
-      setenv(variable, process, 1);
-      result = register_op() ? 2 : 0;
-    }
-  }
-  pthread_mutex_unlock(&mutex);
-  return result;
-}
-
-static int preloaded(void) {
-  const char *list = getenv("LD_PRELOAD");
-  return list && strstr(list, "libsirius_tf");
-}
-
-/* tf.load_op_library, TF_LoadLibrary. A process without TensorFlow is left alone. */
-__attribute__((constructor)) static void loaded(void) {
-  if (!preloaded()) sirius_tf_register();
-}
-
-/* A preloaded library is initialised before a server that contains TensorFlow has run its own static initialisers:
- * register between those and main. Not preloaded, this function is never called. */
-typedef int (*Main)(int, char **, char **);
-static Main host_main;
-
-static int register_and_run(int count, char **arguments, char **environment) {
-  if (preloaded()) sirius_tf_register();
-  return host_main(count, arguments, environment);
-}
-
-__attribute__((visibility("default"))) int __libc_start_main(Main main_function, int count, char **arguments,
-                                                             void (*init)(void), void (*fini)(void),
-                                                             void (*loader_fini)(void), void *stack_end) {
-  int (*next)(Main, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
-  *(void **)(&next) = dlsym(RTLD_NEXT, "__libc_start_main");
-  host_main = main_function;
-  return next(register_and_run, count, arguments, init, fini, loader_fini, stack_end);
+  if (tf.TF_GetCode(status) != TF_OK) return;
+  TF_KernelBuilder *kernel = tf.TF_NewKernelBuilder("SiriusRegion", "CPU", create, compute, destroy);
+  tf.TF_RegisterKernelBuilder("SiriusRegion", kernel, status);
 }

@@ -66,6 +66,7 @@ def region_op(
     node.attr["Tin"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.inputs)
     node.attr["Tout"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.outputs)
     node.attr["region"].s = use.kernel.encode()
+    node.attr["digest"].s = region.digest.encode()
     return node
 
 

@@ -9,6 +9,7 @@ bundle: it is mapped from the file that TensorFlow reads.
 from __future__ import annotations
 
 import functools
+import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,13 +183,39 @@ def load(path: str | os.PathLike[str], threads: int = 0, device: str = "cpu") ->
         raise SiriusError(f"device must be 'cpu' or 'cuda', got {device!r}")
     where = Cuda() if device == "cuda" else Cpu(threads)
     path = Path(path)
-    if not path.is_dir():
-        return Model(Bundle(path), path.absolute().parent.parent, where)
-    bundles = sorted(path.glob("assets/*.sirius.so"))
+    file = _bundle(path) if path.is_dir() else path
+    folder = file.absolute().parent.parent
+    bundle = Bundle(file)
+    if file.absolute().parent.name == "assets":
+        _check_graph(folder / "saved_model.pb", bundle)
+    return Model(bundle, folder, where)
+
+
+def _bundle(folder: Path) -> Path:
+    """The bundle of a rewritten SavedModel."""
+    bundles = sorted(folder.glob("assets/*.sirius.so"))
     if len(bundles) != 1:
         found = "no bundle" if not bundles else f"{len(bundles)} bundles"
-        raise SiriusError(f"{path}: {found} in assets/; sirius_tf.optimize writes one")
-    return Model(Bundle(bundles[0]), path, where)
+        raise SiriusError(f"{folder}: {found} in assets/; sirius_tf.optimize writes one")
+    return bundles[0]
+
+
+def _check_graph(saved_model: Path, bundle: Bundle) -> None:
+    """SiriusError if there is a SavedModel, and a region of the bundle is not one of its ops.
+
+    An op has the digest of its region as text: what it computes need not be known to find that.
+    """
+    if not saved_model.exists():
+        return
+    with saved_model.open("rb") as file:
+        size = saved_model.stat().st_size
+        data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+        for region in bundle.regions.values():
+            if data.find(region.digest.encode()) < 0:
+                raise SiriusError(
+                    f"{bundle.path}: region {region.name} was compiled from another graph than "
+                    f"{saved_model} has: restore the file that was replaced, or convert again"
+                )
 
 
 def _specs(entries: Mapping[str, Any]) -> Mapping[str, Spec]:

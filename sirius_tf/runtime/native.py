@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,46 +20,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sirius_tf.bundle import cache
-from sirius_tf.bundle.library import NAME, build_library, digest, is_current, native_directory
+from sirius_tf.bundle.library import library_path as library_path
+from sirius_tf.bundle.library import load
+from sirius_tf.bundle.library import native_directory as native_directory
 from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.runtime.abi import BundleInfo, RegionInfo
 from sirius_tf.runtime.dtypes import dtype_of
 from sirius_tf.runtime.plan import Planner, TensorInfo
 
 _ERROR_BYTES = 512
 _INVALID = 1
-
-
-class _CubinInfo(ctypes.Structure):
-    _fields_ = (
-        ("arch", ctypes.c_char_p),
-        ("code", ctypes.c_void_p),
-        ("bytes", ctypes.c_int64),
-        ("blocks", ctypes.c_int32),
-    )
-
-
-class _CudaInfo(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("kernels", ctypes.POINTER(ctypes.c_char_p)),
-        ("n_kernels", ctypes.c_int32),
-        ("cooperative", ctypes.c_int32),
-        ("source", ctypes.c_void_p),
-        ("source_bytes", ctypes.c_int64),
-        ("plan", ctypes.c_void_p),
-        ("shapes", ctypes.c_void_p),
-        ("geometry", ctypes.c_void_p),
-        ("n_slots", ctypes.c_int32),
-        ("threads_per_block", ctypes.c_int32),
-        ("shared_bytes", ctypes.c_int32),
-        ("n_cubins", ctypes.c_int32),
-        ("cubins", ctypes.POINTER(_CubinInfo)),
-        ("weights_offset", ctypes.c_int64),
-        ("weights_bytes", ctypes.c_int64),
-        ("stamp", ctypes.POINTER(ctypes.c_int32)),
-    )
 
 
 @dataclass(frozen=True)
@@ -89,61 +61,24 @@ class CudaCounters:
     replays: int = 0
 
 
-class _RegionInfo(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("n_in", ctypes.c_int32),
-        ("n_out", ctypes.c_int32),
-        ("n_params", ctypes.c_int32),
-        ("in_rank", ctypes.POINTER(ctypes.c_int32)),
-        ("in_dtype", ctypes.POINTER(ctypes.c_int32)),
-        ("out_rank", ctypes.POINTER(ctypes.c_int32)),
-        ("out_dtype", ctypes.POINTER(ctypes.c_int32)),
-        ("plan", ctypes.c_void_p),
-        ("run", ctypes.c_void_p * 2),
-        ("shapes", ctypes.c_void_p),
-        ("out_late", ctypes.POINTER(ctypes.c_int32)),
-        ("weights_offset", ctypes.c_int64),
-        ("cuda", ctypes.POINTER(_CudaInfo)),
-        ("messages", ctypes.POINTER(ctypes.c_char_p)),
-    )
-
-
-class _BundleInfo(ctypes.Structure):
-    _fields_ = (
-        ("abi_version", ctypes.c_int32),
-        ("n_regions", ctypes.c_int32),
-        ("regions", ctypes.POINTER(_RegionInfo)),
-        ("manifest", ctypes.c_void_p),
-        ("manifest_bytes", ctypes.c_int64),
-        ("weights", ctypes.c_void_p),
-        ("weights_bytes", ctypes.c_int64),
-        ("variables_hash", ctypes.c_char_p),
-    )
-
-
 _Nothing = ctypes.c_char * 0  # what has an address and no least size
-
-
-@functools.cache
-def library_path() -> Path:
-    """Find libsirius_tf.so: the packaged one, or else one that is built once into the cache."""
-    packaged = native_directory() / NAME
-    if is_current(packaged):
-        return packaged
-    path = cache.directory() / digest() / NAME
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        build_library(path)
-    return path
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """Load the native library."""
-    lib = ctypes.CDLL(str(library_path()))
-    lib.sirius_open.restype = ctypes.POINTER(_BundleInfo)
-    lib.sirius_open.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+    lib = load()
+    lib.sirius_open.restype = ctypes.c_int32
+    lib.sirius_open.argtypes = (
+        ctypes.c_char_p,  # path
+        ctypes.POINTER(ctypes.c_void_p),  # where the opened bundle goes
+        ctypes.c_char_p,  # where a message goes
+        ctypes.c_size_t,  # its capacity
+    )
+    lib.sirius_close.restype = None
+    lib.sirius_close.argtypes = (ctypes.c_void_p,)
+    lib.sirius_opened_bundle.restype = ctypes.POINTER(BundleInfo)
+    lib.sirius_opened_bundle.argtypes = (ctypes.c_void_p,)
     lib.sirius_isa.restype = ctypes.c_int32
     lib.sirius_default_threads.restype = ctypes.c_int32
     lib.sirius_fix_workers.restype = None
@@ -213,17 +148,32 @@ class _Frame:
         return _address(array)
 
 
+class _Opened:
+    """A bundle in memory, where it stays while anything refers to this."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        error = ctypes.create_string_buffer(_ERROR_BYTES)
+        opened = ctypes.c_void_p()
+        if library().sirius_open(os.fsencode(path), opened, error, _ERROR_BYTES) != 0:
+            raise SiriusError(error.value.decode(errors="replace"))
+        self.info: BundleInfo = library().sirius_opened_bundle(opened).contents
+        close = weakref.finalize(self, library().sirius_close, opened)
+        close.atexit = False  # other threads may still call it then
+
+
 class Region:
     """One region of a bundle: its interface, and what calls it."""
 
-    def __init__(self, bundle: int, info: _RegionInfo) -> None:
+    def __init__(self, opened: _Opened, info: RegionInfo) -> None:
+        self._opened = opened
         self.name: str = info.name.decode()
+        self.digest: str = info.digest.decode()
         self.input_ranks: tuple[int, ...] = tuple(info.in_rank[: info.n_in])
         self.input_numbers: tuple[int, ...] = tuple(info.in_dtype[: info.n_in])
         self.input_dtypes = tuple(map(dtype_of, self.input_numbers))
         self.output_ranks: tuple[int, ...] = tuple(info.out_rank[: info.n_out])
         self.output_dtypes = tuple(map(dtype_of, info.out_dtype[: info.n_out]))
-        self._bundle, self._info = bundle, ctypes.addressof(info)
+        self._bundle, self._info = ctypes.addressof(opened.info), ctypes.addressof(info)
         self._cuda, self._n_params, self.messages = info.cuda, info.n_params, info.messages
         self._expected = tuple(zip(self.input_dtypes, self.input_ranks, strict=True))
         self._dims = struct.Struct(f"{sum(self.input_ranks)}q")
@@ -235,7 +185,7 @@ class Region:
         """Its code for GPUs, if the bundle has some."""
         if not self._cuda:
             return None
-        c, start = self._cuda.contents, _BundleInfo.from_address(self._bundle).weights
+        c, start = self._cuda.contents, self._opened.info.weights
         cubins = {
             x.arch.decode(): (ctypes.string_at(x.code, x.bytes), int(x.blocks))
             for x in c.cubins[: c.n_cubins]
@@ -257,6 +207,7 @@ class Region:
                 c.n_slots,
                 self._n_params,
                 self.output_ranks,
+                self._opened,
             ),
             Stamp(c.stamp[0]),
         )
@@ -302,22 +253,19 @@ class Region:
 
 
 class Bundle:
-    """A loaded bundle. Its code stays in the process for good, so calls are always safe."""
+    """A loaded bundle. Its code stays in the process while anybody has the bundle or one of its
+    regions, so that calls are always safe."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        error = ctypes.create_string_buffer(_ERROR_BYTES)
-        pointer = library().sirius_open(os.fsencode(path), error, _ERROR_BYTES)
-        if not pointer:
-            raise SiriusError(error.value.decode(errors="replace"))
-        self._info = info = pointer.contents
+        self._opened = opened = _Opened(path)
         self.path = Path(path)
-        regions = (Region(ctypes.addressof(info), r) for r in info.regions[: info.n_regions])
+        regions = (Region(opened, r) for r in opened.info.regions[: opened.info.n_regions])
         self.regions: Mapping[str, Region] = MappingProxyType({r.name: r for r in regions})
 
     @functools.cached_property
     def manifest(self) -> Mapping[str, Any]:
         """What the compiler noted about the bundle."""
-        info = self._info
+        info = self._opened.info
         text = ctypes.string_at(info.manifest, info.manifest_bytes) if info.manifest else b"{}"
         parsed: dict[str, Any] = json.loads(text)
         return parsed

@@ -23,16 +23,28 @@ def register_with_tensorflow() -> None:
 
 
 def sirius_region(
-    inputs: Sequence[Any], bundle: str | os.PathLike[str] | Any, region: str, dtypes: Sequence[Any]
+    inputs: Sequence[Any],
+    bundle: str | os.PathLike[str] | Any,
+    region: str,
+    dtypes: Sequence[Any],
+    digest: str = "",
 ) -> list[Any]:
-    """Call a region, inside or outside a tf.function; `dtypes` are those of the outputs."""
+    """Call a region, inside or outside a tf.function.
+
+    `dtypes` are those of the outputs, `digest` is that of the graph which the region was made of.
+    """
     register_with_tensorflow()
     path = bundle if tf.is_tensor(bundle) else tf.constant(os.fspath(bundle))
     tensors = [tf.convert_to_tensor(x) for x in inputs]
 
     def apply() -> list[Any]:
         result: list[Any] = op_def_library.apply_op(
-            "SiriusRegion", inputs=tensors, bundle=path, Tout=list(dtypes), region=region
+            "SiriusRegion",
+            inputs=tensors,
+            bundle=path,
+            Tout=list(dtypes),
+            region=region,
+            digest=digest,
         )
         return result
 

@@ -61,7 +61,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Planner:
-    """The functions `plan`, `shapes` (0: plan knows them all) and `geometry`, by address."""
+    """The functions `plan`, `shapes` (0: plan knows them all) and `geometry`, by address; while
+    `bundle` is referred to, they are there."""
 
     plan: int
     shapes: int
@@ -70,6 +71,7 @@ class Planner:
     n_slots: int
     n_params: int
     output_ranks: tuple[int, ...]
+    bundle: object = None
 
     def __call__(
         self, inputs: Sequence[tuple[tuple[int, ...], npt.NDArray[Any] | None]], workers: int
