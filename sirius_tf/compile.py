@@ -31,6 +31,7 @@ from sirius_tf.schedule.layout import lay_out
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.private import private
+from sirius_tf.schedule.schedule import show_tree
 from sirius_tf.schedule.split_k import in_pieces
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import (
@@ -180,7 +181,7 @@ def realize(
 ) -> Scheduled:
     """The loops and the storage of a program whose schedule is `root`."""
     scop = extract(program)
-    show("schedule", tree.show(root))
+    show("schedule", show_tree(root))
     schedule = tree.build(scop, root)
     check_order(scop, schedule, flows)
     check_phases(scop, root, flows)

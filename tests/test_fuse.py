@@ -11,7 +11,8 @@ from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.tree import build, show
+from sirius_tf.schedule.schedule import show_tree
+from sirius_tf.schedule.tree import build
 from sirius_tf.schedule.verify import check_order, check_reflow
 from tests.test_schedule import recurrence
 
@@ -62,7 +63,7 @@ def fused(program: Program, threads: int = 2) -> str:
     schedule = build(scop, tree)
     check_order(scop, schedule, flows)
     check_reflow(scop, schedule, {})
-    return show(tree)
+    return show_tree(tree)
 
 
 def test_softmax_is_one_phase_over_rows() -> None:

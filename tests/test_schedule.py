@@ -11,7 +11,8 @@ from sirius_tf.poly.dependence import check_defined, check_single_assignment, fl
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.tree import Band, Filter, Mark, Sequence, build, show
+from sirius_tf.schedule.schedule import show_tree
+from sirius_tf.schedule.tree import Band, Filter, Phase, Sequence, Tile, build
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 from tests.programs import lstm, softmax
 
@@ -226,9 +227,9 @@ def test_tensors_sharing_memory_must_not_overlap_in_time() -> None:
         check_reflow(scop, schedule, shared)
 
 
-def test_show() -> None:
-    tree = Sequence((points("init", b, j), loop(("hu", "cell"), Filter(("hu",), Mark("gemm")))))
-    assert show(tree) == (
+def test_show_tree() -> None:
+    tree = Sequence((points("init", b, j), loop(("hu", "cell"), Filter(("hu",), Phase(None)))))
+    assert show_tree(tree) == (
         "in sequence\n"
         "  init\n"
         "    parallel init: b\n"
@@ -237,7 +238,7 @@ def test_show() -> None:
         "    loop hu: t, cell: t\n"
         "      in sequence\n"
         "        hu\n"
-        "          # gemm\n"
+        "          # phase\n"
     )
 
 
@@ -248,8 +249,8 @@ def test_clusters_of_a_phase_must_not_need_each_other() -> None:
     tree = fuse(program, flows, Machine(2))
     check_phases(scop, tree, flows)
     names = [s.name for s in program.statements]
-    whole = tuple(Filter((n,), Mark("tile", None)) for n in names)
-    beside = Sequence((Filter(tuple(names), Mark("phase", Sequence(whole))),))
+    whole = tuple(Filter((n,), Tile(Sequence((Filter((n,)),)))) for n in names)
+    beside = Sequence((Filter(tuple(names), Phase(Sequence(whole))),))
     with pytest.raises(VerifyError, match=r"clusters of one phase depend .*S1\[.*S3\["):
         check_phases(scop, beside, flows)
 

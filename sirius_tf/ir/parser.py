@@ -86,6 +86,11 @@ def parse(text: str, values: Mapping[str, Array] | None = None) -> Program:
     )
 
 
+def parse_affine(text: str) -> Affine:
+    """The affine expression of a text."""
+    return _Line(1, text, {}).all(_Line.affine)
+
+
 class _Line:
     """A line on its way: tokens, of which `at` are read, and what is noted behind them."""
 

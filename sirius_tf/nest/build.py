@@ -9,6 +9,7 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.nest.nodes import Block, Bound, Guard, Loop, LoopNest, Phase, Run, Tile
 from sirius_tf.poly.scop import Scop
+from sirius_tf.schedule.tree import marked
 
 _NODE = isl.ast_node_type
 _EXPR = isl.ast_expr_type
@@ -35,10 +36,9 @@ def _node(node: isl.AstNode, in_phase: bool) -> LoopNest:
         parts = [children.get_at(k) for k in range(children.n_ast_node())]
         return Block(tuple(_node(part, in_phase) for part in parts))
     if kind == _NODE.mark:
-        kind_of_mark, _, cluster = node.mark_get_id().get_name().partition(" ")
-        is_phase = kind_of_mark == "phase"
-        body = _node(node.mark_get_node(), in_phase=is_phase)
-        return Phase(body) if is_phase else Tile(body, cluster)
+        cluster = marked(node.mark_get_id().get_name())
+        body = _node(node.mark_get_node(), in_phase=cluster is None)
+        return Phase(body) if cluster is None else Tile(body, cluster)
     if kind == _NODE.user:
         call = node.user_get_expr()
         count = call.get_op_n_arg()

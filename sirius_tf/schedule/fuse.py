@@ -27,7 +27,7 @@ from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.tile import tile_sizes, units
-from sirius_tf.schedule.tree import Band, Filter, Mark, Node
+from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Tile
 from sirius_tf.schedule.tree import Sequence as InOrder
 from sirius_tf.schedule.wavefront import members
 
@@ -186,7 +186,7 @@ class _Fuser:
         parts = tuple(Filter(c.statements, self.tiles(c, entered)) for c in clusters)
         names = tuple(n for c in clusters for n in c.statements)
         body = parts[0].child if len(parts) == 1 else InOrder(parts)
-        return Filter(names, Mark("phase", body, self.reasons(names)))
+        return Filter(names, Phase(body, self.reasons(names)))
 
     def reasons(self, names: Sequence[str]) -> str:
         """Why there is a barrier before a phase: what it reads that other phases define."""
@@ -215,14 +215,14 @@ class _Fuser:
             rest = [i for i in self._free(name, entered) if i.name not in map(iterator, whole)]
             point = Band(tuple({name: symbol(i.name)} for i in rest), None, (True,) * len(rest))
             children.append(Filter((name,), point if rest else None))
-        body: Node = Mark(f"tile {cluster.statements[0]}", InOrder(tuple(children)))
+        body = Tile(InOrder(tuple(children)))
         if not loops:
             return body
         members = tuple(
             {s: value // size * size for s, value in loop.items()}
             for loop, size in zip(loops, sizes, strict=True)
         )
-        return Band(members, body, (True,) * len(members), permutable=True)
+        return Band(members, body, (True,) * len(members))
 
     def sizes(self, cluster: Cluster, entered: frozenset[str]) -> Sequence[int]:
         """The tile sizes that were measured, if they fit the loops; else those of the model."""

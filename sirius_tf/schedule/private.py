@@ -16,9 +16,9 @@ from sirius_tf.ir.affine import Affine, FloorDiv, affine
 from sirius_tf.ir.expr import Expr
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.schedule.storage import Window
-from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
+from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Sequence, Tile
 
-Tile = dict[str, dict[str, int]]  # of a cluster: size of the tile by statement and iterator
+Sizes = dict[str, dict[str, int]]  # of a cluster: that of the tile by statement and iterator
 
 
 def private(program: Program, root: Node) -> dict[str, Window]:
@@ -39,19 +39,19 @@ def private(program: Program, root: Node) -> dict[str, Window]:
     return found
 
 
-def _tiles(node: Node | None) -> Iterator[Tile]:
+def _tiles(node: Node | None) -> Iterator[Sizes]:
     """The tiles of all clusters that share a loop."""
     match node:
         case Sequence(children):
             for child in children:
                 yield from _tiles(child)
-        case Band(members, Mark(name), _, _) if name.startswith("tile"):
-            tile: Tile = {}
+        case Band(members, Tile()):
+            tile: Sizes = {}
             for member in members:
                 for statement, value in member.items():
                     tile.setdefault(statement, {}).update(_size(value))
             yield tile
-        case Filter(_, child) | Band(_, child, _, _) | Mark(_, child, _):
+        case Filter(_, child) | Band(_, child) | Phase(child) | Tile(child):
             yield from _tiles(child)
 
 
@@ -64,7 +64,7 @@ def _size(value: Affine) -> dict[str, int]:
     return {str(key.numerator): size} if isinstance(key, FloorDiv) else {key: 1}
 
 
-def _window(program: Program, name: str, statements: list[Statement], tile: Tile) -> Window:
+def _window(program: Program, name: str, statements: list[Statement], tile: Sizes) -> Window:
     """Along a dimension the size of a tile, if every access is at the place of the same loop."""
     sizes: list[set[int | None]] = [set() for _ in program.tensor[name].shape]
     for s in statements:

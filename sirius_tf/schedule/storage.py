@@ -19,7 +19,7 @@ from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.poly.scop import Scop
-from sirius_tf.schedule.tree import Band, Filter, Mark, Node, Sequence
+from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Sequence, Tile
 
 ALIGN = 64  # bytes, of every array in the workspace and among the weights
 
@@ -74,17 +74,17 @@ def phase_times(
             for k, child in enumerate(children):
                 times |= phase_times(child, (*prefix, affine(k)))
             return times
-        case Filter(statements, Mark("phase", _, _)):
+        case Filter(statements, Phase()):
             return dict.fromkeys(statements, prefix)
         case Filter(statements, None):
             return dict.fromkeys(statements, prefix)
         case Filter(_, child):
             return phase_times(child, prefix)
-        case Band(members, child, _, _):
+        case Band(members, child):
             inner = phase_times(child, prefix)
             start = len(prefix)
             return {s: (*t[:start], *(m[s] for m in members), *t[start:]) for s, t in inner.items()}
-        case Mark(_, child, _):
+        case Phase(child) | Tile(child):
             return phase_times(child, prefix)
         case None:
             return {}
@@ -277,13 +277,13 @@ def _tiles(node: Node | None, loops: tuple[Mapping[str, Affine], ...] = ()) -> d
     match node:
         case Sequence(children):
             return {s: tile for child in children for s, tile in _tiles(child, loops).items()}
-        case Mark(name, Sequence(children)) if name.startswith("tile"):
+        case Tile(Sequence(children)):
             names = [s for child in children for s in child.statements]
             tile = {s: tuple(loop[s] for loop in loops) for s in names}
             return dict.fromkeys(names, tile)
         case Band(members, child):
             return _tiles(child, (*loops, *members))
-        case Filter(_, child) | Mark(_, child):
+        case Filter(_, child) | Phase(child):
             return _tiles(child, loops)
     return {}
 

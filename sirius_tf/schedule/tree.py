@@ -3,7 +3,8 @@
 
 The node kinds and their meaning are isl's (isl manual, "Schedule Trees"). A tree of ours is built
 bottom-up and turned into an isl.Schedule by way of isl's YAML, which is far handier than surgery on
-isl's nodes (and a dumped tree can be edited and read back).
+isl's nodes. Phases and tiles are isl's marks, which have no meaning to isl. schedule.py prints
+trees, and reads them back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import islpy as isl
 
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine, FloorDiv
+from sirius_tf.ir.affine import Affine
 from sirius_tf.poly.isl import union_set
 from sirius_tf.poly.scop import Scop
 
@@ -29,7 +30,6 @@ class Band:
     members: tuple[Mapping[str, Affine], ...]
     child: Node | None = None
     coincident: tuple[bool, ...] = ()
-    permutable: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,29 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A word for the code generator, and a note for people; without meaning to isl."""
+class Phase:
+    """Clusters that workers run between two barriers.
 
-    name: str
-    child: Node | None = None
-    note: str = ""
+    `reasons` tell people why it cannot be part of a phase before.
+    """
+
+    child: Node | None
+    reasons: str = ""
 
 
-Node = Band | Filter | Sequence | Mark
+@dataclass(frozen=True)
+class Tile:
+    """The statements that one worker runs one after the other, each at its points of the tile."""
+
+    child: Sequence
+
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster that it is a tile of: that of the first statement."""
+        return self.child.children[0].statements[0]
+
+
+Node = Band | Filter | Sequence | Phase | Tile
 _BAND = isl.schedule_node_type.band
 
 
@@ -90,19 +104,21 @@ def _own_members(node: Node | None) -> int:
 
 def _yaml(scop: Scop, node: Node) -> list[str]:
     match node:
-        case Band(members, child, coincident, permutable):
+        case Band(members, child, coincident):
             pieces = ", ".join(
                 "{ " + "; ".join(f"{_tuple(scop, s)} -> [({v})]" for s, v in m.items()) + " }"
                 for m in members
             )
-            lines = [f'schedule: "{_params(scop)}[{pieces}]"', f"permutable: {int(permutable)}"]
+            lines = [f'schedule: "{_params(scop)}[{pieces}]"']
             if coincident:
                 lines.append(f"coincident: [{', '.join(str(int(c)) for c in coincident)}]")
         case Filter(statements, child):
             points = "; ".join(_tuple(scop, s) for s in statements)
             lines = [f'filter: "{_params(scop)}{{ {points} }}"']
-        case Mark(name, child, _):
-            lines = [f'mark: "{name}"']
+        case Phase(child):
+            lines = ['mark: "phase"']
+        case Tile(child):
+            lines = [f'mark: "tile {node.cluster}"']
         case Sequence(children):
             lines = ["sequence:"]
             for part in children:
@@ -131,38 +147,6 @@ def _indent(lines: list[str]) -> list[str]:
     return ["  " + line for line in lines]
 
 
-def show(node: Node | None, depth: int = 0) -> str:
-    """The tree as text a person can read: one line per node, children indented."""
-    pad = "  " * depth
-    match node:
-        case None:
-            return ""
-        case Band(members, child, coincident, _):
-            text = ""
-            for k, member in enumerate(members):
-                kind = "parallel" if coincident and coincident[k] else "loop"
-                size = _tile_size(next(iter(member.values())))
-                by = f" by {size}" if size > 1 else ""
-                values = ", ".join(f"{s}: {_untiled(v, size)}" for s, v in member.items())
-                text += f"{pad}{kind} {values}{by}\n"
-            return text + show(child, depth + 1)
-        case Filter(statements, child):
-            return f"{pad}{', '.join(statements)}\n" + show(child, depth + 1)
-        case Mark(name, child, note):
-            note = f": {note}" if note else ""
-            return f"{pad}# {name.split()[0]}{note}\n" + show(child, depth)
-        case Sequence(children):
-            return f"{pad}in sequence\n" + "".join(show(c, depth + 1) for c in children)
-
-
-def _tile_size(value: Affine) -> int:
-    """The size d of a value d * floor(x / d), else 1."""
-    match value.terms:
-        case ((FloorDiv(_, divisor), coefficient),) if divisor == coefficient and not value.const:
-            return divisor
-    return 1
-
-
-def _untiled(value: Affine, size: int) -> Affine:
-    key = value.terms[0][0] if size > 1 else None
-    return key.numerator if isinstance(key, FloorDiv) else value
+def marked(name: str) -> str | None:
+    """What a mark of isl's stands for: the cluster of a tile, or None for a phase."""
+    return name.partition(" ")[2] or None

@@ -18,7 +18,7 @@ from sirius_tf.poly.dependence import Flow
 from sirius_tf.poly.isl import example, maps, sets, union_map, union_set
 from sirius_tf.poly.scop import Scop
 from sirius_tf.schedule.storage import at_once, time_maps
-from sirius_tf.schedule.tree import Band, Filter, Mark, Node
+from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Tile
 from sirius_tf.schedule.tree import Sequence as InOrder
 
 _NODE = isl.schedule_node_type
@@ -142,13 +142,13 @@ def check_phases(scop: Scop, root: Node, flows: Sequence[Flow]) -> None:
 def _phases(node: Node | None) -> list[list[tuple[str, ...]]]:
     """The statements of the clusters of every phase."""
     match node:
-        case Filter(statements, Mark("phase", InOrder(children), _)):
+        case Filter(statements, Phase(InOrder(children))):
             return [[child.statements for child in children]]
-        case Filter(statements, Mark("phase", _, _)):
+        case Filter(statements, Phase()):
             return [[statements]]
         case InOrder(children):
             return [phase for child in children for phase in _phases(child)]
-        case Filter(_, child) | Mark(_, child, _) | Band(_, child):
+        case Filter(_, child) | Phase(child) | Tile(child) | Band(_, child):
             return _phases(child)
     return []
 
