@@ -112,8 +112,9 @@ def _plan(kernel: CudaKernel):
     """The functions `plan` and, perhaps, `shapes` of a kernel, compiled."""
     code = cache.compiled(PRELUDE + kernel.plan, ["-std=gnu11", "-O0"], native_directory())
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "plan.so")
-        cc.compile_shared([code], path)
+        path, made = Path(folder, "plan.so"), Path(folder, "plan.o")
+        made.write_bytes(code)
+        cc.compile_shared([made], path)
         library = ctypes.CDLL(str(path))
     program, late = kernel.program, any(late_outputs(kernel.program))
     plan, geometry, shapes = (

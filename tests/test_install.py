@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sirius_tf.bundle import library
+from sirius_tf.bundle import library, store
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,8 +19,8 @@ def python(*words, folder, **environment):
     """Run Python with nothing on the PATH but what is beside it, and with an empty cache."""
     known = {key: os.environ[key] for key in ("HOME", "PYTHONPATH") if key in os.environ}
     known |= {"PATH": str(Path(sys.executable).parent), "XDG_CACHE_HOME": str(folder / "cache")}
-    # zig's own cache is kept: it takes a minute to fill
-    known["ZIG_GLOBAL_CACHE_DIR"] = str(Path.home() / ".cache" / "zig")
+    # zig's part of the cache is kept: it takes a minute to fill
+    known["ZIG_GLOBAL_CACHE_DIR"] = str(store.directory() / "zig")
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder, env=known | environment, capture_output=True, text=True, check=False,
@@ -82,9 +82,17 @@ def test_the_runtime_needs_no_compiler(installed, tmp_path):
 def test_a_library_of_other_sources_is_not_used(installed, tmp_path):
     with (installed / "sirius_tf" / "native" / "team.h").open("a") as header:
         header.write("/* changed */\n")
-    done = python("-c", FIND, folder=tmp_path, PYTHONPATH=str(installed))
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "cache" / "sirius_tf")
+
+    def find():
+        done = python("-c", FIND, folder=tmp_path, PYTHONPATH=str(installed))
+        assert done.returncode == 0, done.stderr
+        path = Path(done.stdout.strip())
+        assert path.is_relative_to(tmp_path / "cache" / "sirius_tf")
+        return path, path.read_bytes()
+
+    path, built = find()
+    path.write_bytes(built[: len(built) // 2])
+    assert find() == (path, built)  # what is damaged is built anew
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from absl import app, flags
 from rich.console import Console
 
+from sirius_tf.bundle import store
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.interp import run
 from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
@@ -98,6 +99,19 @@ def test_flags():
         parse(convert, "--tolerance=-1")
     with pytest.raises(app.UsageError, match="expected INPUT and OUTPUT"):
         convert.main(*parse(convert, "in"))
+
+
+def test_the_cache_is_cleared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store.keep("kind", "name", lambda entry: entry.write(bytes(1_999_968)))
+    assert convert.main(*parse(convert, "--clear_cache")) == 0
+    assert capsys.readouterr().out == "sirius-convert: 2.0 MB deleted from the cache\n"
+    assert store.find("kind", "name") is None
+    with pytest.raises(app.UsageError, match="or --clear_cache alone"):
+        convert.main(*parse(convert, "in", "out", "--clear_cache"))
+    (tmp_path / "sirius_tf").chmod(0o777)
+    assert convert.main(*parse(convert, "--clear_cache")) == 1
+    assert "others may write to it; delete it" in capsys.readouterr().err
 
 
 def test_an_error_is_one_sentence_and_an_exit_code(tmp_path, capsys):

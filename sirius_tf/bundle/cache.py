@@ -1,45 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What conversions leave for later ones: objects, kernels, times. May be deleted at any time.
+"""Values that conversions leave for later ones: objects, kernels, times.
 
-Each entry is a file named by a hash of all that it depends on, so that none is ever out of date.
+Each is an entry of the store, named by a hash of all that it depends on, so that none is ever out
+of date.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import os
-import pickle
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from sirius_tf.bundle import cc
+from sirius_tf.bundle import cc, codec, store
 
 T = TypeVar("T")
-
-
-def directory() -> Path:
-    """The folder of the cache; one for this process alone where the user's cannot be written."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    with contextlib.suppress(OSError):
-        (root / "sirius_tf").mkdir(parents=True, exist_ok=True)
-    if os.access(root / "sirius_tf", os.W_OK):
-        return root / "sirius_tf"
-    return _own_directory()
-
-
-@functools.cache
-def _own_directory() -> Path:
-    # not under a name that others could have taken: what is in there is trusted
-    folder = tempfile.mkdtemp(prefix="sirius_tf-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
 
 
 @functools.cache
@@ -56,21 +35,21 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def compiled(text: str, flags: Sequence[str], include: Path, command: str | None = None) -> Path:
+def compiled(text: str, flags: Sequence[str], include: Path, command: str | None = None) -> bytes:
     """The object file of C source `text`."""
     digest = hashlib.sha256("\0".join([text, *flags, *cc.compiler_command(command)]).encode())
     digest.update(importlib.metadata.version("ziglang").encode())
     for header in sorted(include.glob("*.h")):
         digest.update(header.read_bytes())
-    target = directory() / "objects" / f"{digest.hexdigest()}.o"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
             source, made = Path(folder, "code.c"), Path(folder, "code.o")
             source.write_text(text)
             cc.compile_object(source, made, [*flags, f"-I{include}"], command)
-            made.replace(target)
-    return target
+            return made.read_bytes()
+
+    return _remembered("objects", digest.hexdigest(), make)
 
 
 def content(path: Path) -> str:
@@ -85,14 +64,9 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _entry(kind: str, key: object) -> Path:
-    digest = hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
-    return directory() / kind / f"{digest}.pickle"
-
-
 def is_remembered(kind: str, key: object) -> bool:
     """Whether `remembered` has the value already."""
-    return _entry(kind, key).exists()
+    return store.path(kind, _name(key)) is not None
 
 
 def remembered(
@@ -100,35 +74,25 @@ def remembered(
 ) -> T:
     """The value of `make()`, kept on disk under a key that says all it depends on, if it `holds`
     for later conversions, too."""
-    target = _entry(kind, key)
-    try:
-        with target.open("rb") as file:
-            value: T = pickle.load(file)
-        return value
-    except (OSError, EOFError, pickle.UnpicklingError):
-        value = make()
-    if not holds(value):
-        return value
-    with contextlib.suppress(OSError), written(target) as file:  # a full disk costs time later
-        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)  # to a file, arrays are not copied
+    return _remembered(kind, _name(key), make, holds)
+
+
+def _name(key: object) -> str:
+    return hashlib.sha256(f"{version()} {key!r}".encode()).hexdigest()
+
+
+def _remembered(
+    kind: str, name: str, make: Callable[[], T], holds: Callable[[T], bool] = lambda _: True
+) -> T:
+    file = store.find(kind, name)
+    if file is not None:
+        with file, contextlib.suppress(Exception):  # what cannot be read is made again
+            value: T = codec.read(file)
+            return value
+    value = make()
+    if holds(value):
+        store.keep(kind, name, functools.partial(codec.write, value))
     return value
-
-
-def write(target: Path, data: bytes) -> None:
-    """Write a file at once: who reads it meets all of the old content, or of the new."""
-    with written(target) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def written(target: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `target` once it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder, "made")
-        with made.open("wb") as file:
-            yield file
-        made.replace(target)
 
 
 def processor() -> str:

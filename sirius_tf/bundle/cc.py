@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from sirius_tf.bundle import store
 from sirius_tf.errors import SiriusError
 
 #: glibc 2.17 is what the oldest supported TensorFlow wheels (manylinux2014) need.
@@ -36,6 +37,7 @@ def run_compiler(
     """Run the C compiler with `arguments`, in a folder."""
     words = [*compiler_command(command), *arguments]
     try:
+        kept = (store.directory() or store.scratch()) / "zig"
         with tempfile.TemporaryDirectory() as cache:  # zig keeps all it ever made, if it may
             done = subprocess.run(
                 words,
@@ -44,7 +46,11 @@ def run_compiler(
                 errors="replace",
                 check=False,
                 cwd=folder,
-                env={"ZIG_LOCAL_CACHE_DIR": cache, **os.environ},
+                env={
+                    "ZIG_LOCAL_CACHE_DIR": cache,
+                    "ZIG_GLOBAL_CACHE_DIR": str(kept),  # libc's objects, a minute's work
+                    **os.environ,
+                },
             )
     except OSError as error:
         raise CompilerError(f"cannot run the C compiler {words[0]}: {error}") from error

@@ -12,7 +12,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from sirius_tf.bundle import cache, cc
+from sirius_tf.bundle import cc, store
 
 NAME = "libsirius_tf.so"
 SOURCES = (
@@ -67,11 +67,13 @@ def library_path() -> Path:
     packaged = native_directory() / NAME
     if is_current(packaged):
         return packaged
-    path = cache.directory() / digest() / NAME
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        build_library(path)
-    return path
+    entry = "native", f"{digest()}-{NAME}"
+    path = store.path(*entry)
+    if path is not None:
+        return path
+    built = store.scratch() / NAME
+    build_library(built)
+    return store.keep(*entry, lambda file: file.write(built.read_bytes())) or built
 
 
 @functools.cache

@@ -110,11 +110,14 @@ def link(
 def _link(units: Sequence[_Unit], folder: Path, tables: str, command: str | None) -> bytes:
     """A bundle without weights."""
 
-    def build(unit: _Unit) -> Path:
-        return cache.compiled(PRELUDE + unit.text, [*_FLAGS, *unit.flags], _NATIVE, command)
+    def build(numbered: tuple[int, _Unit]) -> Path:
+        number, unit = numbered
+        flags, path = [*_FLAGS, *unit.flags], folder / f"{number}.o"
+        path.write_bytes(cache.compiled(PRELUDE + unit.text, flags, _NATIVE, command))
+        return path
 
     with ThreadPoolExecutor(_COMPILERS) as pool:
-        objects = list(pool.map(build, units))
+        objects = list(pool.map(build, enumerate(units)))
     source, made, output = (folder / name for name in ("tables.c", "tables.o", "code.so"))
     source.write_text(PRELUDE + _MEMORY + tables)
     cc.compile_object(source, made, [*_FLAGS, *_BASELINE, f"-I{_NATIVE}"], command)

@@ -70,26 +70,49 @@ def compile_cubin(source: str, arch: str) -> Cubin:
 def compile_cubins(sources: Sequence[str], archs: Sequence[str]) -> dict[tuple[int, str], Cubin]:
     """`compile_cubin` of all sources for all archs, by number of the source and arch, in parallel.
 
-    By processes, which leave what they compile in the cache: NVRTC's threads wait for each other.
+    By processes: NVRTC's threads wait for each other.
     """
     version()  # before processes are started that would all fail
     pairs = [(source, arch) for source in dict.fromkeys(sources) for arch in archs]
     missing = [p for p in pairs if not cache.is_remembered("cubins", _key(*p))]
-    workers = min(len(missing), os.cpu_count() or 1)
-    if workers > 1:
-        command = [sys.executable, "-c", f"from {__name__} import work; work()"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for share in (pickle.dumps(missing[k::workers]) for k in range(workers)):
-                pool.submit(subprocess.run, command, input=share, env=environment, check=False)
-    return {(i, arch): compile_cubin(s, arch) for i, s in enumerate(sources) for arch in archs}
+    made = _in_parallel(missing)
+
+    def find(source: str, arch: str) -> Cubin:
+        def make() -> Cubin:
+            return made.get((source, arch)) or _compile(source, arch)
+
+        return cache.remembered("cubins", _key(source, arch), make)
+
+    return {(i, arch): find(s, arch) for i, s in enumerate(sources) for arch in archs}
+
+
+def _in_parallel(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Cubin]:
+    """The cubins of sources for archs, but for those that have errors; none of a single one."""
+    workers = min(len(pairs), os.cpu_count() or 1)
+    if workers < 2:
+        return {}
+    command = [sys.executable, "-c", f"from {__name__} import work; work()"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def run(share: bytes) -> dict[tuple[str, str], Cubin]:
+        done = subprocess.run(
+            command, input=share, env=environment, stdout=subprocess.PIPE, check=False
+        )
+        made: dict[tuple[str, str], Cubin] = pickle.loads(done.stdout) if done.stdout else {}
+        return made
+
+    shares = [pickle.dumps(pairs[k::workers]) for k in range(workers)]
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return {pair: cubin for made in pool.map(run, shares) for pair, cubin in made.items()}
 
 
 def work() -> None:
-    """What each process of `compile_cubins` does: errors are left for the parent to meet again."""
-    for source, arch in pickle.load(sys.stdin.buffer):
+    """What each process of `_in_parallel` does: errors are left for the parent to meet again."""
+    made = dict[tuple[str, str], Cubin]()
+    for pair in pickle.load(sys.stdin.buffer):
         with contextlib.suppress(SiriusError):
-            compile_cubin(source, arch)
+            made[pair] = _compile(*pair)
+    pickle.dump(made, sys.stdout.buffer)
 
 
 def version() -> tuple[int, int]:

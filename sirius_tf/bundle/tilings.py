@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tile sizes that tools/tune.py has measured: a file of the cache for each kind of processor.
+"""Tile sizes that tools/tune.py has measured: an entry of the store for each kind of processor.
 
 { key of a cluster: tile sizes }. What another version of the compiler has measured is not read: its
 code was other code. A file that is damaged is one without entries.
@@ -7,36 +7,30 @@ code was other code. A file that is damaged is one without entries.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from sirius_tf.bundle import cache
+from sirius_tf.bundle import cache, store
+from sirius_tf.errors import SiriusError
 
 Sizes = tuple[int, ...]
-
-
-def path() -> Path:
-    """The file of this machine's processor, and of this version of the compiler."""
-    digest = hashlib.sha256(f"{cache.version()} {cache.processor()}".encode()).hexdigest()
-    return cache.directory() / "tilings" / f"{digest}.json"
+_KIND = "tilings"
 
 
 def read() -> dict[str, Sizes]:
     """All tile sizes, by the key of the cluster."""
-    content: object = None
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path().read_bytes())
-    entries = content.items() if isinstance(content, dict) else ()
-    return {key: tuple(sizes) for key, sizes in entries if _are_sizes(sizes)}
+    content = json.loads(store.read(_KIND, _name()) or b"{}")
+    return {key: tuple(sizes) for key, sizes in content.items()}
 
 
 def write(tilings: Mapping[str, Sizes]) -> None:
-    """Replace all tile sizes."""
-    cache.write(path(), json.dumps(tilings, indent=0, sort_keys=True).encode())
+    """Replace all tile sizes; SiriusError if they cannot be kept."""
+    content = json.dumps(tilings, indent=0, sort_keys=True).encode()
+    if store.keep(_KIND, _name(), lambda entry: entry.write(content)) is None:
+        raise SiriusError("the tile sizes cannot be kept, since the cache cannot be written")
 
 
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(size) is int for size in value)
+def _name() -> str:
+    """Of the entry for this machine's processor, and for this version of the compiler."""
+    return hashlib.sha256(f"{cache.version()} {cache.processor()}".encode()).hexdigest()

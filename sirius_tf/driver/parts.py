@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,37 @@ from sirius_tf.rewrite.session import Session
 from sirius_tf.rewrite.substitute import Use
 
 
+@dataclass(frozen=True)
+class Described:
+    """An array's shape, and a hash of it."""
+
+    shape: tuple[int, ...]
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Values(Mapping[Edge, Array]):
+    """What edges carry on the samples; `find` has to run the model for the arrays themselves.
+
+    Later conversions get by with descriptions, most often: nothing of the samples is cached.
+    """
+
+    described: Mapping[Edge, Described]
+    find: Callable[[], Mapping[Edge, Array]]
+
+    def __getitem__(self, edge: Edge) -> Array:
+        return self.find()[edge]
+
+    def __iter__(self) -> Iterator[Edge]:
+        return iter(self.described)
+
+    def __len__(self) -> int:
+        return len(self.described)
+
+    def __contains__(self, edge: object) -> bool:
+        return edge in self.described
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A signature on its way: regions in use, nodes left with reasons, and regions timed.
@@ -32,7 +64,7 @@ class Part:
     """
 
     signature: Signature
-    values: Mapping[Edge, Array]
+    values: Values
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     timed: tuple[RegionReport, ...] = ()
@@ -75,7 +107,8 @@ def cut(
 ) -> Part:
     """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow.
 
-    The model runs on the samples; what regions read then is remembered by a hash of its content.
+    The model runs on the samples; hashes of what regions read then are remembered by a hash of its
+    content.
     """
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
@@ -83,20 +116,24 @@ def cut(
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
     if not uses:
-        return Part(signature, {}, uses, left)
+        return Part(signature, Values({}, dict), uses, left)
     edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
+    outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
+    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
+    start = functools.partial(Session, source, meta_graph, signature.inlined, hollow(graph))
 
+    @functools.cache
     def run() -> dict[Edge, Array]:
-        feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
-        outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
-        with Session(source, meta_graph, signature.inlined, graph) as session:
+        with start() as session:
             values = session.values(feeds, [*edges, *outputs])
         return {edge: values[edge] for edge in edges}
 
+    def describe() -> dict[Edge, Described]:
+        return {edge: Described(a.shape, array_digest(a)) for edge, a in run().items()}
+
     samples = [(key, array_digest(array)) for key, array in arrays.items()]
     key = (content, signature.name, samples, edges, tf.__version__)
-    values = cache.remembered("values", key, run)
-    return Part(signature, values, uses, left)
+    return Part(signature, Values(cache.remembered("values", key, describe), run), uses, left)
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:
@@ -107,12 +144,14 @@ def _read(signature: Signature, region: Region) -> list[Edge]:
 
 def hints(part: Part, region: Region) -> dict[str, tuple[int, ...]]:
     """The shapes of what a region reads on the samples, but for tables."""
-    return {str(e): part.values[e].shape for e in region.inputs if e in part.values}
+    known = part.values.described
+    return {str(e): known[e].shape for e in region.inputs if e in known}
 
 
 def region_values(part: Part, region: Region) -> list[str]:
     """What a region reads on the samples, but for tables."""
-    return [array_digest(part.values[e]) for e in region.inputs if e in part.values]
+    known = part.values.described
+    return [known[e].digest for e in region.inputs if e in known]
 
 
 def computes(node: Node) -> bool:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib
 import itertools
 import math
 import re
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sirius_tf.bundle import cache
 from sirius_tf.bundle.nvrtc import compile_cubin
 from sirius_tf.bundle.stamp import Stamp
 from sirius_tf.errors import InvalidArgument, SiriusError
@@ -226,8 +224,11 @@ class CudaRegion:
         its usual GPU (Compiled.blocks)."""
         cupy, device, code = self._cuda.cupy, self._cuda.device, self._code
         cubin, blocks = _machine_code(code, device.compute_capability)
-        module = cupy.RawModule(path=str(_file(cubin)), enable_cooperative_groups=code.cooperative)
-        kernels = [module.get_function(name) for name in code.kernels]
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:  # which is how CuPy loads one
+            file.write(cubin)
+            file.flush()
+            module = cupy.RawModule(path=file.name, enable_cooperative_groups=code.cooperative)
+            kernels = [module.get_function(name) for name in code.kernels]
         occupancy = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
         threads, shared = code.threads_per_block, code.shared_bytes
         for kernel in kernels:
@@ -362,14 +363,6 @@ def _serves(cubin: str, arch: str) -> bool:
     if made is None or wanted is None:
         return cubin.removesuffix("a") == arch
     return made[1] == wanted[1] and made[2] <= wanted[2]
-
-
-def _file(cubin: bytes) -> Path:
-    """The cubin as a file, which is how CuPy loads one."""
-    path = cache.directory() / "cubins" / f"{hashlib.sha256(cubin).hexdigest()}.cubin"
-    if not path.exists():
-        cache.write(path, cubin)
-    return path
 
 
 def _shaped(flat: Any, bound: tuple[int, ...], shape: tuple[int, ...]) -> Any:

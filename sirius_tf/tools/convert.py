@@ -5,6 +5,7 @@ usage: convert.py INPUT OUTPUT [--signatures=a,b] [--input_shapes=x=1,100,256]
            [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N] [--dump=FOLDER]
            [--target=cuda] [--arch=sm_80,sm_90] [--cuda_launch=auto]
            [--keep_slow] [--strict_math] [--strict] [--force] [--refresh]
+       convert.py --clear_cache
 
 INPUT itself is not changed. OUTPUT is written only after it was loaded, run on the samples, and
 found to return what INPUT returns. The exit code is 0, or 1 with the reason on stderr.
@@ -29,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sirius_tf
+from sirius_tf.bundle import store
 from sirius_tf.config import Options, Precision
 from sirius_tf.errors import SiriusError
 from sirius_tf.report import Result
@@ -113,6 +115,7 @@ def define_flags(values: flags.FlagValues) -> None:
         ("strict", "Fail if an op that can be compiled stays on TensorFlow."),
         ("force", "Replace OUTPUT if it exists."),
         ("refresh", "Give OUTPUT, which exists, the weights of INPUT, whose graph is the same."),
+        ("clear_cache", "Delete what conversions have left for later ones."),
     ):
         flags.DEFINE_boolean(name, False, text, flag_values=values)
     flags.DEFINE_alias("keep-slow", "keep_slow", flag_values=values)
@@ -329,11 +332,15 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """See the module."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
-    if len(argv) != 3:
-        raise app.UsageError("expected INPUT and OUTPUT")
+    if len(argv) != (1 if values.clear_cache else 3):
+        raise app.UsageError("expected INPUT and OUTPUT, or --clear_cache alone")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+    wrong = None
     try:
-        wrong = convert(Path(argv[1]), Path(argv[2]), values)
+        if values.clear_cache:
+            print(f"sirius-convert: {_mb(store.clear())} deleted from the cache")
+        else:
+            wrong = convert(Path(argv[1]), Path(argv[2]), values)
     except SiriusError as error:
         print(f"sirius-convert: error: {error}", file=sys.stderr)
         return 1
