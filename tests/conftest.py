@@ -2,15 +2,14 @@
 """Golden files: printed text that is reviewed as prose, renewed by --update-golden."""
 
 import os
-from pathlib import Path
 
 import pytest
+
+from tests.support import ROOT
 
 # TensorFlow's own kernels are the oracle, on every processor: oneDNN's, which it prefers where
 # there is AVX-512, give a fused convolution of no images the channels of its input.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

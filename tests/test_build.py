@@ -3,11 +3,11 @@
 
 import ast
 import collections
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 FOLDERS = ("sirius_tf", "tools", "tests")
 SUFFIXES = (".py", ".c", ".cpp", ".cuh", ".h")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from sirius_tf.bundle import library, store
-
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
 
 
 def python(*words, folder, **environment):

@@ -4,7 +4,7 @@
 import pytest
 
 from sirius_tf.compile import compile_program
-from tests import programs
+from tests.support import programs
 
 
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])

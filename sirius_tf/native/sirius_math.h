@@ -3,7 +3,7 @@
  * Vectors and elementary functions for generated code. No libc and no intrinsics header: a bundle imports
  * no symbol, so everything here is vector extensions and builtins of clang. Compile with FMA and without
  * fast-math; -ffp-contract=on is fine. Every function is within 2 ulp over all floats when the thread does
- * not flush subnormals; signed zeros, infinities and NaN behave as in numpy (tests/test_math.py).
+ * not flush subnormals; signed zeros, infinities and NaN behave as in numpy (tests/native/test_math.py).
  *
  * Methods. "Fitted" polynomials are ours: Lawson-weighted least squares (numpy) on 4001 Chebyshev nodes with
  * mpmath targets, coefficients rounded to float lowest order first and the rest refitted each time. The

@@ -2,7 +2,7 @@
  *
  * Elementary functions of vectors of doubles, as sirius_math.h has them of floats: within 3 ulp over all doubles
  * when the thread does not flush subnormals; signed zeros, infinities and NaN behave as in numpy
- * (tests/test_math64.py). They are rarely what a program spends its time on, so they are plain.
+ * (tests/native/test_math64.py). They are rarely what a program spends its time on, so they are plain.
  *
  * Methods. Series are Taylor's, long enough for their interval.
  *   exp      n = round(x/ln2), r = x - n ln2 (hi and lo), 1 + r + r^2 Q(r) to r^13; scaled by 2^n in two halves

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extremes of numbers that a request may choose: TensorFlow's result, or an error of its kind.
+
+Generated code runs in a forked child, so that a crash is a failure of one test.
+"""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.errors import SiriusError, Unsupported
+from tests.support.parity import check, compiled, lowered
+
+REFUSED = (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError)
+X = np.arange(8, dtype=np.float32)
+EXTREMES = (-(2**63), -1000, -2, -1, 0, 1, 3, 2**62 + 16, 2**63 - 20, 2**63 - 1)
+NARROW = (-(2**31), -1000, -1, 0, 1, 3)  # 2^31 - 1 elements are only a question of memory
+
+
+def in_child(fn, *args):
+    """What a function returns in a child, or the SiriusError that it raises."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        with os.fdopen(writer, "wb") as pipe:
+            try:
+                result = fn(*args)
+            except SiriusError as error:
+                result = SiriusError(str(error))
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"ended by signal {os.WTERMSIG(status)}"
+    return pickle.loads(data)
+
+
+def region(fn, *specs):
+    concrete, program = lowered(fn, *specs)
+    return concrete, compiled(program)
+
+
+def numbers(count, dtype):
+    return [tf.TensorSpec([count], dtype)]
+
+
+CASES = {
+    "slice": (lambda x, n: tf.slice(x, n[:1], n[1:]) * 2.0, 2),
+    "slice to the end": (lambda x, n: tf.slice(x, n[:1], [-1]) * 2.0, 1),
+    "strided slice": (lambda x, n: x[n[0] : n[1]] * 2.0, 2),
+    "element": (lambda x, n: x[n[0]] * 2.0, 1),
+    "tile": (lambda x, n: tf.exp(tf.tile(x[None], tf.stack([n[0], 1]))) + 1.0, 1),
+    "tiled sum": (lambda x, n: tf.reduce_sum(tf.nn.softmax(tf.tile(x, n))), 1),
+    "broadcast": (lambda x, n: tf.exp(tf.broadcast_to(x, tf.stack([n[0], 8]))), 1),
+    "fill": (lambda x, n: tf.fill(tf.stack([n[0], 8]), x[0]) * 2.0, 1),
+    "two sizes": (lambda x, n: tf.zeros(n, tf.bool), 2),
+    "pad": (lambda x, n: tf.pad(x, [[n[0], n[1]]]) * 2.0, 2),
+    "split": (lambda x, n: [p * 2.0 for p in tf.split(x, n, num=3)], 3),
+    "one hot": (lambda x, n: tf.one_hot([1, 2], n[0]), 1),
+    "gather": (lambda x, n: tf.gather(x, n) * 2.0, 1),
+    "softmax of a range": (lambda x, n: tf.nn.softmax(tf.cast(tf.range(n[0]), tf.float32)), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+@pytest.mark.parametrize("name", CASES)
+def test_extremes(name, dtype):
+    fn, count = CASES[name]
+    if name == "one hot" and dtype == "int64":  # it takes no int64
+        return
+    concrete, generated = region(fn, tf.TensorSpec([8]), *numbers(count, dtype))
+    rng = np.random.default_rng(0)
+    extremes = EXTREMES if dtype == "int64" else NARROW
+    tried = [rng.choice(extremes, count) for _ in range(24)] + [[v] * count for v in extremes]
+    answers = in_child(lambda: [_answer(generated, np.array(n, dtype)) for n in tried])
+    for n, answer in zip(tried, answers, strict=True):
+        try:
+            expected = concrete(tf.constant(X), tf.constant(n, dtype))
+        except REFUSED:
+            assert isinstance(answer, SiriusError), (n, answer)
+            continue
+        if isinstance(answer, SiriusError):  # TensorFlow's sums and products of sizes may wrap
+            assert max(np.abs(n)) > 2**60, (n, answer)
+            continue
+        expected = expected if isinstance(expected, list) else [expected]
+        for a, e in zip(answer, expected, strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-5)
+
+
+def _answer(generated, n):
+    try:
+        return generated([X, n])
+    except SiriusError as error:
+        return SiriusError(str(error))
+
+
+def test_sizes_that_overflow_are_an_error():
+    _, generated = region(CASES["softmax of a range"][0], tf.TensorSpec([8]), *numbers(1, "int64"))
+    for n in (2**62 + 16, 2**47, 2**63 - 1):
+        answer = in_child(_answer, generated, np.array([n]))
+        assert isinstance(answer, SiriusError), n
+
+
+def test_a_slice_to_the_end_may_be_chosen_at_run_time():
+    check(
+        lambda x, n: tf.slice(x, [1, 0], n) * 2.0,
+        [4, 3],
+        [2],
+        dtypes=["float32", "int32"],
+        sizes=(-1, 1, 2, 3),
+        arrays=lambda size: [np.ones((4, 3), np.float32), np.array([size, -1], np.int32)],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_integers_wrap(dtype):
+    """As vectors, as scalars, and where they decide sizes before the region runs."""
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+
+    def fn(a, v):
+        scalars = [(a * 1103515245 + 12345) % 1000, tf.cast(a + 1 > a, tf.int32), -a, a - 2, a * a]
+        return [*scalars, v * 3 + v, -v, v - 2, v * v, tf.abs(v), tf.zeros([(a + 7) % 5])]
+
+    for number in (most, least, most - 3, 5, -1, 0):
+        if dtype == "int64" and abs(number) > 2**31:
+            continue  # sizes that are computed with more than 64 bits are refused
+        check(
+            fn,
+            [],
+            [None],
+            dtypes=[dtype, dtype],
+            sizes=[0],
+            arrays=lambda _, n=number: [
+                np.array(n, dtype),
+                np.array([least, -1, 0, 7, most] * 5, dtype),
+            ],
+        )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64"])
+def test_one_hot_is_deeper_than_its_positions(dtype):
+    check(
+        lambda x: tf.one_hot(x, 300),
+        [None],
+        dtypes=[dtype],
+        sizes=[4],
+        arrays=lambda _: [np.array([3, 100, 0, 127], dtype)],
+    )
+
+
+def test_a_rank_above_eight_is_left_to_tensorflow():
+    nine = [4, 2, 1, 2, 1, 2, 1, 2, 3]
+
+    def sums(x):
+        return [tf.reduce_sum(tf.exp(x) + 1.0, [1, 2, 3]), tf.exp(x)]
+
+    with pytest.raises(Unsupported, match="rank"):
+        region(sums, tf.TensorSpec(nine))
+    inner = lambda x: tf.reduce_sum(tf.exp(tf.reshape(x, [-1, *nine[1:]])), [2, 3, 4])
+    check(inner, [None, 48])

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Constant factors of sums go into constant weights."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.compile import NOT_STRICT, simplified
+from sirius_tf.ir.expr import Call, walk
+from tests.support.parity import check, program_of
+
+RNG = np.random.default_rng(4)
+WEIGHTS, FACTORS = (RNG.standard_normal(s).astype(np.float32) for s in ((33, 19), (19,)))
+FILTERS = RNG.standard_normal((3, 3, 5, 2)).astype(np.float32)
+
+
+def products(fn, without=()):
+    """Multiplications of the last statement that come after its sum."""
+    program = simplified(program_of(fn, np.zeros((2, 33), "f")), without)
+    (last,) = (s for s in program.statements if s.reduce)
+    return sum(1 for e in walk(last.finish or last.value) if isinstance(e, Call) and e.fn == "mul")
+
+
+def normalized(x):
+    return tf.nn.relu((x @ WEIGHTS) * FACTORS + 1.0)
+
+
+def test_a_factor_by_column_goes_into_the_weights():
+    check(normalized, (None, 33))
+    assert products(normalized) == 0
+    assert products(normalized, NOT_STRICT) == 1
+
+
+def test_filters_of_convolutions_take_factors_too():
+    def fn(x):
+        y = tf.nn.depthwise_conv2d(x, FILTERS, (1, 1, 1, 1), "SAME")
+        return tf.nn.relu6(y * FACTORS[:10] + FACTORS[:10])
+
+    check(fn, (None, 7, 9, 5), sizes=(0, 1, 3))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: tf.nn.relu(x @ WEIGHTS) * FACTORS,  # a factor of something else
+        lambda x: (lambda y: y * FACTORS + y)(x @ WEIGHTS),  # the sum is used without it, too
+        lambda x: (x @ WEIGHTS) * tf.reduce_sum(x),  # no constant
+    ],
+)
+def test_other_factors_stay(fn):
+    check(fn, (None, 33), sizes=(1, 7))
+    program = simplified(program_of(fn, np.zeros((2, 33), "f")))
+    assert not any("scaled" in t.name for t in program.tensors)
