@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sirius_math.h and sirius_math64.h over arrays, for tests/test_math*.py. Every loop ends with a partial vector, as generated
+ * sirius_math.h and sirius_math64.h over arrays, for test_math*.py. Every loop ends with a partial vector, as generated
  * code does.
  */
 #include "sirius_math.h"

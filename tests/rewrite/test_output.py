@@ -141,7 +141,7 @@ def test_the_old_bundle_or_the_new_one(end, tmp_path, monkeypatch) -> None:
         marks.replace_file(target, [NEW.encode()])
 
     for make in (write, stamp):
-        monkeypatch.setattr("tests.test_output.convert", make)
+        monkeypatch.setattr("tests.rewrite.test_output.convert", make)
         seen, number, done = [], 0, False
         while not done:
             target.write_text(OLD)
