@@ -18,9 +18,10 @@ from math import prod
 from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Index, loads, names_in, substitute, walk
+from sirius_tf.ir.expr import Expr, Index, loads, names_in, walk
 from sirius_tf.ir.polynomial import poly
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.ir.rewrite import substitute_in
 from sirius_tf.schedule.plan import Plan, stride
 from sirius_tf.schedule.storage import Storage
 
@@ -104,10 +105,4 @@ def _joined(
     """The statement over the iterators but `outer`, whose values `inner` goes on through."""
     extent = next(i.extent for i in s.iters if i.name == outer)
     iters = [replace(i, extent=extent * size) if i.name == inner else i for i in s.iters]
-    return replace(
-        s,
-        iters=tuple(i for i in iters if i.name != outer),
-        index=tuple(i.substitute(places) for i in s.index),
-        value=substitute(s.value, places),
-        finish=substitute(s.finish, places) if s.finish else None,
-    )
+    return replace(substitute_in(s, places), iters=tuple(i for i in iters if i.name != outer))

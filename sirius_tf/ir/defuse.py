@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who defines and who reads the tensors of a Program, and values of statements exchanged."""
+"""Who defines and who reads the tensors of a Program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import cached_property
 
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -97,8 +96,3 @@ def under_guards(s: Statement, reader: Statement, load: Load) -> bool:
 
 def _affine_names(value: Affine | Expr) -> Iterator[str]:
     return value.names() if isinstance(value, Affine) else iter(())
-
-
-def map_values(program: Program, fn: Callable[[Statement], Expr]) -> Program:
-    """The program with `fn` of each statement as its value."""
-    return replace(program, statements=tuple(replace(s, value=fn(s)) for s in program.statements))

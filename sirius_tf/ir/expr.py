@@ -105,24 +105,24 @@ def names_in(expr: Expr) -> set[str]:
     return found
 
 
-def rewrite(expr: Expr, leaf: Callable[[Expr], Expr | None]) -> Expr:
-    """Replace, bottom-up, every node for which `leaf(node)` is not None by that result."""
+def rewrite(expr: Expr, fn: Callable[[Expr], Expr | None]) -> Expr:
+    """Replace, bottom-up, every node for which `fn(node)` is not None by that result."""
     match expr:
-        case Call(fn, args, dtype):
-            expr = Call(fn, tuple(rewrite(a, leaf) for a in args), dtype)
+        case Call(name, args, dtype):
+            expr = Call(name, tuple(rewrite(a, fn) for a in args), dtype)
         case Load(tensor, index, dtype):
-            new = tuple(i if isinstance(i, Affine) else rewrite(i, leaf) for i in index)
+            new = tuple(i if isinstance(i, Affine) else rewrite(i, fn) for i in index)
             expr = Load(tensor, new, dtype)
         case _:
             pass
-    replaced = leaf(expr)
+    replaced = fn(expr)
     return expr if replaced is None else replaced
 
 
 def substitute(expr: Expr, values: Mapping[str, AffineLike]) -> Expr:
     """Replace iterators and parameters by affine expressions, all at once."""
 
-    def leaf(node: Expr) -> Expr | None:
+    def substituted(node: Expr) -> Expr | None:
         match node:
             case Index(value, dtype):
                 return Index(value.substitute(values), dtype)
@@ -135,7 +135,7 @@ def substitute(expr: Expr, values: Mapping[str, AffineLike]) -> Expr:
             case _:
                 return None
 
-    return rewrite(expr, leaf)
+    return rewrite(expr, substituted)
 
 
 def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:

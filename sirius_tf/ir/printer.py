@@ -114,7 +114,7 @@ def call_dtype(fn: str, args: tuple[Expr, ...]) -> DType:
 def swap_integers(expr: Expr) -> Expr:
     """The expression with integers that are Const as Index, and the other way around."""
 
-    def leaf(node: Expr) -> Expr | None:
+    def swapped(node: Expr) -> Expr | None:
         match node:
             case Const(int(value), dtype) if "int" in dtype:
                 return Index(affine(value), dtype)
@@ -123,7 +123,7 @@ def swap_integers(expr: Expr) -> Expr:
             case _:
                 return None
 
-    return rewrite(expr, leaf)
+    return rewrite(expr, swapped)
 
 
 # Lines

@@ -18,6 +18,7 @@ from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, call, names_in, walk
 from sirius_tf.ir.functions import is_generated
 from sirius_tf.ir.polynomial import PolyLike, poly
+from sirius_tf.ir.rewrite import fresh
 from sirius_tf.lower import value as values
 from sirius_tf.lower.half import wide, widened
 from sirius_tf.lower.params import Params
@@ -52,12 +53,7 @@ class Emitter:
 
     def fresh(self, stem: str) -> str:
         """An unused tensor name."""
-        stem = re.sub(r"\W", "_", stem) or "t"
-        name, count = stem, 0
-        while name in self.tensors:
-            count += 1
-            name = f"{stem}_{count}"
-        return name
+        return fresh(re.sub(r"\W", "_", stem) or "t", self.tensors)
 
     def constant(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Value:
         """An array as a Value; a scalar is a literal."""

@@ -66,7 +66,7 @@ def to_poly(expr: Expr, tensors: Mapping[str, Tensor], params: Params | None) ->
 def to_condition(expr: Expr, tensors: Mapping[str, Tensor]) -> Expr | None:
     """With constants folded, if nothing but sizes and elements of inputs enters it."""
 
-    def leaf(node: Expr) -> Expr | None:
+    def folded(node: Expr) -> Expr | None:
         match node:
             case Load(name, _, dtype):
                 at, value = _constant_index(node), tensors[name].value
@@ -80,7 +80,7 @@ def to_condition(expr: Expr, tensors: Mapping[str, Tensor]) -> Expr | None:
                     return Const(result.astype(numpy_dtype(dtype)).item(), dtype)
         return None
 
-    expr = rewrite(expr, leaf)
+    expr = rewrite(expr, folded)
     for load in loads(expr):
         if load.dtype in HALF:  # the code that runs on entry is for any CPU: it has no conversion
             return None

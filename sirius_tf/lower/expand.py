@@ -9,12 +9,13 @@ but for what must hold, which it need not where there is no iteration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Expr, Load, names_in, rewrite, substitute
-from sirius_tf.ir.program import Guard, Iter, Statement, Tensor
+from sirius_tf.ir.expr import Load, names_in
+from sirius_tf.ir.program import Iter, Statement, Tensor
+from sirius_tf.ir.rewrite import along, move, substitute_in
 
 
 def varying(statements: Sequence[Statement], local: Iterable[str], loop: Iter) -> set[str]:
@@ -48,27 +49,10 @@ def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
     What is the same in all iterations is needed if there is a first one: go[t] becomes go[0].
     """
     t = symbol(loop.name)
-
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, dtype) if tensor in expanded:
-                return Load(tensor, (t, *index), dtype)
-        return None
-
-    s = replace(s, value=rewrite(s.value, leaf), guards=_rewritten(s.guards, leaf))
-    if s.target not in expanded:
-        return s if loop in s.iters else replace(s, guards=_first(s.guards, loop))
-    return replace(s, iters=(loop, *s.iters), index=(t, *s.index))
-
-
-def _first(guards: tuple[Guard, ...], loop: Iter) -> tuple[Guard, ...]:
-    found = ((guard, substitute(guard.condition, {loop.name: 0})) for guard in guards)
-    return tuple(replace(guard, condition=new) for guard, new in found if isinstance(new, Load))
-
-
-def _rewritten(guards: tuple[Guard, ...], leaf: Callable[[Expr], Expr | None]) -> tuple[Guard, ...]:
-    found = ((guard, rewrite(guard.condition, leaf)) for guard in guards)
-    return tuple(replace(guard, condition=new) for guard, new in found if isinstance(new, Load))
+    s = move(s, expanded, lambda x: replace(x, index=(t, *x.index)))
+    if s.target in expanded:
+        return replace(s, iters=(loop, *s.iters))
+    return s if loop in s.iters else substitute_in(s, {loop.name: 0})
 
 
 def forward(
@@ -85,17 +69,8 @@ def forward(
             if alike and m.index[1:] == s.index[1:] and m.index[0] == s.index[0] - 1:
                 same.setdefault(m.tensor, s.target)
 
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, (Affine() as t, *rest), dtype) if tensor in same:
-                return Load(same[tensor], (t + 1, *rest), dtype)
-        return None
+    def carried_on(load: Load) -> Load:
+        return replace(along(load, 0, lambda t: t + 1), tensor=same[load.tensor])
 
-    result = []
-    for s in statements:
-        s = replace(s, value=rewrite(s.value, leaf))
-        if s.target in same:
-            s = replace(s, target=same[s.target], index=(s.index[0] + 1, *s.index[1:]))
-        if s.value != Load(s.target, s.index, s.value.dtype):
-            result.append(s)
-    return result
+    moved = (move(s, same, carried_on) for s in statements)
+    return [s for s in moved if s.value != s.result]

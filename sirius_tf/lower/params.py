@@ -10,6 +10,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Load, names_in
 from sirius_tf.ir.polynomial import NotAffineError, Poly, PolyLike, poly
 from sirius_tf.ir.program import UNBOUNDED, UNLIMITED, Param
+from sirius_tf.ir.rewrite import fresh
 
 _TRIPS = 16  # of a loop, as long as nothing is known
 _OPAQUE: Mapping[str, Callable[[int, int], int]] = {
@@ -76,11 +77,7 @@ class Params:
         return poly(symbol(name))
 
     def _fresh(self, stem: str) -> str:
-        used, name = {p.name for p in self.defined}, stem
-        while name in used:
-            name = f"{stem}_{len(self.defined)}"
-            stem += "_"
-        return name
+        return fresh(stem, {p.name for p in self.defined})
 
     def most(self, extent: Affine) -> Affine:
         """An extent with the trip counts that data decides at their bounds: what is allocated."""

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sirius_tf.ir.expr import Call, Expr, Load, rewrite
+from sirius_tf.ir.expr import Call, Load
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.ir.rewrite import map_loads, map_statements
 from sirius_tf.nest.scheduled import Scheduled
 
 
@@ -52,11 +53,8 @@ def _is_constant(program: Program, load: Load) -> bool:
 def in_half(scheduled: Scheduled, names: Collection[str]) -> Scheduled:
     """With some constants of float32 stored as float16, and widened where they are read."""
 
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, _) if tensor in names:
-                return Call("cast", (Load(tensor, index, "float16"),), "float32")
-        return None
+    def wide(load: Load) -> Call:
+        return Call("cast", (replace(load, dtype="float16"),), "float32")
 
     program, tensors = scheduled.program, []
     for t in program.tensors:
@@ -65,6 +63,6 @@ def in_half(scheduled: Scheduled, names: Collection[str]) -> Scheduled:
             with np.errstate(over="ignore"):  # infinite, as in the products
                 t = replace(t, dtype="float16", value=t.value.astype(np.float16))
         tensors.append(t)
-    statements = tuple(replace(s, value=rewrite(s.value, leaf)) for s in program.statements)
-    program = replace(program, tensors=tuple(tensors), statements=statements)
+    program = replace(program, tensors=tuple(tensors))
+    program = map_statements(program, lambda s: map_loads(s, names, wide))
     return replace(scheduled, program=program)

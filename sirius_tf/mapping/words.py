@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, rewrite
+from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh, map_loads
 from sirius_tf.mapping.exchange import Exchange, Near
 from sirius_tf.nest.nodes import Block, Bound, Guard, Loop, LoopNest, Run, Tile
 from sirius_tf.nest.scheduled import Scheduled
@@ -38,11 +39,12 @@ def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled,
     """The kernel of which blocks exchange words in some loops, and the names of the tensors that a
     tile has of others' elements."""
     program, storage = kernel.program, kernel.storage
-    names = {x: _fresh(program, f"{x}_words") for e in found for x in e.words}
+    taken = program.tensor.keys() | {s.name for s in program.statements}
+    names = {x: fresh(f"{x}_words", taken) for e in found for x in e.words}
     awaited = list[Awaited]()
     for e in found:
         for near in e.nears:
-            name = _fresh(program, f"{near.tensor}_near{len(awaited)}")
+            name = fresh(f"{near.tensor}_near{len(awaited)}", taken)
             time = e.words[near.tensor].time
             awaited.append(_awaited(program, near, name, names[near.tensor], time))
     times = {x: one.time for e in found for x, one in e.words.items()}
@@ -87,13 +89,6 @@ def _shared(awaited: Sequence[Awaited], first: int) -> dict[str, int]:
     return slots
 
 
-def _fresh(program: Program, name: str) -> str:
-    used = program.tensor.keys() | {s.name for s in program.statements}
-    while name in used:
-        name += "_"
-    return name
-
-
 def _along(t: Tensor, time: int, count: int) -> tuple[int | None, ...]:
     return tuple(count if k == time else None for k in range(len(t.shape)))
 
@@ -131,12 +126,7 @@ def _reading(s: Statement, awaited: Iterable[Awaited]) -> Statement:
         if name == s.name
     }
 
-    def leaf(expr: Expr) -> Expr | None:
-        return places.get(expr) if isinstance(expr, Load) else None
-
-    if not places:
-        return s
-    return replace(s, value=rewrite(s.value, leaf), finish=s.finish and rewrite(s.finish, leaf))
+    return map_loads(s, {x.tensor for x in places}, lambda x: places.get(x, x))
 
 
 def _awaiting(nest: LoopNest, copies: dict[str, list[LoopNest]]) -> LoopNest:

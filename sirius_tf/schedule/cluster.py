@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import zero
-from sirius_tf.ir.expr import Call, Expr, Load, index, loads, names_in, rewrite, substitute
-from sirius_tf.ir.program import Guard, Iter, Output, Param, Program, Statement, Tensor
-from sirius_tf.transform.align import renamed
+from sirius_tf.ir.expr import Call, Expr, Load, index, loads, names_in, rewrite
+from sirius_tf.ir.program import Iter, Output, Param, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import map_iters, rename_tensors, substitute_in
 
 Loop = Mapping[str, Affine]  # one loop of a cluster: for each statement an iterator, or a multiple
 Tilings = Callable[[str], Sequence[int] | None]
@@ -129,23 +129,9 @@ def _leaves(uses: Uses, cluster: Cluster, name: str) -> bool:
 def _renamed(s: Statement, names: Mapping[str, Affine], tensors: Mapping[str, str]) -> Statement:
     """The statement with iterators numbered, and other names for parameters and tensors."""
     names = {**names, **{i.name: symbol(f"i{k}") for k, i in enumerate(s.all_iters)}}
-
-    def expr(old: Expr) -> Expr:
-        return renamed(substitute(old, names), tensors)
-
-    def box(iters: tuple[Iter, ...]) -> tuple[Iter, ...]:
-        return tuple(Iter(str(names[i.name]), i.extent.substitute(names), i.loop) for i in iters)
-
-    return Statement(
-        name="",
-        iters=box(s.iters),
-        target=tensors[s.target],
-        index=tuple(i.substitute(names) for i in s.index),
-        value=expr(s.value),
-        reduce=replace(s.reduce, iters=box(s.reduce.iters)) if s.reduce else None,
-        guards=tuple(Guard(cast(Load, expr(g.condition)), g.holds) for g in s.guards),
-        finish=expr(s.finish) if s.finish else None,
-    )
+    s = rename_tensors(substitute_in(s, names), tensors)
+    s = map_iters(s, lambda i: Iter(str(names[i.name]), i.extent, i.loop))
+    return replace(s, name="", origin=())
 
 
 def runs_alone(program: Program, cluster: Cluster) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sirius_tf.ir.program import Program
+from sirius_tf.ir.rewrite import map_iters, map_statements
 from sirius_tf.ir.scc import components
 from sirius_tf.poly.dependence import Flow
 
@@ -23,11 +24,10 @@ def release(program: Program, flows: Sequence[Flow], without: Collection[str] = 
     found = components(names, edges + whole)
     cyclic = {f.source for f in flows if f.source == f.sink}
     cyclic.update(n for component in found if len(component) > 1 for n in component)
-    statements = tuple(
-        s if s.name in cyclic else replace(s, iters=tuple(replace(i, loop=False) for i in s.iters))
-        for s in program.statements
+    return map_statements(
+        program,
+        lambda s: s if s.name in cyclic else map_iters(s, lambda i: replace(i, loop=False)),
     )
-    return replace(program, statements=statements)
 
 
 def whole_loops(

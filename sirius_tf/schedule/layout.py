@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, loads, rewrite
+from sirius_tf.ir.expr import Expr, Load, loads
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh, map_statements, move, replace_loads
 from sirius_tf.schedule import plan as plans
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, Plan
@@ -114,24 +115,13 @@ def _axis(index: Sequence[Affine | Expr], name: str | None) -> int | None:
 
 
 def _permuted(program: Program, name: str, order: Sequence[int]) -> Program:
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, dtype) if tensor == name:
-                return Load(tensor, tuple(index[k] for k in order), dtype)
-        return None
-
-    def statement(s: Statement) -> Statement:
-        index = tuple(s.index[k] for k in order) if s.target == name else s.index
-        finish = rewrite(s.finish, leaf) if s.finish else None
-        return replace(s, index=index, value=rewrite(s.value, leaf), finish=finish)
+    def permuted(load: Load) -> Load:
+        return replace(load, index=tuple(load.index[k] for k in order))
 
     old = program.tensor[name]
     new = replace(old, shape=tuple(old.shape[k] for k in order))
-    return replace(
-        program,
-        tensors=tuple(new if t is old else t for t in program.tensors),
-        statements=tuple(statement(s) for s in program.statements),
-    )
+    program = replace(program, tensors=tuple(new if t is old else t for t in program.tensors))
+    return map_statements(program, lambda s: move(s, {name}, permuted))
 
 
 # Constants
@@ -155,36 +145,36 @@ class _Packer:
         self.wishes = Wishes(program, dict[str, int | None](last))
 
     def statement(self, s: Statement) -> Statement:
+        """The statement with the constants of its value packed. Those of its epilogue, which it
+        reads once for a result, are no loop that a copy would make faster."""
         chosen = plans.choose(self.program, s, self.machine, self.wishes)
+        if not chosen.lanes:
+            return s
+        constants = {n for n, t in self.program.tensor.items() if t.role == "constant"}
+        value = replace_loads(s.value, constants, lambda x: self.load(s, chosen, x))
+        return replace(s, value=value)
 
-        def leaf(expr: Expr) -> Expr | None:
-            return self.load(s, chosen, expr) if isinstance(expr, Load) else None
-
-        return replace(s, value=rewrite(s.value, leaf)) if chosen.lanes else s
-
-    def load(self, s: Statement, chosen: Plan, load: Load) -> Expr | None:
-        """The load from a packed copy, or None where the constant is fine as it is."""
+    def load(self, s: Statement, chosen: Plan, load: Load) -> Load:
+        """The load of a constant from a packed copy, or as it is where that is fine."""
         t = self.program.tensor[load.tensor]
-        if t.role != "constant" or not all(isinstance(i, Affine) for i in load.index):
-            return None
         iters = self.iters(s, chosen, load)
         if not iters or not all(i.extent.is_const for i in iters):
-            return None
+            return load
         assert chosen.lanes is not None and t.value is not None
         step = plans.stride(load.index, t.shape, chosen.lanes)
         size = math.prod(i.extent.const for i in iters)
         far = step not in (poly(0), poly(1))
         if size > MOST_COPIES * max(t.value.size, PANEL) or size == 0:
-            return None
+            return load
         if not far and (s.reduce is None or size < SMALLEST_PACKED):
-            return None
+            return load
         panels = iters[-1].name == chosen.lanes and s.reduce is not None and not chosen.across
         panels = panels and self.machine.panels
         inner = {i.name for i in s.reduce.iters} if s.reduce else set()
         outer = sum(1 for i in iters[:-1] if i.name not in inner | {chosen.rows})
         key = (load, iters, panels)
         if key not in self.made:
-            name = f"{t.name}_packed{len(self.made)}"
+            name = fresh(f"{t.name}_packed{len(self.made)}", self.program.tensor)
             self.made[key] = _packed(name, t, load, iters, outer if panels else None)
         made = self.made[key]
         at = tuple(symbol(i.name) for i in iters)
@@ -196,8 +186,8 @@ class _Packer:
         """The iterators of a load: outer ones, those of the reduction, rows, lanes."""
         names = {n for i in load.index if isinstance(i, Affine) for n in i.names()}
         used = [i for i in s.all_iters if i.name in names]
-        if len(used) < len(names):
-            return ()  # parameters
+        if len(used) < len(names) or not all(isinstance(i, Affine) for i in load.index):
+            return ()  # parameters, or data
         inner = {i.name for i in s.reduce.iters} if s.reduce else set()
 
         def rank(i: Iter) -> int:

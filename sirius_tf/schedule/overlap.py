@@ -24,18 +24,16 @@ from sirius_tf.ir.dtypes import numpy_dtype, zero
 from sirius_tf.ir.expr import (
     Call,
     Const,
-    Expr,
     Index,
     Load,
     call,
     index,
     loads,
     names_in,
-    rewrite,
-    substitute,
     walk,
 )
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import along, define_elsewhere, map_loads, move, substitute_in
 from sirius_tf.schedule.machine import CACHE
 
 READ = 6.0  # points that are worth an element that is read from a far cache
@@ -238,8 +236,7 @@ def _tiled(program: Program, found: _Sliding, size: int) -> Program:
     assert isinstance(slid, Affine)
     within = (h // size, slid - h // size * (size * found.step))
     load = replace(found.load, index=_replaced(found.load.index, axis, within))
-    value = rewrite(user.value, lambda node: load if node == found.load else None)
-    parts = {user.name: [replace(user, value=value)]}
+    parts = {user.name: [map_loads(user, {tensor.name}, lambda x: load if x == found.load else x)]}
     parts[made.name] = [_made(made, found, size, tile, inside)]
     for s in found.fills:
         own = _iter(s, s.index[axis])
@@ -262,13 +259,7 @@ def _made(s: Statement, found: _Sliding, size: int, tile: Iter, inside: Iter) ->
     tests = [call("lt", index(row), index(0), dtype="bool")] if low < 0 else []
     if high >= rows.extent.const:
         tests.append(call("ge", index(row), index(rows.extent), dtype="bool"))
-    new = _along(s, found.axis, rows, tile, inside)
-
-    def moved(expr: Expr) -> Expr:
-        expr = rewrite(expr, lambda node: new.result if node == s.result else None)
-        return substitute(expr, {rows.name: row})
-
-    new = replace(new, value=moved(s.value), finish=moved(s.finish) if s.finish else None)
+    new = _along(substitute_in(s, {rows.name: row}), found.axis, rows, tile, inside)
     if not tests:
         return new
     test, border = reduce(lambda a, b: call("or", a, b), tests), found.fills[0].value
@@ -294,24 +285,10 @@ def _with_margins(program: Program, found: _Sliding) -> Program:
 def _widened(program: Program, tensor: Tensor, axis: int, before: int, after: int) -> Program:
     """The program with zeros before and after the elements of a tensor along an axis."""
 
-    def leaf(node: Expr) -> Expr | None:
-        if not (isinstance(node, Load) and node.tensor == tensor.name):
-            return None
-        at = node.index[axis]
-        assert isinstance(at, Affine)
-        return replace(node, index=_replaced(node.index, axis, (at + before,)))
+    def widened(load: Load) -> Load:
+        return along(load, axis, lambda i: i + before)
 
-    statements = [
-        replace(
-            s,
-            index=_replaced(s.index, axis, (s.index[axis] + before,))
-            if s.target == tensor.name
-            else s.index,
-            value=rewrite(s.value, leaf),
-            finish=s.finish and rewrite(s.finish, leaf),
-        )
-        for s in program.statements
-    ]
+    statements = [move(s, {tensor.name}, widened) for s in program.statements]
     extent = tensor.shape[axis]
     iters = tuple(Iter(f"i{k}", e) for k, e in enumerate(tensor.shape))
     for count, first in ((before, affine(0)), (after, extent + before)):
@@ -335,7 +312,7 @@ def _along(s: Statement, axis: int, rows: Iter, tile: Iter, inside: Iter) -> Sta
     """A statement that defines an element for every row of every tile."""
     place = _replaced(s.index, axis, (symbol(tile.name), symbol(inside.name)))
     iters = _replaced(s.iters, s.iters.index(rows), (tile, inside))
-    return replace(s, iters=iters, index=place)
+    return replace(define_elsewhere(s, s.target, place), iters=iters)
 
 
 def _replaced(items: tuple[T, ...], k: int, new: tuple[T, ...]) -> tuple[T, ...]:

@@ -20,8 +20,9 @@ from math import prod
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import HALF
-from sirius_tf.ir.expr import Call, Load, loads, names_in, substitute
+from sirius_tf.ir.expr import Call, Load, loads, names_in
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh, substitute_in
 from sirius_tf.schedule.cluster import Cluster, key
 from sirius_tf.schedule.layout import Wishes
 from sirius_tf.schedule.machine import Machine
@@ -138,7 +139,7 @@ def divided(program: Program, s: Statement, count: int) -> Program:
         return (*(symbol(i.name) for i in loops), piece, *(symbol(i.name) for i in box))
 
     shape = (*(i.extent for i in loops), affine(count), *(i.extent for i in box))
-    part = Tensor(f"{s.target}_{s.name}_parts", shape, s.value.dtype)
+    part = Tensor(fresh(f"{s.target}_{s.name}_parts", program.tensor), shape, s.value.dtype)
     pieces = replace(
         _piece(s, k, symbol(p) * length, length, part, at(symbol(p))),
         name=f"{s.name}_parts",
@@ -164,9 +165,9 @@ def _piece(
     """The reduction of some terms along `k`, stored as an element of `part`."""
     assert s.reduce is not None
     iters = tuple(replace(i, extent=affine(terms)) if i == k else i for i in s.reduce.iters)
-    value = substitute(s.value, {k.name: first + symbol(k.name)})
     reduce = replace(s.reduce, iters=iters)
-    return replace(s, target=part.name, index=index, value=value, reduce=reduce, finish=None)
+    s = substitute_in(s, {k.name: first + symbol(k.name)})
+    return replace(s, target=part.name, index=index, reduce=reduce, finish=None)
 
 
 # Costs, in points of a thread of every block. A barrier is 1.5 us of an H100 (cuda_launch.py), in

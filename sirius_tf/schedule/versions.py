@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.defuse import Uses
-from sirius_tf.ir.expr import Expr, Load, rewrite
+from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.ir.rewrite import along, map_statements, move
 from sirius_tf.schedule.inplace import passes_on
 
 Place = tuple[str, int, int]  # y[t] is x[count * t + number]: x, count and number
@@ -80,31 +81,15 @@ def _only_inside(program: Program, uses: Uses, last: Statement, chain: list[str]
 def _placed(program: Program, places: Mapping[str, Place]) -> Program:
     """The program with the tensors where they are told to be."""
 
-    def first(name: str, index: Affine | Expr) -> Affine:
-        _, count, number = places[name]
-        assert isinstance(index, Affine)
-        return index * count + number
-
-    def leaf(e: Expr) -> Expr | None:
-        match e:
-            case Load(name, index, dtype) if name in places:
-                return Load(places[name][0], (first(name, index[0]), *index[1:]), dtype)
-        return None
+    def version(load: Load) -> Load:
+        array, count, number = places[load.tensor]
+        return replace(along(load, 0, lambda t: t * count + number), tensor=array)
 
     def tensor(t: Tensor) -> Tensor:
         _, count, _ = places[t.name]
         return replace(t, shape=((t.shape[0] - 1) * count + 1, *t.shape[1:]))
 
-    def moved(s: Statement) -> Statement:
-        s = replace(s, value=rewrite(s.value, leaf), finish=s.finish and rewrite(s.finish, leaf))
-        if s.target not in places:
-            return s
-        index = (first(s.target, s.index[0]), *s.index[1:])
-        return replace(s, target=places[s.target][0], index=index)
-
     kept = (t for t in program.tensors if t.name not in places or places[t.name][0] == t.name)
-    return replace(
-        program,
-        tensors=tuple(tensor(t) if t.name in places else t for t in kept),
-        statements=tuple(map(moved, program.statements)),
-    )
+    tensors = tuple(tensor(t) if t.name in places else t for t in kept)
+    program = replace(program, tensors=tensors)
+    return map_statements(program, lambda s: move(s, places, version))

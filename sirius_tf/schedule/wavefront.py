@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.dtypes import numpy_dtype
-from sirius_tf.ir.expr import Expr, Load, substitute
-from sirius_tf.ir.program import Guard, Iter, Program, Statement
+from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.rewrite import fresh, map_iters, map_statements, substitute_in
 from sirius_tf.ir.scc import components
 from sirius_tf.poly.dependence import Flow, least_distance
 from sirius_tf.schedule.machine import Machine
@@ -63,7 +63,8 @@ def wavefronts(program: Program, flows: Sequence[Flow], machine: Machine) -> Pro
         joined = finder.joined(waves[-1], wave) if waves else None
         waves[-1 if joined else len(waves) :] = [joined or wave]
     for number, wave in enumerate(w for w in waves if w.last or finder.several(w)):
-        program = _shifted(program, wave, _fresh(program, f"wave{number}"))
+        taken = {i.name for s in program.statements for i in s.all_iters} | program.hints.keys()
+        program = _shifted(program, wave, fresh(f"wave{number}", taken))
     return program
 
 
@@ -193,41 +194,12 @@ def _reached(starts: Iterable[str], edges: Mapping[str, Sequence[str]]) -> set[s
 
 def _shifted(program: Program, wave: _Wave, name: str) -> Program:
     """The program with one loop for a wave, whose iterator is called `name` in all statements."""
-    return replace(
-        program,
-        statements=tuple(
-            _moved(s, wave.times[s.name], name, wave.shifts[s.name]) if s.name in wave.times else s
-            for s in program.statements
-        ),
-    )
 
+    def moved(s: Statement) -> Statement:
+        if s.name not in wave.times:
+            return s
+        time, shift = wave.times[s.name], wave.shifts[s.name]
+        s = substitute_in(s, {time: symbol(name)})
+        return map_iters(s, lambda i: Iter(name, i.extent, True, shift) if i.name == time else i)
 
-def _moved(s: Statement, time: str, name: str, shift: int) -> Statement:
-    """The statement with another name for the iterator of its time."""
-    names = {time: symbol(name)}
-
-    def expr(old: Expr) -> Expr:
-        return substitute(old, names)
-
-    def guard(old: Guard) -> Guard:
-        condition = expr(old.condition)
-        assert isinstance(condition, Load)
-        return replace(old, condition=condition)
-
-    return replace(
-        s,
-        iters=tuple(Iter(name, i.extent, True, shift) if i.name == time else i for i in s.iters),
-        index=tuple(i.substitute(names) for i in s.index),
-        value=expr(s.value),
-        guards=tuple(map(guard, s.guards)),
-        finish=s.finish and expr(s.finish),
-    )
-
-
-def _fresh(program: Program, name: str) -> str:
-    """A name like this one that no iterator and no parameter has."""
-    used = {i.name for s in program.statements for i in s.all_iters}
-    used |= {p.name for p in program.params}
-    while name in used:
-        name += "_"
-    return name
+    return map_statements(program, moved)

@@ -14,7 +14,7 @@ right: of the chains that the map makes, reroll.py takes what a loop can compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite
+from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads
 from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.ir.rewrite import map_affines, rename_loads
 from sirius_tf.ir.scc import strongly_connected
 
 LEAST = 4
@@ -88,32 +89,6 @@ def equal_constants(program: Program) -> dict[str, str]:
     return same
 
 
-def renamed(expr: Expr, names: Mapping[str, str]) -> Expr:
-    """The expression with other names for tensors."""
-
-    def leaf(node: Expr) -> Expr | None:
-        if isinstance(node, Load) and names.get(node.tensor, node.tensor) != node.tensor:
-            return replace(node, tensor=names[node.tensor])
-        return None
-
-    return rewrite(expr, leaf)
-
-
-def map_affines(s: Statement, fn: Callable[[Affine], Affine]) -> Statement:
-    """The statement with `fn` of its affine expressions, which come in an order of their own."""
-
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Index(value, dtype):
-                return Index(fn(value), dtype)
-            case Load(tensor, index, dtype):
-                new = tuple(fn(i) if isinstance(i, Affine) else i for i in index)
-                return Load(tensor, new, dtype)
-        return None
-
-    return replace(s, index=tuple(fn(i) for i in s.index), value=rewrite(s.value, leaf))
-
-
 def _value(tensor: Tensor) -> npt.NDArray[np.generic]:
     assert tensor.value is not None
     return tensor.value
@@ -174,7 +149,7 @@ class _Aligner:
         read = {x.tensor for x in self.loads[s.name]}
         names = {n: "" if self._temporary(n) else self.same.get(n, n) for n in read}
         target = s.target if not self._temporary(s.target) else ""
-        s = replace(s, name="", origin=(), target=target, value=renamed(s.value, names))
+        s = replace(rename_loads(s, names), name="", origin=(), target=target)
         return map_affines(s, lambda a: replace(a, const=0))
 
     # The first pairs

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.defuse import Uses
-from sirius_tf.ir.expr import Call, Expr, Load, loads, rewrite, substitute, walk
+from sirius_tf.ir.expr import Call, Load, loads, walk
 from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.rewrite import replace_loads, substitute_in
 
 LARGEST = 24  # nodes of an expression
 _CHEAP = frozenset({"add", "sub", "mul", "div", "max", "min", "neg", "abs", "select"})
@@ -69,21 +70,15 @@ def _finished(program: Program, s: Statement, reader: Statement) -> Statement | 
     names = _renaming(s, reader, next(iter(found)))
     if names is None:
         return None
-    index = tuple(i.substitute(names) for i in reader.index)
-    result = Load(reader.target, index, "float32")
-
-    def leaf(expr: Expr) -> Expr | None:
-        return result if isinstance(expr, Load) and expr.tensor == s.target else None
-
-    value = substitute(reader.value, names)
-    if any(load == result for load in loads(value)):
+    reader = substitute_in(reader, names)
+    if any(load == reader.result for load in loads(reader.value)):
         return None
     return replace(
         s,
         name=reader.name,
         target=reader.target,
-        index=index,
-        finish=rewrite(value, leaf),
+        index=reader.index,
+        finish=replace_loads(reader.value, {s.target}, lambda _: reader.result),
         origin=tuple(dict.fromkeys((*reader.origin, *s.origin))),
     )
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, call, substitute
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh
 
 
 def awaited(program: Program) -> Program:
@@ -49,7 +50,7 @@ def _waiting(program: Program, go: str, demand: Statement) -> Program:
         holds = call("or", call("not", taken) if guard.holds else taken, holds)
     statements, tensors = list(program.statements), program.tensors
     if names:
-        held = f"{go}_awaits_{demand.target}"
+        held = fresh(f"{go}_awaits_{demand.target}", program.tensor)
         iters = tuple(Iter(str(names[i.name]), i.extent.substitute(names)) for i in demand.iters)
         all_ = Statement(f"{demand.name}_{go}", (), held, (), holds, Reduce("and", iters))
         statements.append(all_)

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
-from sirius_tf.ir.defuse import Uses, map_values
+from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import HALF
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
 from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import map_exprs, map_statements, numbered
 
 LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
 MOST_POINTS = 1 << 26  # evaluated for a folded constant
@@ -74,7 +75,7 @@ def fold_tensors(program: Program) -> Program:
 def fold_subtrees(program: Program) -> Program:
     """Parts of expressions that only constants enter become constants of their own."""
     folder = _Folder(program)
-    program = map_values(program, folder.statement)
+    program = map_statements(program, folder.statement)
     return replace(program, tensors=(*program.tensors, *folder.made.values()))
 
 
@@ -83,9 +84,9 @@ class _Folder:
         self.program = program
         self.made: dict[tuple[object, ...], Tensor] = {}
 
-    def statement(self, s: Statement) -> Expr:
-        """The value of `s` with maximal constant parts replaced."""
-        return self.part(s, s.value)
+    def statement(self, s: Statement) -> Statement:
+        """The statement with maximal constant parts of its expressions replaced."""
+        return map_exprs(s, lambda e: self.part(s, e))
 
     def part(self, s: Statement, expr: Expr) -> Expr:
         if not isinstance(expr, Call) or expr.fn == "bounded" or _widening(expr):
@@ -114,7 +115,8 @@ class _Folder:
         index = tuple(symbol(i.name) for i in iters)
         key = (expr, iters)
         if key not in self.made:
-            name, shape = self.fresh(), tuple(i.extent for i in iters)
+            taken = {*self.program.tensor, *(t.name for t in self.made.values())}
+            name, shape = next(numbered("folded", taken)), tuple(i.extent for i in iters)
             target = Tensor(name, shape, expr.dtype)
             tensors = (*self.program.tensors, target)
             one = Statement("fold", iters, name, index, expr)
@@ -124,10 +126,6 @@ class _Folder:
             assert made.value is not None
             return Const(made.value.item(), expr.dtype)
         return Load(made.name, index, expr.dtype)
-
-    def fresh(self) -> str:
-        taken = {*self.program.tensor, *(t.name for t in self.made.values())}
-        return next(n for k in range(len(taken) + 1) if (n := f"folded{k}") not in taken)
 
 
 def _widening(expr: Call) -> bool:

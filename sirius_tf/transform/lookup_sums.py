@@ -17,6 +17,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.defuse import Uses, places, under_guards
 from sirius_tf.ir.expr import Call, Expr, Index, Load, loads, names_in, rewrite, substitute, walk
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh, replace_loads
 from sirius_tf.transform.fold import LARGEST_CONSTANT, evaluate
 from sirius_tf.transform.simplify import simplify
 
@@ -63,7 +64,7 @@ class _Rows:
 
     def sums(self, s: Statement) -> Tensor:
         """What a statement sums, at every point of its iterators, as a constant."""
-        name = f"{s.target}_{s.name}_rows"
+        name = fresh(f"{s.target}_{s.name}_rows", self.program.tensor)
         dtype = self.program.tensor[s.target].dtype
         target = Tensor(name, tuple(i.extent for i in s.iters), dtype)
         program = replace(self.program, tensors=(*self.program.tensors, target))
@@ -74,7 +75,7 @@ class _Rows:
         iterator stands for; None if more than the row and iterators decides it."""
         if s.reduce is None or s.finish is not None:
             return None
-        value = rewrite(s.value, lambda e: self.definition(s, e))
+        value = replace_loads(s.value, self.uses.definitions, lambda x: self.definition(s, x))
         found = {e for e in walk(value) if isinstance(e, Call) and e.fn == "bounded"}
         if len(found) != 1:
             return None
@@ -83,14 +84,14 @@ class _Rows:
         if not isinstance(count, Index) or names_in(row) & {i.name for i in s.reduce.iters}:
             return None
 
-        def leaf(expr: Expr) -> Expr | None:
+        def of_any_row(expr: Expr) -> Expr | None:
             match expr:
                 case Load(tensor, index, dtype):
                     plain = (i.value if isinstance(i, Index) else i for i in index)
                     return Load(tensor, tuple(plain), dtype)
             return Index(any_row, row.dtype) if expr == row else None
 
-        value = rewrite(value, leaf)
+        value = rewrite(value, of_any_row)
         if any(self.program.tensor[load.tensor].role != "constant" for load in loads(value)):
             return None
         names = names_in(value)
@@ -102,15 +103,13 @@ class _Rows:
             return None
         return (row, general) if math.prod(n.const for n in sizes) <= MOST_PRODUCTS else None
 
-    def definition(self, s: Statement, load: Expr) -> Expr | None:
-        """What an element that `s` loads is a function of, in place of the element."""
-        if not isinstance(load, Load) or load.tensor not in self.uses.definitions:
-            return None
+    def definition(self, s: Statement, load: Load) -> Expr:
+        """The value of an element that `s` loads, or the Load where it is not known to be that."""
         source = self.uses.definitions[load.tensor]
         if source.reduce or source.demands:
-            return None
+            return load
         if not all(isinstance(i, Affine) for i in load.index):
-            return None
+            return load
         if source.guards and not under_guards(source, s, load):
-            return None
+            return load
         return substitute(source.value, places(source, load))

@@ -22,13 +22,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from sirius_tf.ir.affine import Affine, AffineLike, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, loads, names_in, rewrite, substitute
+from sirius_tf.ir.expr import Expr, Load, loads, names_in, substitute
 from sirius_tf.ir.order import components
 from sirius_tf.ir.program import Iter, Program, Statement
-from sirius_tf.transform.align import LEAST, Chains, align, equal_constants, renamed
+from sirius_tf.ir.rewrite import move, numbered, rename_loads
+from sirius_tf.transform.align import LEAST, Chains, align, equal_constants
 from sirius_tf.transform.runs import Element, Run, differences, find_runs, shifted
 
 PEELED = 2
@@ -62,12 +63,11 @@ class _Roller:
         same = equal_constants(program) if chains.statements else {}
         self.runs: list[Run] = []
         for chain in chains.statements:
-            first, *rest = (replace(s, value=renamed(s.value, same)) for s in chain)
-            sliced = tuple(self.sliced(s, self.members) for s in (first, *rest))
-            self.runs += self._found(sliced, chains.rank[first.name])
+            members = (rename_loads(s, same) for s in chain)
+            sliced = tuple(self.sliced(s, self.members) for s in members)
+            self.runs += self._found(sliced, chains.rank[chain[0].name])
         taken = {i.name for s in program.statements for i in s.all_iters} | program.hints.keys()
-        wanted = range(len(taken) + len(self.runs) + 1)
-        self.names = [name for k in wanted if (name := f"t{k}") not in taken]
+        self.names = list(islice(numbered("t", taken), len(self.runs) + 1))
 
     def _found(self, chain: tuple[Statement, ...], rank: int) -> list[Run]:
         found = list(find_runs(chain, rank))
@@ -81,20 +81,13 @@ class _Roller:
     ) -> Statement:
         """A statement on elements of some arrays, of which member 0 is element `shift`."""
 
-        def element(name: str) -> tuple[str, tuple[Affine, ...]]:
-            array, k = self.place.get(name, (name, 0))
+        def element(load: Load) -> Load:
+            array, k = self.place[load.tensor]
             if array not in arrays:
-                return name, ()
-            return array, (affine(k + (shift or {}).get(array, 0)),)
+                return load
+            return Load(array, (affine(k + (shift or {}).get(array, 0)), *load.index), load.dtype)
 
-        def leaf(expr: Expr) -> Expr | None:
-            if not isinstance(expr, Load) or expr.tensor not in self.place:
-                return None
-            tensor, before = element(expr.tensor)
-            return Load(tensor, (*before, *expr.index), expr.dtype)
-
-        target, before = element(s.target)
-        return replace(s, target=target, index=(*before, *s.index), value=rewrite(s.value, leaf))
+        return move(s, self.place, element)
 
     # What a recurrence starts from
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, AffineLike, affine, symbol
-from sirius_tf.ir.expr import Call, Expr, Load, rewrite
+from sirius_tf.ir.expr import Call, Expr, Load
 from sirius_tf.ir.program import Iter, Statement
-from sirius_tf.transform.align import LEAST, map_affines
+from sirius_tf.ir.rewrite import along, map_affines, move
+from sirius_tf.transform.align import LEAST
 
 Element = tuple[str, int]  # array, and position in the chain; negative ones come before it
 
@@ -98,14 +99,4 @@ def differences(want: Expr, have: Expr) -> list[tuple[Load, Expr]] | None:
 
 def shifted(s: Statement, shift: Mapping[str, int]) -> Statement:
     """A sliced statement where member 0 of an array is its element `shift`."""
-
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, (Affine() as k, *rest), dtype) if shift.get(tensor):
-                return Load(tensor, (k + shift[tensor], *rest), dtype)
-        return None
-
-    index = s.index
-    if shift.get(s.target):
-        index = (index[0] + shift[s.target], *index[1:])
-    return replace(s, index=index, value=rewrite(s.value, leaf))
+    return move(s, shift, lambda x: along(x, 0, lambda k: k + shift[x.tensor]))

@@ -15,6 +15,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Expr, Load, names_in, rewrite, walk
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program, Statement, Tensor
+from sirius_tf.ir.rewrite import fresh
 
 
 def scale_weights(program: Program) -> Program:
@@ -53,7 +54,7 @@ def _scaled(program: Program, s: Statement, made: dict[tuple[Load, Load], Tensor
         arrays = [program.tensor[load.tensor].value for load in key]
         values = [elements(a, x, box) for a, x in zip(arrays, key, strict=True) if a is not None]
         shape = tuple(affine(n) for n in box.values())
-        name = f"{old.name}_scaled{len(made)}"
+        name = fresh(f"{old.name}_scaled{len(made)}", program.tensor)
         made[key] = replace(old, name=name, shape=shape, value=values[0] * values[1])
     scaled = Load(made[key].name, tuple(symbol(n) for n in box), "float32")
     pair = (scaled, b) if weights is a else (a, scaled)

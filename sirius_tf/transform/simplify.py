@@ -16,9 +16,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.defuse import Uses, inside, map_values, places, under_guards
+from sirius_tf.ir.defuse import Uses, inside, places, under_guards
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
-from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.rewrite import (
+    map_exprs,
+    map_loads,
+    map_statements,
+    rename_loads,
+    rename_tensors,
+    replace_loads,
+    substitute_in,
+)
 from sirius_tf.transform.fold import fold_subtrees, fold_tensors, total
 
 LARGEST_EXPRESSION = 96  # nodes; inlining stops there
@@ -27,7 +36,9 @@ LARGEST_UNTAKEN = 8  # nodes of a branch that are evaluated whether it is taken 
 
 def simplify(program: Program) -> Program:
     """The program after forwarding, folding, sharing and inlining, until nothing changes."""
-    program = map_values(_unify_sizes(program), lambda s: rewrite(s.value, _arithmetic))
+    program = map_statements(
+        _unify_sizes(program), lambda s: map_exprs(s, lambda e: rewrite(e, _arithmetic))
+    )
     program = _forward_outputs(program)
     while True:
         before = program
@@ -59,21 +70,7 @@ def _unify_sizes(program: Program) -> Program:
     tensors = tuple(
         replace(t, shape=tuple(e.substitute(same) for e in t.shape)) for t in program.tensors
     )
-    statements = tuple(_resized(s, same) for s in program.statements)
-    return replace(program, tensors=tensors, statements=statements)
-
-
-def _resized(s: Statement, same: Mapping[str, Affine]) -> Statement:
-    def box(iters: tuple[Iter, ...]) -> tuple[Iter, ...]:
-        return tuple(replace(i, extent=i.extent.substitute(same)) for i in iters)
-
-    return replace(
-        s,
-        iters=box(s.iters),
-        index=tuple(i.substitute(same) for i in s.index),
-        value=substitute(s.value, same),
-        reduce=replace(s.reduce, iters=box(s.reduce.iters)) if s.reduce else None,
-    )
+    return map_statements(replace(program, tensors=tensors), lambda s: substitute_in(s, same))
 
 
 def _arithmetic(expr: Expr) -> Expr | None:
@@ -110,28 +107,13 @@ def _forward_outputs(program: Program) -> Program:
         if source.name in program.conditions or s.guards:
             continue
         if len(uses.writers[s.target]) == 1 and s.target not in uses.readers:
-            kept = tuple(other for other in program.statements if other is not s)
-            return _forward_outputs(_renamed(replace(program, statements=kept), source, target))
+            names = {source.name: target.name}
+            kept = (other for other in program.statements if other is not s)
+            tensors = (t for t in program.tensors if t is not source)
+            statements = tuple(rename_tensors(other, names) for other in kept)
+            program = replace(program, tensors=tuple(tensors), statements=statements)
+            return _forward_outputs(program)
     return program
-
-
-def _renamed(program: Program, old: Tensor, new: Tensor) -> Program:
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, dtype) if tensor == old.name:
-                return Load(new.name, index, dtype)
-        return None
-
-    statements = tuple(
-        replace(
-            s,
-            target=new.name if s.target == old.name else s.target,
-            value=rewrite(s.value, leaf),
-        )
-        for s in program.statements
-    )
-    tensors = tuple(t for t in program.tensors if t.name != old.name)
-    return replace(program, statements=statements, tensors=tensors)
 
 
 # Equal and dead statements
@@ -143,15 +125,9 @@ def _share(program: Program) -> Program:
     same: dict[str, str] = {}
     for name, s in Uses(program).definitions.items():
         key = (s.iters, s.value, s.reduce, program.tensor[name].dtype, s.guards)
-        same[name] = seen.setdefault(key, name)
-
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, dtype) if same.get(tensor, tensor) != tensor:
-                return Load(same[tensor], index, dtype)
-        return None
-
-    return map_values(program, lambda s: rewrite(s.value, leaf))
+        if (first := seen.setdefault(key, name)) != name:
+            same[name] = first
+    return map_statements(program, lambda s: rename_loads(s, same))
 
 
 def _drop_dead(program: Program) -> Program:
@@ -199,18 +175,17 @@ def _inline(program: Program) -> Program:
     }
     values: dict[str, Expr] = {}
 
-    def leaf(expr: Expr) -> Expr | None:
-        if not isinstance(expr, Load) or expr.tensor not in inlined:
-            return None
-        source = inlined[expr.tensor]
-        value = values.setdefault(expr.tensor, rewrite(source.value, leaf))
-        return substitute(value, places(source, expr))
+    def definition(load: Load) -> Expr:
+        source = inlined[load.tensor]
+        if load.tensor not in values:
+            values[load.tensor] = replace_loads(source.value, inlined, definition)
+        return substitute(values[load.tensor], places(source, load))
 
     while may_fail := [
         name
         for name, s in inlined.items()
         if s.guards
-        and not _harmless(program, replace(s, value=rewrite(s.value, leaf)))
+        and not _harmless(program, map_loads(s, inlined, definition))
         and not all(under_guards(s, *site) for site in _sites(uses, s))
     ]:
         for name in may_fail:
@@ -218,7 +193,7 @@ def _inline(program: Program) -> Program:
         values.clear()
     statements = []
     for s in program.statements:
-        new = replace(s, value=rewrite(s.value, leaf))
+        new = map_loads(s, inlined, definition)
         if _size(new.value) > max(LARGEST_EXPRESSION, _size(s.value)):
             new = s  # its sources are not dead then, and stay
         elif new.value != s.value:

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Expr, Load, rewrite, substitute
+from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.rewrite import define_elsewhere, map_loads, map_statements, substitute_in
 
 LEAST = 16
 """Size of a slice from which on vectors fill it well."""
@@ -39,8 +40,8 @@ def split(program: Program) -> Program:
         replace(t, shape=_shape(t.shape, cuts[t.name])) if t.name in cuts else t
         for t in program.tensors
     )
-    statements = tuple(_rewritten(s, cuts) for s in program.statements)
-    return split(replace(program, tensors=tensors, statements=statements))
+    program = replace(program, tensors=tensors)
+    return split(map_statements(program, lambda s: _rewritten(s, cuts)))
 
 
 def _cuts(program: Program) -> Iterator[tuple[str, _Cut]]:
@@ -91,16 +92,13 @@ def _shape(shape: tuple[Affine, ...], cut: _Cut) -> tuple[Affine, ...]:
 
 
 def _rewritten(s: Statement, cuts: Mapping[str, _Cut]) -> Statement:
-    def leaf(expr: Expr) -> Expr | None:
-        match expr:
-            case Load(tensor, index, dtype) if tensor in cuts:
-                axis = cuts[tensor].axis
-                found = _slice(s, index[axis])
-                assert found is not None
-                return Load(tensor, (*index[:axis], *found[:2], *index[axis + 1 :]), dtype)
-        return None
+    def in_slice(load: Load) -> Load:
+        axis = cuts[load.tensor].axis
+        found = _slice(s, load.index[axis])
+        assert found is not None
+        return replace(load, index=(*load.index[:axis], *found[:2], *load.index[axis + 1 :]))
 
-    s = replace(s, value=rewrite(s.value, leaf))
+    s = map_loads(s, cuts, in_slice)
     return _written(s, cuts[s.target]) if s.target in cuts else s
 
 
@@ -114,4 +112,4 @@ def _written(s: Statement, cut: _Cut) -> Statement:
     pair = (Iter(which, count), Iter(name, affine(cut.size)))
     index = (*s.index[: cut.axis], symbol(which), symbol(name), *s.index[cut.axis + 1 :])
     iters = (*s.iters[:k], *pair, *s.iters[k + 1 :])
-    return replace(s, iters=iters, index=index, value=substitute(s.value, {name: at}))
+    return replace(define_elsewhere(substitute_in(s, {name: at}), s.target, index), iters=iters)

@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.expr import Call, Expr, Index, Load, names_in, rewrite, substitute
+from sirius_tf.ir.expr import Call, Expr, Load, names_in, substitute
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
+from sirius_tf.ir.rewrite import finished, fresh, substitute_in
 
 _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B'
 _FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G
@@ -127,10 +128,10 @@ def _rewritten(program: Program, found: _Sliding) -> tuple[list[Tensor], list[St
     square = (Iter(f"{s.name}_a", affine(4)), Iter(f"{s.name}_b", affine(4)))
     tiles = tuple(i for i in (*halves, *inner) if i.name in names_in(found.image))
     taken = tuple(i for i in (*s.iters, *inner) if i.name in names_in(found.weights))
-    v = Tensor(f"{s.target}_{s.name}_v", _shape(*square, *tiles), "float32")
-    m = Tensor(f"{s.target}_{s.name}_m", _shape(*square, *halves), "float32")
-    u = replace(v, name=f"{s.target}_{s.name}_u", shape=_shape(*square, *taken), role="constant")
-    u = replace(u, value=_filters(program, found, taken))
+    names = (fresh(f"{s.target}_{s.name}_{which}", program.tensor) for which in "vmu")
+    boxes = ((*square, *tiles), (*square, *halves), (*square, *taken))
+    v, m, u = (Tensor(n, _shape(*box), "float32") for n, box in zip(names, boxes, strict=True))
+    u = replace(u, role="constant", value=_filters(program, found, taken))
     parts = []
     for x, y in product(range(4), range(4)):
         value = _combined(_INPUT[x], _INPUT[y], lambda k, n: _moved(found, k, n))
@@ -197,13 +198,5 @@ def _result(
     """The results at one corner of all squares, finished."""
     s = found.statement
     pairs = zip(found.places, corner, strict=True)
-    places = {place: 2 * symbol(place) + offset for place, offset in pairs}
-
-    def leaf(expr: Expr) -> Expr | None:
-        if expr == s.result:
-            return made
-        return substitute(expr, places) if isinstance(expr, Load | Index) else None
-
-    value = rewrite(s.finish, leaf) if s.finish else made
-    index = tuple(i.substitute(places) for i in s.index)
-    return Statement(name, iters, s.target, index, value, origin=s.origin)
+    s = substitute_in(s, {place: 2 * symbol(place) + offset for place, offset in pairs})
+    return Statement(name, iters, s.target, s.index, finished(s, made), origin=s.origin)
