@@ -211,7 +211,7 @@ class _Line:
         index, dtype = self.enclosed(self.affine, "]"), self.dtypes[target]
         self.expect("=")
         finish, op, reduced = None, None, list[str]()
-        if "where" in self.tokens:
+        if re.search(r"\bwhere acc = ", self.text):  # a tensor may be called so
             self.acc = Load(target, index, dtype)
             finish, self.acc = _typed(self.expression(), dtype), None
             self.expect("where", "acc", "=")

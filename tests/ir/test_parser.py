@@ -157,10 +157,11 @@ def test_integers_in_sizes_are_affine():
     assert parse(text.replace("[B, 16]\n", "[B, (16)]\n")).outputs[0].shape[1] == Const(16, "int64")
 
 
-def test_names_that_are_numbers():
-    """TensorFlow may call a node 12."""
-    renamed = re.sub(r"\bx\b", "12", show(copy()))
-    assert parse(renamed).statements[0].value == load("12", b)
+@pytest.mark.parametrize("name", ["12", "where", "acc", "over", "if", "for"])
+def test_any_name(name):
+    """TensorFlow may call a node so."""
+    renamed = re.sub(r"\bx\b", name, show(copy()))
+    assert parse(renamed).statements[0].value == load(name, b)
 
 
 BROKEN = {

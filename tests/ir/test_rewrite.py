@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sirius_tf.ir import interp
-from sirius_tf.ir.affine import affine, symbol
+from sirius_tf.ir.affine import affine
 from sirius_tf.ir.expr import Index
 from sirius_tf.ir.printer import show_statement
 from sirius_tf.ir.program import Guard, Reduce
