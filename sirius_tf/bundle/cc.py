@@ -23,6 +23,18 @@ class CompilerError(SiriusError):
     """The C compiler failed; its output is in the message."""
 
 
+class NoCompilerError(CompilerError):
+    """The C compiler cannot be run at all."""
+
+
+class CodeError(CompilerError):
+    """The C compiler did not accept, or not survive, the code of the kernel `kernel`."""
+
+    def __init__(self, kernel: str, message: str) -> None:
+        super().__init__(message)
+        self.kernel = kernel
+
+
 def compiler_command(command: str | None = None) -> list[str]:
     """Split `command`, or else the value of SIRIUS_CC, into words; without both, zig's clang."""
     command = command or os.environ.get("SIRIUS_CC")
@@ -53,7 +65,7 @@ def run_compiler(
                 },
             )
     except OSError as error:
-        raise CompilerError(f"cannot run the C compiler {words[0]}: {error}") from error
+        raise NoCompilerError(f"cannot run the C compiler {words[0]}: {error}") from error
     if done.returncode != 0:
         shown = shlex.join(words)
         raise CompilerError(f"{shown}\nfailed ({done.returncode}):\n{done.stderr.strip()}")

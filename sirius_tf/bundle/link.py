@@ -60,8 +60,9 @@ __attribute__((weak)) void *memcpy(void *restrict to, const void *restrict from,
 
 @dataclass(frozen=True)
 class _Unit:
-    """One compilation."""
+    """One compilation, of code of a kernel."""
 
+    kernel: str
     text: str
     flags: tuple[str, ...]
 
@@ -90,7 +91,7 @@ def link(
     `variables_hash` is that of the checkpoint the constants come from, `digests` are those of the
     graphs that programs were made of, by name (sirius_abi.h); `command` is a C compiler other than
     zig's; a bundle runs on the instruction sets `isas` only, and on GPUs where the programs are
-    among `cuda`, too.
+    among `cuda`, too. CodeError says which kernel's code does not compile.
     """
     units = _units(kernels, isas, cuda)
     with tempfile.TemporaryDirectory() as name:
@@ -113,7 +114,12 @@ def _link(units: Sequence[_Unit], folder: Path, tables: str, command: str | None
     def build(numbered: tuple[int, _Unit]) -> Path:
         number, unit = numbered
         flags, path = [*_FLAGS, *unit.flags], folder / f"{number}.o"
-        path.write_bytes(cache.compiled(PRELUDE + unit.text, flags, _NATIVE, command))
+        try:
+            path.write_bytes(cache.compiled(PRELUDE + unit.text, flags, _NATIVE, command))
+        except cc.NoCompilerError:
+            raise
+        except cc.CompilerError as error:
+            raise cc.CodeError(unit.kernel, str(error)) from error
         return path
 
     with ThreadPoolExecutor(_COMPILERS) as pool:
@@ -199,10 +205,10 @@ def _payload(data: mmap.mmap, name: str) -> slice:
 
 
 def _units(kernels: Sequence[Kernel], isas: Sequence[str], cuda: Sequence[Compiled]) -> list[_Unit]:
-    plans = [*(k.plan for k in kernels), *(c.kernel.plan for c in cuda)]
-    units = [_Unit(plan, _BASELINE) for plan in plans]
+    units = [_Unit(k.program.name, k.plan, _BASELINE) for k in kernels]
+    units += [_Unit(c.kernel.program.name, c.kernel.plan, _BASELINE) for c in cuda]
     for k in kernels:
-        units += [_Unit(k.runs[isa], MARCH[isa]) for isa in isas]
+        units += [_Unit(k.program.name, k.runs[isa], MARCH[isa]) for isa in isas]
     return units
 
 

@@ -9,10 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from sirius_tf.bundle import link as linker
+from sirius_tf.bundle.cc import CodeError
 from sirius_tf.codegen.entry import plan_reads
+from sirius_tf.driver import failures
 from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part
 from sirius_tf.rewrite.manifest import manifest
+
+
+def link_what_compiles(
+    work: Path | None,
+    meta_graph: Any,
+    parts: Sequence[Part],
+    kernels: Mapping[str, Compiled],
+    bundle: Path,
+) -> tuple[list[Part], dict[str, Compiled]]:
+    """As `link`; regions whose code the C compiler does not accept go back to TensorFlow."""
+    parts = list(parts)
+    while True:
+        try:
+            return parts, link(work, meta_graph, parts, kernels, bundle)
+        except CodeError as error:
+            uses = (use for part in parts for use in part.uses if use.kernel == error.kernel)
+            failed = {use.region.name: failures.noted(use.region, error) for use in uses}
+            parts = [part.without(failed) for part in parts]
 
 
 def link(

@@ -106,7 +106,7 @@ def _drafted(
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"
     stage("link")
-    kernels = bundles.link(work, meta_graph, parts, kernels, bundle)
+    parts, kernels = bundles.link_what_compiles(work, meta_graph, parts, kernels, bundle)
     stage("time")
     timed = time_parts(work, meta_graph, parts, kernels, bundle, options)
     if [part.uses for part in timed] != [part.uses for part in parts]:

@@ -70,7 +70,7 @@ def _optimize_graph_def(
     part = cut(None, content, meta_graph, signature, signature.name, arrays, kept)
     parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
     with output.written(bundle, options.force) as work:
-        bundles.link(None, meta_graph, parts, kernels, work)
+        parts, kernels = bundles.link_what_compiles(None, meta_graph, parts, kernels, work)
         timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)
         if timed.uses != parts[0].uses:
             bundles.link(None, meta_graph, [timed], kernels, work)

@@ -11,6 +11,7 @@ from sirius_tf.bundle import cache, cuda
 from sirius_tf.codegen.cpu.kernel import Kernel
 from sirius_tf.compile import NOT_STRICT, compile_cuda, compile_graph
 from sirius_tf.config import Options
+from sirius_tf.driver import failures
 from sirius_tf.driver.parts import Part, hints
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import show
@@ -66,6 +67,9 @@ def compile_parts(
                     kernels[region.name] = compiled
                 except SiriusError as error:
                     failed[region.name] = f"{type(error).__name__}: {error}"
+                    continue
+                except Exception as error:  # a defect, which costs this region and no more
+                    failed[region.name] = failures.noted(region, error)
                     continue
                 names[key] = region.name
             uses.append(Use(region, names[key]))

@@ -8,20 +8,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from sirius_tf.errors import Unsupported
+from sirius_tf.errors import Unsupported, blame
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.dtypes import HALF
 from sirius_tf.ir.expr import Dim as DimExpr
-from sirius_tf.ir.expr import Load
+from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.polynomial import NotAffineError, poly
 from sirius_tf.lower import entry_values
 from sirius_tf.lower.builder import Emitter
 from sirius_tf.lower.tensors import Carried, Read, TensorList, load
-from sirius_tf.lower.value import Host, Value
+from sirius_tf.lower.value import Host, Indices, Value
 
 Rule = Callable[["Lowering", Node], Carried | list[Value] | list[Carried]]
+
+
+class _LateError(Unsupported, NotAffineError):
+    """A view has no affine subscripts in the expression that reads it."""
+
+
+def _late(node: Node, reason: str) -> _LateError:
+    return _LateError(node.name, node.op, reason)
 
 
 @dataclass(kw_only=True)
@@ -173,12 +181,36 @@ class Lowering(Emitter):
             raise self.unsupported("there is no rule for this op")
         try:
             result = self.rules[node.op](self, node)
+        except Unsupported:
+            raise
         except NotAffineError as error:
             raise self.unsupported(str(error)) from error
+        except Exception as error:
+            raise blame(node.name, node.op, error) from error
         for k, value in enumerate(result if isinstance(result, list) else [result]):
             if isinstance(value, Value):
                 self._nonnegative(value)
+                value = self._answerable(value)
             self._values[Edge(node.name, k)] = self._rounded(value, k)
+
+    def _answerable(self, value: Value) -> Value:
+        """The result of a node, for whose subscripts it answers where they are evaluated: views are
+        evaluated late, when the rules of other nodes run."""
+        node, names, given = self.node, self.graph.by_name, self._values
+        if any(value.at is getattr(given.get(edge), "at", None) for edge in node.inputs):
+            return value
+
+        def at(i: Indices) -> Expr:
+            try:
+                return value.at(i)
+            except _LateError as error:
+                if error.node in names:
+                    raise
+                raise _late(node, f"inside: {error}") from error
+            except NotAffineError as error:
+                raise _late(node, str(error)) from error
+
+        return replace(value, at=at)
 
     def _nonnegative(self, value: Value) -> None:
         """No rule makes a tensor of which nobody has looked at the sizes.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tensorflow.python.framework import op_def_registry
 
-from sirius_tf.errors import Unsupported
+from sirius_tf.errors import Unsupported, blame
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
 from sirius_tf.lower.graph import lower
 from sirius_tf.lower.rules import EFFECTS, RULES, has_effect
@@ -203,6 +203,9 @@ def _rejected(region: Region) -> list[tuple[str, str]]:
         lower(region.graph)
     except Unsupported as error:
         return [(node, error.reason) for node in _blamed(region, error.node)]
+    except Exception as error:  # behind all rules
+        reason = blame(region.name, "", error).reason
+        return [(node, reason) for node in sorted(region.nodes)]
     return []
 
 
