@@ -39,3 +39,11 @@ class DifferenceError(SiriusError):
 
 class InvalidArgument(SiriusError, ValueError):  # noqa: N818
     """The inputs of a call are invalid; inside TensorFlow this is an InvalidArgumentError."""
+
+
+class DeadlineExceeded(SiriusError, TimeoutError):  # noqa: N818
+    """A call took longer than it may; inside TensorFlow this is a DeadlineExceededError."""
+
+
+class Cancelled(SiriusError):  # noqa: N818
+    """A call was cancelled; inside TensorFlow this is a CancelledError."""

@@ -16,7 +16,7 @@ from sirius_tf.bundle import cc, store
 
 NAME = "libsirius_tf.so"
 SOURCES = (
-    "cpus.c",
+    "environment.c",
     "isa.c",
     "crc32c.c",
     "bundle_file.c",
@@ -30,6 +30,7 @@ SOURCES = (
     "call.c",
     "open.c",
     "python.c",
+    "tf_cancel.c",
     "tf_op.c",
     "tf_register.c",
 )

@@ -52,6 +52,10 @@ class SpmdPrinter(ABC):
     """How many there are."""
     weights: ClassVar[str]
     """Where the constants begin."""
+    begins: ClassVar[str] = ""
+    """Whether a worker begins one more tile, as an operand of &&."""
+    repeats: ClassVar[str] = ""
+    """Whether all workers begin one more iteration of a loop around phases, likewise."""
 
     def __init__(self, kernel: Scheduled, variant: str) -> None:
         kernel = with_own_parameters(kernel)
@@ -111,7 +115,7 @@ class SpmdPrinter(ABC):
                 return [*before, *self.spread(body, pad), *after]
             case Loop():
                 self.loops += 1
-                lines = self.loop(nest, pad, self.node)
+                lines = self.loop(nest, pad, self.node, self.repeats)
                 self.loops -= 1
                 return lines
             case Guard():
@@ -146,10 +150,10 @@ class SpmdPrinter(ABC):
             case When():
                 return self.when(nest, pad, print_body)
 
-    def loop(self, loop: Loop, pad: str, print_body: Print) -> list[str]:
-        """One that every worker runs as it is."""
+    def loop(self, loop: Loop, pad: str, print_body: Print, test: str = "") -> list[str]:
+        """One that every worker runs as it is, while `test` holds."""
         if loop.go:
-            head = f"for (; {self.element(loop.go)}; ++{loop.var}) {{"
+            head = f"for (; {test}{self.element(loop.go)}; ++{loop.var}) {{"
             body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
             number = [p.name for p in self.program.params].index(loop.trips)
             start = f"int64_t {loop.var} = 0;"
@@ -163,7 +167,8 @@ class SpmdPrinter(ABC):
                 f"{pad}}}",
             ]
         first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
-        head = f"for (int64_t {loop.var} = {first}; {loop.var} < {end}; {loop.var} += {loop.step})"
+        start, more = f"int64_t {loop.var} = {first}", f"{test}{loop.var} < {end}"
+        head = f"for ({start}; {more}; {loop.var} += {loop.step})"
         return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
 
     def guard(self, guard: Guard, pad: str, print_body: Print) -> list[str]:
@@ -187,7 +192,7 @@ class SpmdPrinter(ABC):
             case When():
                 return self.when(nest, pad, self.spread)
             case Tile(_, cluster):
-                test = f"if ({self.worker_of(cluster)} == 0) {{"
+                test = f"if ({self.worker_of(cluster)} == 0{self.begins}) {{"
                 return [pad + test, *self.whole_tile(nest, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
@@ -230,7 +235,7 @@ class SpmdPrinter(ABC):
         """
         return [
             f"const int64_t end = {self.first_of('(mine + 1)')};",
-            f"for (int64_t tile = {self.first_of('mine')}; tile < end; ++tile) {{",
+            f"for (int64_t tile = {self.first_of('mine')}; tile < end{self.begins}; ++tile) {{",
             *body,
             "}",
         ]

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpus.h"
 #include "cuda.h"
+#include "environment.h"
 #include "request.h"
 #include "team.h"
 #include "workspace.h"
@@ -18,14 +18,65 @@
 #define ALONE_FIRST_NS 10000000 /* for which one worker runs a region on a crowded machine: at first, */
 #define ALONE_MOST_NS 320000000 /* and at most */
 #define MOST_PER_NS 64 /* multiplications that a worker does in a nanosecond, with 16 lanes at 4 GHz */
-#define STACK_ITEMS 64        /* params and outputs of nearly all regions fit on the stack */
+#define LOOK_NS 100000 /* after which to look at the clock again, which takes 30 ns: not for each tile, some are as short */
+#define MOST_REST 63   /* tiles that are begun without a look */
+#define POLL_NS 2000000 /* from one question whether the call is cancelled to the next, at least, */
+#define POLL_SHARE 20   /* or so many times as long as the answer took */
+#define STACK_ITEMS 64  /* params and outputs of nearly all regions fit on the stack */
 
 typedef struct {
-  SiriusCall *call;
+  SiriusCall call; /* the first member: what has the one has the other */
   SiriusRun run;
+  const SiriusCaller *caller;
+  int64_t deadline, next_poll, looked; /* nanoseconds */
+  int32_t rest; /* how often the first worker need not look now */
+  int32_t code; /* why the call is to stop */
+  uint32_t denormals; /* the caller's treatment of them */
 } Job;
 
-static void run_job(void *job, int32_t worker) { ((Job *)job)->run(((Job *)job)->call, worker); }
+static void run_job(void *job, int32_t worker) { ((Job *)job)->run(&((Job *)job)->call, worker); }
+
+/* A poll may wait for a lock that others need (Python's): it takes a twentieth of the time at most. */
+static int32_t poll(Job *job, int64_t now) {
+  sirius_restore_denormals(job->denormals);
+  const int32_t cancelled = job->caller->poll(job->caller->context);
+  sirius_flush_denormals();
+  const int64_t after = sirius_now(), pause = POLL_SHARE * (after - now);
+  job->next_poll = after + (pause > POLL_NS ? pause : POLL_NS);
+  return cancelled ? SIRIUS_CANCELLED : SIRIUS_OK;
+}
+
+static int32_t look(SiriusCall *call) {
+  Job *job = (Job *)call;
+  if (job->deadline == INT64_MAX && job->next_poll == INT64_MAX) return INT32_MAX;
+  const int64_t now = sirius_now();
+  if (now >= job->deadline)
+    job->code = SIRIUS_LATE;
+  else if (now >= job->next_poll)
+    job->code = poll(job, now);
+  if (job->code != SIRIUS_OK) {
+    __atomic_store_n(&call->stop, 1, __ATOMIC_RELAXED);
+    if (call->threads <= 1) call->stopped = 1; /* there are no barriers */
+    return INT32_MAX;
+  }
+  job->rest = now - job->looked > LOOK_NS ? 0 : job->rest < MOST_REST ? 8 * job->rest + 7 : MOST_REST;
+  job->looked = now;
+  return job->rest;
+}
+
+static int64_t deadline_of(const SiriusCaller *caller, int64_t began) {
+  const int64_t limit = sirius_call_limit();
+  const int64_t common = limit ? began + limit : INT64_MAX;
+  return caller->deadline && caller->deadline < common ? caller->deadline : common;
+}
+
+/* Writes why a call was stopped; returns that. */
+static int32_t report_stop(const SiriusRequest *r, int32_t code, int64_t began) {
+  const char *why = code == SIRIUS_LATE ? "reached its deadline" : "was cancelled";
+  snprintf(r->error, r->error_bytes, "the call of region %s %s after %lld ms", r->region->name, why,
+           (long long)(sirius_now() - began) / 1000000);
+  return code;
+}
 
 /* Outputs of which the run has found the shape were computed in memory of ours: hand them over. */
 static int32_t hand_over(const SiriusRequest *r) {
@@ -108,25 +159,32 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   SiriusBarrier barrier = {0};
   SiriusQueue queues[threads];
   memset(queues, 0, sizeof queues);
-  SiriusCall call = {.in = r->in,
-                     .out = r->out,
-                     .params = r->params,
-                     .workspace = workspace.data,
-                     .weights = r->bundle->weights + region->weights_offset,
-                     .threads = threads,
-                     .barrier = &barrier,
-                     .queues = queues,
-                     .began = sirius_now(),
-                     .expected = cost->work / MOST_PER_NS / threads,
-                     .wait = sirius_wait,
-                     .wake = sirius_wake};
-  Job job = {&call, run};
-  const uint32_t denormals = sirius_flush_denormals();
+  const int64_t began = sirius_now();
+  Job job = {.call = {.in = r->in,
+                      .out = r->out,
+                      .params = r->params,
+                      .workspace = workspace.data,
+                      .weights = r->bundle->weights + region->weights_offset,
+                      .threads = threads,
+                      .barrier = &barrier,
+                      .queues = queues,
+                      .began = began,
+                      .expected = cost->work / MOST_PER_NS / threads,
+                      .wait = sirius_wait,
+                      .wake = sirius_wake,
+                      .look = look},
+             .run = run,
+             .caller = r->caller,
+             .deadline = deadline_of(r->caller, began),
+             .next_poll = r->caller->poll ? began + POLL_NS : INT64_MAX,
+             .looked = began};
+  const SiriusCall *call = &job.call;
+  job.denormals = sirius_flush_denormals();
   sirius_team_run(threads, run_job, &job);
-  if (threads > 1) note_load(region, call.crowded || sirius_is_crowded(&call));
-  sirius_restore_denormals(denormals);
+  if (threads > 1) note_load(region, call->crowded || sirius_is_crowded(call));
+  sirius_restore_denormals(job.denormals);
   sirius_give_workspace(workspace);
-  return call.failed ? sirius_report(r, &call.error) : SIRIUS_OK;
+  return call->failed ? sirius_report(r, &call->error) : job.code ? report_stop(r, job.code, began) : SIRIUS_OK;
 }
 
 /* How many are worth it, of at most `threads` (0: the default). */
@@ -165,11 +223,10 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
 }
 
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
-                    int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
-                    size_t error_bytes) {
+                    int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes) {
   int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
   void *out[STACK_ITEMS];
-  SiriusRequest request = {bundle, region, in, params, out, dims, allocate, context, error, error_bytes};
+  SiriusRequest request = {bundle, region, in, params, out, dims, caller, error, error_bytes};
   int32_t code = sirius_check_inputs(&request, n_in);
   if (code != SIRIUS_OK) return code;
   const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;

@@ -19,6 +19,10 @@
 #define SIRIUS_DAMAGED 5 /* a file is not as it was written */
 #define SIRIUS_STALE 6   /* what does not belong together: graph, code, weights, version, CPU */
 
+/* Why else a call ended. */
+#define SIRIUS_LATE 7 /* it took longer than it may */
+#define SIRIUS_CANCELLED 8
+
 /* Provide output `index`: set *data to room for it (it may be NULL if empty). Returns 0, or 1 on failure. */
 typedef int32_t (*SiriusAllocate)(void *context, int32_t index, int32_t dtype, const int64_t *dims,
                                   int32_t rank, void **data);
@@ -32,6 +36,17 @@ int32_t sirius_open(const char *path, SiriusOpened **opened, char *error, size_t
 void sirius_close(SiriusOpened *opened);
 const SiriusBundle *sirius_opened_bundle(const SiriusOpened *opened);
 
+/* Whether a call is cancelled. Asked by the thread that calls, every few milliseconds. */
+typedef int32_t (*SiriusPoll)(void *context);
+
+/* Who calls. */
+typedef struct {
+  SiriusAllocate allocate;
+  SiriusPoll poll;  /* NULL if nobody can cancel the call */
+  void *context;    /* of both */
+  int64_t deadline; /* of CLOCK_MONOTONIC in nanoseconds; 0 if there is none. SIRIUS_CALL_LIMIT_MS may be another one */
+} SiriusCaller;
+
 /* The region of that name, or NULL. */
 const SiriusRegionInfo *sirius_find_region(const SiriusBundle *bundle, const char *name);
 
@@ -40,7 +55,6 @@ int32_t sirius_isa(void);
 
 /* Run a region on at most `threads` workers (0: the default). Returns SIRIUS_OK, or another code and a message. */
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
-                    int32_t n_in, SiriusAllocate allocate, void *context, int32_t threads, char *error,
-                    size_t error_bytes);
+                    int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes);
 
 #endif

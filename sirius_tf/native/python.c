@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "host.h"
 
@@ -14,6 +16,8 @@
 #define PYTHON_API(X)                                              \
   X(void *, PyEval_SaveThread, (void))                             \
   X(void, PyEval_RestoreThread, (void *))                          \
+  X(int, PyErr_CheckSignals, (void))                               \
+  X(int, PyObject_IsTrue, (void *))                                \
   X(void *, PyObject_CallFunction, (void *, const char *, ...))    \
   X(void *, PyLong_AsVoidPtr, (void *))                            \
   X(void, Py_DecRef, (void *))
@@ -21,6 +25,7 @@
 #define DECLARE(result, name, parameters) result(*name) parameters;
 static struct {
   PYTHON_API(DECLARE)
+  void *_Py_NoneStruct;
 } py; /* written with the GIL */
 
 static int resolve(void) {
@@ -28,12 +33,13 @@ static int resolve(void) {
   *(void **)(&py.name) = dlsym(RTLD_DEFAULT, #name);      \
   if (!py.name) return 0;
   PYTHON_API(RESOLVE)
-  return 1;
+  return (py._Py_NoneStruct = dlsym(RTLD_DEFAULT, "_Py_NoneStruct")) != NULL;
 }
 
 typedef struct {
-  void *allocate; /* a callable: address of output `index` of the shape at `dims` */
-  void *thread;   /* this thread's state, while it does not have the GIL */
+  void *allocate;  /* a callable: address of output `index` of the shape at `dims` */
+  void *cancelled; /* another one: whether the call is, or None */
+  void *thread;    /* this thread's state, while it does not have the GIL */
 } Caller;
 
 /* What allocate raises stays set until the call is over, which fails. */
@@ -48,15 +54,33 @@ static int32_t allocate(void *context, int32_t index, int32_t dtype, const int64
   return !address;
 }
 
-/* As sirius_call. If the callable raises, that is what ctypes raises when this returns. */
+/* Signal handlers run in the first thread; others wait for the GIL only if they have something to ask. */
+static int32_t poll(void *context) {
+  Caller *caller = context;
+  const int asks = caller->cancelled != py._Py_NoneStruct;
+  if (!asks && syscall(SYS_gettid) != getpid()) return 0;
+  py.PyEval_RestoreThread(caller->thread);
+  int cancelled = py.PyErr_CheckSignals();
+  if (!cancelled && asks) {
+    void *answer = py.PyObject_CallFunction(caller->cancelled, NULL);
+    cancelled = answer ? py.PyObject_IsTrue(answer) : 1;
+    if (answer) py.Py_DecRef(answer);
+  }
+  caller->thread = py.PyEval_SaveThread();
+  return cancelled != 0;
+}
+
+/* As sirius_call. What the callables and signal handlers raise is what ctypes raises when this returns. */
 int32_t sirius_call_from_python(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
-                                int32_t n_in, void *callable, int32_t threads, char *error, size_t error_bytes) {
-  if (!py.Py_DecRef && !resolve()) {
+                                int32_t n_in, void *allocate_output, void *cancelled, int64_t deadline,
+                                int32_t threads, char *error, size_t error_bytes) {
+  if (!py._Py_NoneStruct && !resolve()) {
     snprintf(error, error_bytes, "this process has no symbols of CPython's API");
     return SIRIUS_INTERNAL;
   }
-  Caller caller = {callable, py.PyEval_SaveThread()};
-  const int32_t code = sirius_call(bundle, region, in, n_in, allocate, &caller, threads, error, error_bytes);
-  py.PyEval_RestoreThread(caller.thread);
+  Caller self = {allocate_output, cancelled, py.PyEval_SaveThread()};
+  const SiriusCaller caller = {allocate, poll, &self, deadline};
+  const int32_t code = sirius_call(bundle, region, in, n_in, &caller, threads, error, error_bytes);
+  py.PyEval_RestoreThread(self.thread);
   return code;
 }

@@ -77,7 +77,9 @@ size_t sirius_output_bytes(const SiriusRequest *r, int32_t output) {
 int32_t sirius_allocate_output(const SiriusRequest *r, int32_t output, void **data) {
   const SiriusRegionInfo *region = r->region;
   *data = NULL;
-  if (!r->allocate(r->context, output, region->out_dtype[output], r->dims[output], region->out_rank[output], data) &&
+  const SiriusCaller *caller = r->caller;
+  const int32_t dtype = region->out_dtype[output], rank = region->out_rank[output];
+  if (!caller->allocate(caller->context, output, dtype, r->dims[output], rank, data) &&
       (*data || sirius_output_bytes(r, output) == 0))
     return SIRIUS_OK;
   snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", output, region->name);

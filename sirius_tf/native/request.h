@@ -13,8 +13,7 @@ typedef struct {
   int64_t *params;                 /* room for those of the region */
   void **out;                      /* likewise, for its outputs */
   int64_t (*dims)[SIRIUS_MAX_RANK];
-  SiriusAllocate allocate;
-  void *context;
+  const SiriusCaller *caller;
   char *error;
   size_t error_bytes;
 } SiriusRequest;

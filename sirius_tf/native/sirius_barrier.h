@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The barrier between the phases of a region, inlined into generated code.
+ * The barrier between the phases of a region, and what makes them end early, inlined into generated code.
+ *
+ * A worker that is to stop begins no tile any more. Hence a tile of a later phase, which might take garbage for
+ * subscripts, is run by nobody: at the barrier all have learnt it. Loops around phases are left by all workers at once,
+ * since none may wait for one that has left.
  */
 #ifndef SIRIUS_BARRIER_H
 #define SIRIUS_BARRIER_H
@@ -20,6 +24,7 @@ static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
   const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_RELAXED);
   if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
     __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
+    call->stopped = __atomic_load_n(&call->stop, __ATOMIC_RELAXED);
     if (__atomic_load_n(&call->crowded, __ATOMIC_RELAXED)) __atomic_store_n(&call->threads, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&barrier->generation, (int32_t)((uint32_t)generation + 1u), __ATOMIC_SEQ_CST);
     call->wake(&barrier->generation);
@@ -31,6 +36,18 @@ static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
   }
   while (__atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation)
     call->wait(call, &barrier->generation, generation);
+}
+
+/* Whether a worker is to begin no tile any more. `rest` is how often the first one need not look. */
+static inline __attribute__((unused)) int32_t sirius_stops(SiriusCall *call, int32_t worker, int32_t *rest) {
+  if (worker == 0 && --*rest < 0) *rest = call->look(call);
+  return __atomic_load_n(&call->stop, __ATOMIC_RELAXED);
+}
+
+/* Whether all workers are to leave a loop around phases. */
+static inline __attribute__((unused)) int32_t sirius_leaves(SiriusCall *call, int32_t worker, int32_t *rest) {
+  (void)sirius_stops(call, worker, rest);
+  return call->stopped;
 }
 
 #endif

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <xmmintrin.h>
 
-#include "cpus.h"
+#include "environment.h"
 
 /* About as long as a trip through the kernel takes, since the awaited thread may need this very CPU. A yield is no way
  * between spinning and sleep: it gives the CPU to others for a whole tick, however little they are worth to the scheduler,

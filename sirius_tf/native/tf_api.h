@@ -22,8 +22,8 @@ typedef struct {
 typedef int TF_DataType; /* an enum there */
 typedef int TF_Code;
 
-enum { TF_OK = 0, TF_INVALID_ARGUMENT = 3, TF_NOT_FOUND = 5, TF_RESOURCE_EXHAUSTED = 8, TF_FAILED_PRECONDITION = 9 };
-enum { TF_INTERNAL = 13, TF_DATA_LOSS = 15 };
+enum { TF_OK = 0, TF_CANCELLED = 1, TF_INVALID_ARGUMENT = 3, TF_DEADLINE_EXCEEDED = 4, TF_NOT_FOUND = 5 };
+enum { TF_RESOURCE_EXHAUSTED = 8, TF_FAILED_PRECONDITION = 9, TF_INTERNAL = 13, TF_DATA_LOSS = 15 };
 enum { TF_STRING = 7 };
 
 /* X(result, name, parameters) */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "host.h"
+#include "tf_cancel.h"
 #include "tf_op.h"
 
 #define STACK_INPUTS 32
@@ -208,6 +209,7 @@ typedef struct {
   TF_OpKernelContext *context;
   TF_Status *status;
   TF_Tensor **out;
+  void *cancellation;
 } Outputs;
 
 static int32_t allocate(void *context, int32_t index, int32_t dtype, const int64_t *dims, int32_t rank,
@@ -221,6 +223,8 @@ static int32_t allocate(void *context, int32_t index, int32_t dtype, const int64
   *data = tf.TF_TensorData(o->out[index]);
   return 0;
 }
+
+static int32_t is_cancelled(void *context) { return sirius_tf_is_cancelled(((Outputs *)context)->cancellation); }
 
 static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors, SiriusTensor *in,
                            int64_t (*dims)[SIRIUS_MAX_RANK], char *error) {
@@ -252,7 +256,9 @@ static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors
   Binding *binding;
   int32_t code = bind(kernel, sirius_string(tf.TF_TensorData(tensors[n])), &binding, error);
   if (code == SIRIUS_OK) {
-    code = sirius_call(binding->bundle, binding->region, in, n, allocate, outputs, 0, error, SIRIUS_ERROR_BYTES);
+    outputs->cancellation = sirius_tf_cancellation(outputs->context);
+    const SiriusCaller caller = {allocate, outputs->cancellation ? is_cancelled : NULL, outputs, 0};
+    code = sirius_call(binding->bundle, binding->region, in, n, &caller, 0, error, SIRIUS_ERROR_BYTES);
     leave(binding);
   }
   return sirius_tf_code(code);
@@ -270,7 +276,7 @@ static void compute(void *data, TF_OpKernelContext *context) {
   SiriusTensor *described = large ? calloc(n_in + 1, sizeof *described) : described_stack;
   int64_t(*dims)[SIRIUS_MAX_RANK] = large ? calloc(n_in + 1, sizeof *dims) : dims_stack;
   TF_Status *status = tf.TF_NewStatus();
-  Outputs outputs = {context, status, out};
+  Outputs outputs = {context, status, out, NULL};
   char error[SIRIUS_ERROR_BYTES] = "out of memory";
   TF_Code code = TF_RESOURCE_EXHAUSTED;
   if (in && out && described && dims) code = call_region(kernel, &outputs, in, described, dims, error);

@@ -23,6 +23,8 @@ TF_Code sirius_tf_code(int32_t code) {
     case SIRIUS_MISSING: return TF_NOT_FOUND;
     case SIRIUS_DAMAGED: return TF_DATA_LOSS;
     case SIRIUS_STALE: return TF_FAILED_PRECONDITION;
+    case SIRIUS_LATE: return TF_DEADLINE_EXCEEDED;
+    case SIRIUS_CANCELLED: return TF_CANCELLED;
     default: return TF_INTERNAL;
   }
 }

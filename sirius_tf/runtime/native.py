@@ -24,13 +24,14 @@ from sirius_tf.bundle.library import library_path as library_path
 from sirius_tf.bundle.library import load
 from sirius_tf.bundle.library import native_directory as native_directory
 from sirius_tf.bundle.stamp import Stamp
-from sirius_tf.errors import InvalidArgument, SiriusError
+from sirius_tf.errors import Cancelled, DeadlineExceeded, InvalidArgument, SiriusError
+from sirius_tf.runtime import limits
 from sirius_tf.runtime.abi import BundleInfo, RegionInfo
 from sirius_tf.runtime.dtypes import dtype_of
 from sirius_tf.runtime.plan import Planner, TensorInfo
 
 _ERROR_BYTES = 512
-_INVALID = 1
+_KINDS = {1: InvalidArgument, 7: DeadlineExceeded, 8: Cancelled}  # SIRIUS_* in host.h
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _caller() -> Callable[..., int]:
         ctypes.c_void_p,  # inputs
         ctypes.c_int32,  # how many
         ctypes.py_object,  # _Frame.allocate
+        ctypes.py_object,  # Limits.cancelled
+        ctypes.c_int64,  # Limits.deadline
         ctypes.c_int32,  # threads
         ctypes.c_char_p,  # where a message goes
         ctypes.c_size_t,  # its capacity
@@ -229,15 +232,16 @@ class Region:
             tensor.data = _address(array)
             dims += array.shape
         self._dims.pack_into(frame.dims, 0, *dims)
+        limit = limits.current.get()
         code = self._call(
-            self._bundle, self._info, frame.tensors, len(arrays), frame.allocate, threads,
-            frame.error, _ERROR_BYTES,
+            self._bundle, self._info, frame.tensors, len(arrays), frame.allocate, limit.cancelled,
+            limit.deadline, threads, frame.error, _ERROR_BYTES,
         )  # fmt: skip
         if code == 0:
             outputs, frame.outputs = frame.outputs, {}  # an idle frame keeps no arrays
             self._idle.append(frame)
             return [outputs[k] for k in range(len(outputs))]
-        kind = InvalidArgument if code == _INVALID else SiriusError
+        kind = _KINDS.get(code, SiriusError)
         raise kind(frame.error.value.decode(errors="replace"))
 
     def _check(self, arrays: list[npt.NDArray[Any]]) -> None:

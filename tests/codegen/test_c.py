@@ -91,7 +91,7 @@ def test_statements_of_a_tile_are_one_workers(compiled, rows) -> None:
     """isl takes a loop of a single iteration apart, a statement at a time."""
     program = replace(fixed(programs.softmax(), {"B": rows}), name=f"softmax{rows}")
     run = print_run(schedule_program(program), "v3")
-    assert run.count("worker +") == 0 and run.count("== 0) {") + run.count("mine = worker;") >= 1
+    assert run.count("worker +") == 0 and run.count("== 0 &&") + run.count("mine = worker;") >= 1
     inputs = random_inputs(program, {})
     (wanted,) = interp.run(program, inputs)
     (got,) = workers.call(compiled(program), program.name, list(inputs.values()))

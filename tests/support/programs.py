@@ -7,7 +7,16 @@ import numpy as np
 
 from sirius_tf.ir.affine import affine, symbol
 from sirius_tf.ir.expr import Call, Const, Dim, Load, index
-from sirius_tf.ir.program import Iter, Output, Param, Program, Reduce, Statement, Tensor
+from sirius_tf.ir.program import (
+    UNLIMITED,
+    Iter,
+    Output,
+    Param,
+    Program,
+    Reduce,
+    Statement,
+    Tensor,
+)
 
 B, T = symbol("B"), symbol("T")
 b, i, j, k, t = (symbol(name) for name in "bijkt")
@@ -197,6 +206,74 @@ def _going(value, less):
     """Whether another iteration of `growth` follows: the value is small, and there is room."""
     more = call("lt", index(t + 1, "int32"), index(T, "int32"), dtype="bool")
     return call("and", more, call("lt", value, less, dtype="bool"), dtype="bool")
+
+
+def endless():
+    """y = x * 0.5^X where X is the first t with x * 0.5^t < 1, which an infinite x never is."""
+    bound, end, go = symbol("N"), symbol("X"), load("go", t, dtype="bool")
+    step, unlimited = [it("t", end, loop=True)], Const(UNLIMITED, "int64")
+
+    def more(value):
+        return call("le", Const(1.0, F), value, dtype="bool")
+
+    return program(
+        "endless",
+        [Param("N", unlimited, hint=4), Param("X", unlimited, hint=4, exit=go)],
+        [
+            tensor("x", [], role="input"),
+            tensor("go", [bound + 1], "bool"),
+            tensor("h", [bound + 1]),
+            tensor("y", [], role="output"),
+        ],
+        [
+            stmt("h0", [], "h", [0], load("x")),
+            stmt("go0", [], "go", [0], more(load("x"))),
+            stmt("h1", step, "h", [t + 1], call("mul", load("h", t), Const(0.5, F))),
+            stmt("go1", step, "go", [t + 1], more(load("h", t + 1))),
+            stmt("out", [], "y", [], load("h", end)),
+        ],
+        [],
+        context=[bound - end],
+    )
+
+
+def counted():
+    """y[b] = x[b] + n, one at a time, for as large an n as the input says."""
+    n = symbol("n")
+    return program(
+        "counted",
+        [param("B", "x", 0), Param("n", Load("count", (), "int64"))],
+        [
+            tensor("x", [B], role="input"),
+            tensor("count", [], "int64", role="input"),
+            tensor("h", [n + 1, B]),
+            tensor("y", [B], role="output"),
+        ],
+        [
+            stmt("h0", [it("b", B)], "h", [0, b], load("x", b)),
+            stmt(
+                "h1",
+                [it("t", n, loop=True), it("b", B)],
+                "h",
+                [t + 1, b],
+                call("add", load("h", t, b), Const(1.0, F)),
+            ),
+            stmt("out", [it("b", B)], "y", [b], load("h", n, b)),
+        ],
+        [B],
+    )
+
+
+def squares():
+    """y[i] = sum over j of x[i] * x[j]: a long phase of short tiles, and little memory."""
+    product = call("mul", load("x", i), load("x", j))
+    return program(
+        "squares",
+        [param("B", "x", 0, hint=1000)],
+        [tensor("x", [B], role="input"), tensor("y", [B], role="output")],
+        [stmt("sum", [it("i", B)], "y", [i], product, Reduce("add", (it("j", B),)))],
+        [B],
+    )
 
 
 def gather(rows=4):

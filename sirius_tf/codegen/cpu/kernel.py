@@ -51,6 +51,8 @@ class _Printer(SpmdPrinter):
     worker = "worker"
     workers = "call->threads"
     weights = "call->weights"
+    begins = " && !sirius_stops(call, worker, &rest)"
+    repeats = "!sirius_leaves(call, worker, &rest) && "
 
     def __init__(self, kernel: Scheduled, isa: str) -> None:
         super().__init__(kernel, isa)
@@ -69,12 +71,12 @@ class _Printer(SpmdPrinter):
             lines += [f"  char *slot{k} = workspace;", f"  workspace += {size};"]
         lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
         lines.append("  (void)workspace;")
-        lines.append("  int32_t turn = 0;")
+        lines.append("  int32_t turn = 0, rest = 0;")
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1].strip() == _LEAVE:
             del lines[-2:]  # the host waits for all workers
         names = [p.name for p in self.program.params]
-        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn"]
+        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn", "rest"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
         leaves = [
             f"static __attribute__((noinline)) void {name}{text}\n\n"
@@ -134,7 +136,20 @@ class _Printer(SpmdPrinter):
         return [f"if ({' || '.join(tests)}) {{", *(f"  {x}" for x in wait), "}"] if tests else []
 
     def share(self, body: list[str], cluster: str) -> list[str]:
-        return _helped(body) if cluster == self.helped else super().share(body, cluster)
+        """The loops over this worker's share, then over what is left of the others'."""
+        if cluster != self.helped:
+            return super().share(body, cluster)
+        return [
+            "for (int32_t k = 0; k < call->threads; ++k) {",
+            "  const int64_t whose = (mine + k) % call->threads;",
+            "  const int64_t first = tiles * whose / call->threads;",
+            "  const int64_t end = tiles * (whose + 1) / call->threads;",
+            "  int64_t tile;",
+            f"  while ((tile = first + sirius_take(call, whose, turn)) < end{self.begins}) {{",
+            *(f"  {line}" for line in body),
+            "  }",
+            "}",
+        ]
 
     def first_of(self, who: str) -> str:
         """Rounded up, so that a single tile is number 0's."""
@@ -168,18 +183,3 @@ def _several(phase: Phase) -> str | None:
         first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
         tests.append(f"{end} - {first} > {loop.step}")
     return " || ".join(tests)
-
-
-def _helped(body: list[str]) -> list[str]:
-    """The loops over this worker's share, then over what is left of the others'."""
-    return [
-        "for (int32_t k = 0; k < call->threads; ++k) {",
-        "  const int64_t whose = (mine + k) % call->threads;",
-        "  const int64_t first = tiles * whose / call->threads;",
-        "  const int64_t end = tiles * (whose + 1) / call->threads;",
-        "  int64_t tile;",
-        "  while ((tile = first + sirius_take(call, whose, turn)) < end) {",
-        *(f"  {line}" for line in body),
-        "  }",
-        "}",
-    ]

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the environment says about CPUs: quotas of control groups, affinity, SIRIUS_THREADS and SIRIUS_MOVE.
+ * What the environment says: quotas of control groups, affinity, and variables.
  */
 #define _GNU_SOURCE
-#include "cpus.h"
+#include "environment.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -17,6 +17,7 @@
 static struct {
   int32_t wanted; /* of SIRIUS_THREADS; 0 if it says nothing */
   int32_t quota, may_move;
+  int64_t call_limit;
 } settings;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -85,28 +86,34 @@ int32_t sirius_cpu_quota(const char *membership, const char *root) {
   return least;
 }
 
-static int32_t wanted_threads(void) {
-  const char *text = getenv("SIRIUS_THREADS");
+/* A positive integer of the environment, or 0 if there is none. What is something else is told. */
+static long positive(const char *name) {
+  const char *text = getenv(name);
   if (!text) return 0;
   char *end;
   const long number = strtol(text, &end, 10);
-  if (end == text || *end || number < 1) {
-    fprintf(stderr, "sirius_tf: SIRIUS_THREADS=%s is no positive integer, and is ignored\n", text);
-    return 0;
-  }
-  return number < SIRIUS_MAX_THREADS ? (int32_t)number : SIRIUS_MAX_THREADS;
+  if (end != text && !*end && number > 0) return number;
+  fprintf(stderr, "sirius_tf: %s=%s is no positive integer, and is ignored\n", name, text);
+  return 0;
 }
 
 static void read_settings(void) {
   const char *move = getenv("SIRIUS_MOVE");
   settings.may_move = !move || strcmp(move, "0") != 0;
-  settings.wanted = wanted_threads();
+  const long threads = positive("SIRIUS_THREADS"), limit = positive("SIRIUS_CALL_LIMIT_MS");
+  settings.wanted = threads < SIRIUS_MAX_THREADS ? (int32_t)threads : SIRIUS_MAX_THREADS;
+  settings.call_limit = limit < INT32_MAX ? limit * INT64_C(1000000) : 0;
   settings.quota = sirius_cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
 }
 
 int32_t sirius_may_move(void) {
   pthread_once(&once, read_settings);
   return settings.may_move;
+}
+
+int64_t sirius_call_limit(void) {
+  pthread_once(&once, read_settings);
+  return settings.call_limit;
 }
 
 int32_t sirius_default_threads(void) {
