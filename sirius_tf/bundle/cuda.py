@@ -108,7 +108,10 @@ def compile_kernel(kernel: CudaKernel, archs: Sequence[str]) -> Compiled:
         compiled = _compiled(alone(kernel, spilling), archs)
     for arch in archs:
         if not compiled.blocks(arch):
-            raise SiriusError(f"{kernel.name} needs more than a multiprocessor of {arch} has")
+            raise SiriusError(
+                f"a block of {kernel.name} needs more registers or shared memory than a "
+                f"multiprocessor of {arch} has; leave that architecture out"
+            )
     return compiled
 
 

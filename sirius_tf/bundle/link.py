@@ -148,8 +148,8 @@ def repack(
     text = _manifest(manifest, _units(kernels, ISAS, cuda), cuda)
     with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
         end = seal.content_size(data, bundle)
-        old = json.loads(data[_payload(data, "manifest")])
-        place = _payload(data, "weights")
+        old = json.loads(data[_payload(bundle, data, "manifest")])
+        place = _payload(bundle, data, "weights")
         sizes = place.stop - place.start, _weights_size(kernels, cuda)
         if old.get("code_hash") != json.loads(text)["code_hash"] or sizes[0] != sizes[1]:
             raise SiriusError(
@@ -159,7 +159,7 @@ def repack(
             text = _manifest({**manifest, "cuda": old["cuda"]}, _units(kernels, ISAS, cuda), cuda)
         contents = {"manifest": text, "variables": variables_hash}
         for name, content in {**contents, "digests": _digests(kernels, digests)}.items():
-            room = _payload(data, name)
+            room = _payload(bundle, data, name)
             spaces = room.stop - room.start - len(content)
             if spaces < 0:
                 raise SiriusError(f"{bundle} has no room for its {name}: convert the model anew")
@@ -175,7 +175,7 @@ def left_in_file(
     """The kernels of a bundle, with constants that are read in its file when they are wanted."""
     data = np.memmap(bundle, np.uint8, "r")
     with bundle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        at = _payload(text, "weights").start
+        at = _payload(bundle, text, "weights").start
 
     def moved(program: Program) -> Program:
         nonlocal at
@@ -196,11 +196,11 @@ def _view(data: Array, at: int, like: Array) -> Array:
     return data[at : at + like.nbytes].view(like.dtype).reshape(like.shape)
 
 
-def _payload(data: mmap.mmap, name: str) -> slice:
+def _payload(bundle: Path, data: mmap.mmap, name: str) -> slice:
     """Where a bundle keeps its weights, its manifest or the hash of its variables."""
     place = next(marks.places(data, name), None)
     if place is None:
-        raise SiriusError(f"not a sirius_tf bundle: it has no {name}")
+        raise SiriusError(f"{bundle} is not a sirius_tf bundle: it has no {name}")
     return place
 
 

@@ -235,7 +235,10 @@ class _Converter:
                     else:
                         shapes[index] = inner[index] = static_shape(passed[index])
                 elif constant[index]:
-                    raise SiriusError(f"loop '{op.name}' replaces the handle of a variable")
+                    raise SiriusError(
+                        f"loop '{op.name}' ({op.type}) replaces the handle of a variable; leave "
+                        "its signature out"
+                    )
         types = [self._types.get(edge) for edge in node.inputs[start:]]
         known = [t if c else None for t, c in zip(types, constant, strict=True)]
         for key, value in attrs.items():

@@ -82,13 +82,13 @@ def load_meta_graph(path: str | os.PathLike[str]) -> Any:
     """The MetaGraphDef of a SavedModel that is for serving, else its first."""
     path = Path(path)
     if not path.is_dir():
-        raise SiriusError(f"{path} is not a directory")
+        raise SiriusError(f"{path} is not a directory: name that of a SavedModel")
     try:
         saved_model = loader_impl.parse_saved_model(str(path))
     except OSError as error:
         raise SiriusError(f"{path} is not a SavedModel: {error}") from error
     if not saved_model.meta_graphs:
-        raise SiriusError(f"{path} has no MetaGraphDef")
+        raise SiriusError(f"{path} has no MetaGraphDef: save the model anew")
     for meta_graph in saved_model.meta_graphs:
         if "serve" in meta_graph.meta_info_def.tags:
             return meta_graph
@@ -144,7 +144,8 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
     try:
         inlined = tf_optimizer.OptimizeGraph(config, work)
     except (ValueError, tf.errors.OpError) as error:
-        raise SiriusError(f"TensorFlow cannot inline the functions: {error}") from error
+        names = ", ".join(tensor if isinstance(tensor, str) else tensor.name for tensor in tensors)
+        raise SiriusError(f"TensorFlow cannot inline what computes {names}: {error}") from error
     for node in inlined.node:
         if node.name in unranked:
             node.attr["shape"].shape.Clear()
@@ -207,7 +208,7 @@ def _body(
 ) -> Body:
     """A function of the library as a graph, its shapes inferred from these arguments."""
     if name not in functions:
-        raise SiriusError(f"the function library has no function '{name}'")
+        raise SiriusError(f"the graph calls a function '{name}', which it does not have")
     definition = function_pb2.FunctionDef.FromString(functions[name].SerializeToString())
     definition.arg_attr.clear()  # shapes there would take the place of `shapes`
     with graph.as_default():
@@ -242,7 +243,9 @@ def _signature(meta_graph: Any, name: str, values: Mapping[str, np.ndarray[Any, 
         for key in sorted(infos):
             info = infos[key]
             if info.WhichOneof("encoding") != "name":
-                raise SiriusError(f"signature '{name}': '{key}' is not a dense tensor")
+                raise SiriusError(
+                    f"signature '{name}': '{key}' is not a dense tensor; leave the signature out"
+                )
             tensors[key] = Tensor(info.name, _dtype(info.dtype), _info_shape(info.tensor_shape))
     given = [tensor.name for tensor in inputs.values()]
     inlined, graph = between(meta_graph.graph_def, name, given, outputs, values)
@@ -284,7 +287,9 @@ def _has_reference(op: str) -> bool:
 
 def _checkpoint_value(checkpoint: Any, entry: Saved) -> np.ndarray[Any, Any]:
     if not checkpoint.has_tensor(entry.key):
-        raise SiriusError(f"the checkpoint has no tensor '{entry.key}'")
+        raise SiriusError(
+            f"the checkpoint has no tensor '{entry.key}', of which a variable is made"
+        )
     value = np.asarray(checkpoint.get_tensor(entry.key))
     if entry.part:  # "10 4 0,5:0,4": the shape of the whole, then start and length
         spans = [span.split(",") for span in entry.part.split()[-1].split(":")]

@@ -259,7 +259,7 @@ class Emitter:
     def _undivided(self, expr: Expr) -> None:
         """On a branch, what is evaluated on entry for an expression must not divide by zero."""
         if self._branches() and self._divides(expr):
-            raise self.unsupported("what must hold on one branch only may divide by zero")
+            raise self.unsupported("a condition of one branch only may divide by zero")
 
     def _divides(self, expr: Expr) -> bool:
         needed, names = [expr], names_in(expr)
@@ -291,7 +291,7 @@ class Emitter:
         """
         if not self._branches():
             if self.params.vary(condition):
-                raise self.unsupported("which sizes fit depends on the iteration of a loop")
+                raise self.unsupported("whether sizes fit depends on the iteration of a loop")
             self._check(condition, message)
             return
         self._undivided(condition)

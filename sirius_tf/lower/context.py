@@ -159,7 +159,9 @@ class Lowering(Emitter):
     def argument(self, argument: Argument) -> None:
         """Declare an input of the region."""
         if argument.shape is None:
-            raise Unsupported(argument.name, "Placeholder", "its rank is not known")
+            raise Unsupported(
+                argument.name, "Placeholder", "its rank is not known: give it a shape"
+            )
         if len(argument.shape) > ir.MAX_RANK:
             raise Unsupported(argument.name, "Placeholder", f"its rank is above {ir.MAX_RANK}")
         name = self.fresh(argument.name)

@@ -111,7 +111,7 @@ def unflatten(dim: Dim, position: Affine) -> Indices:
         if k == 0:
             indices.append(position)
         elif not atom.is_const:
-            raise NotAffineError(f"no affine indices into {format_dim(dim)}")
+            raise NotAffineError(f"positions in {format_dim(dim)} are not affine")
         elif atom.const:
             indices.append(position % atom.const)
             position = position // atom.const
@@ -222,7 +222,7 @@ def refine(left: Dim, right: Dim) -> Refinement:
         if all(a.is_const for a in atoms[1:]) and all(a.is_const for a in other[1:]):
             through = _through_flat(atoms, other)
             return Refinement(atoms, through, _same) if swap else Refinement(atoms, _same, through)
-    raise NotAffineError(f"{format_dim(left)} and {format_dim(right)} have no affine refinement")
+    raise NotAffineError(f"{format_dim(left)} and {format_dim(right)} have no common factors")
 
 
 def _behind(view: View) -> View:
@@ -245,7 +245,7 @@ def meet(left: Dim, right: Dim, equal: Equal) -> Refinement:
     equal(extent(left).to_affine(), extent(right).to_affine())
     few, many = (left, right) if len(left) < len(right) else (right, left)
     if len(few) != 1:
-        raise NotAffineError(f"{format_dim(left)} and {format_dim(right)} have no common atoms")
+        raise NotAffineError(f"{format_dim(left)} and {format_dim(right)} have no common factors")
 
     def merge(i: Indices) -> Indices:
         return (flat_index(many, i),)
@@ -280,7 +280,9 @@ def broadcast_to(value: Value, dims: Sequence[Dim], equal: Equal) -> Value:
         else:
             refined = meet(target, dim, equal)
             if refined.atoms != target:
-                raise NotAffineError(f"{format_dim(dim)} is finer than {format_dim(target)}")
+                raise NotAffineError(
+                    f"{format_dim(dim)} has more factors than {format_dim(target)}"
+                )
             sources.append(refined.right)
             atoms.append(refined.atoms)
     return value.by_dim(atoms, sources)

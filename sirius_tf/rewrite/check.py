@@ -78,7 +78,10 @@ def compare(
         gc.collect()  # the sessions' graphs are circles
         objects = _objects(rewritten, tags, samples)
         if objects is None and _objects(original, tags, samples) is not None:
-            raise SiriusError("the objects of the rewritten model cannot be loaded")
+            raise SiriusError(
+                "the objects of the rewritten model cannot be loaded, as those of the original "
+                "can; nothing is written"
+            )
         for name, call in (objects or {}).items():
             again = functools.partial(_rounding, original, tags, samples, name)
             _error(name, results[name], call(), tolerances[name], again)

@@ -50,7 +50,7 @@ def tensor_places(model: Path) -> dict[str, tuple[str, int]]:
 
 def _entries(path: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(data) < _FOOTER or struct.unpack("<Q", data[-8:])[0] != _MAGIC:
-        raise SiriusError(f"{path} is not the index of a checkpoint")
+        raise SiriusError(f"{path} is not the index of a checkpoint: save the model anew")
     _, at = _handle(data, len(data) - _FOOTER)
     (offset, size), _ = _handle(data, at)
     for _, handle in _block(path, data, offset, size):

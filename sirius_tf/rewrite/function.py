@@ -40,7 +40,10 @@ def with_body(
             return known.get(_full(tensor), tensor)
         node, _, number = _full(tensor).rpartition(":")
         if node not in nodes:
-            raise SiriusError(f"function '{function.signature.name}' cannot reach node '{node}'")
+            raise SiriusError(
+                f"function '{function.signature.name}' cannot reach node '{node}'; leave its "
+                "signature out"
+            )
         return f"{node}:{_outputs(nodes[node], library)[int(number)]}"
 
     for node in graph_def.node:

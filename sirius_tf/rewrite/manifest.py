@@ -54,7 +54,7 @@ class _Tables:
     def of(self, graph: Graph, edge: Edge) -> dict[str, object]:
         saved = self._saved[edge.node]
         if saved.part or saved.key not in self._places:
-            raise SiriusError(f"table '{saved.key}' is in parts")
+            raise SiriusError(f"the variable '{saved.key}' that it looks up is saved in parts")
         file, offset = self._places[saved.key]
         return {
             "key": saved.key,

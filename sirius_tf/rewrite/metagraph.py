@@ -125,7 +125,10 @@ def _results(signature: Signature, call: Any, function: Any) -> list[str]:
     wanted = [f"{call.name}:{k}" for k in range(len(function.signature.output_arg))]
     missing = [tensor for tensor in wanted if tensor not in probes]
     if missing:
-        raise SiriusError(f"signature '{signature.name}': {missing[0]} is not one of its outputs")
+        raise SiriusError(
+            f"signature '{signature.name}': the result {missing[0]} of its function is not one of "
+            "its outputs; leave the signature out"
+        )
     return [probes[tensor] for tensor in wanted]
 
 

@@ -192,14 +192,15 @@ def _rejected(region: Region) -> list[tuple[str, str]]:
     try:
         for argument in region.graph.inputs:
             if argument.dtype not in DTYPES:
-                problem = f"its input {argument.name} has dtype {argument.dtype}"
+                problem = f"dtype {argument.dtype} of its input {argument.name} is not compiled"
                 raise Unsupported(argument.name, "Placeholder", problem)
             if argument.shape is None:
                 problem = f"the rank of its input {argument.name} is not known"
                 raise Unsupported(argument.name, "Placeholder", problem)
         for name, edge in region.graph.outputs:
-            if region.graph.dtype(edge) not in DTYPES:
-                raise Unsupported(name, "Output", f"its result {name} cannot leave a region")
+            if (dtype := region.graph.dtype(edge)) not in DTYPES:
+                problem = f"its result {name} of dtype {dtype} cannot leave a region"
+                raise Unsupported(name, "Output", problem)
         lower(region.graph)
     except Unsupported as error:
         return [(node, error.reason) for node in _blamed(region, error.node)]

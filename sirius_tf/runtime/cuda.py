@@ -235,7 +235,10 @@ class CudaRegion:
             kernel.max_dynamic_shared_size_bytes = shared
         each = [occupancy(kernel.kernel.ptr, threads, shared) for kernel in kernels]
         if not all(each):
-            raise SiriusError(f"a multiprocessor of the GPU has no room for a block of {code.name}")
+            raise SiriusError(
+                f"a multiprocessor of the GPU has no room for a block of {code.name}: run it on "
+                "the CPU"
+            )
         most = min(each) if code.cooperative else max(each)
         return kernels, min(blocks, most * device.attributes["MultiProcessorCount"])
 
@@ -253,7 +256,7 @@ class CudaRegion:
             if array.device.id != device.id:
                 raise InvalidArgument(
                     f"input {number} of region {self._region.name} is on device "
-                    f"{array.device.id}, and the model on {device.id}"
+                    f"{array.device.id}, and the model on {device.id}: copy it there"
                 )
         planned = self._planned(
             tuple(

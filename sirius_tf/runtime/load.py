@@ -167,7 +167,10 @@ class Model:
         """Call the default signature: serving_default, or the only one."""
         if self._default is None:
             names = ", ".join(sorted(self.signatures))
-            raise SiriusError(f"{self.bundle.path}: no default among the signatures: {names}")
+            raise SiriusError(
+                f"{self.bundle.path}: no default among the signatures: {names}; call one of "
+                "model.signatures"
+            )
         return self._default(**arrays)
 
 

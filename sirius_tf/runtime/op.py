@@ -19,7 +19,9 @@ def register_with_tensorflow() -> None:
     # Not tf.load_op_library: it sees only ops that register while it loads, and the library may
     # have been loaded (or preloaded) before TensorFlow was.
     if native.library().sirius_tf_register() != 0:
-        raise SiriusError("TensorFlow does not accept the op SiriusRegion")
+        raise SiriusError(
+            f"TensorFlow {tf.__version__} does not accept the op SiriusRegion: 2.19 to 2.21 do"
+        )
 
 
 def sirius_region(

@@ -96,7 +96,9 @@ class Planner:
         if failed:
             raise InvalidArgument(message(error.format.decode(), error.args))
         if workspace.value < 0:
-            raise SiriusError("a call needs more bytes of workspace than 64 bits can count")
+            raise SiriusError(
+                "a call needs more bytes of workspace than 64 bits can count: take smaller inputs"
+            )
         grids, slots = (ctypes.c_int32 * self.n_kernels)(), (ctypes.c_int64 * self.n_slots)()
         _Geometry(self.geometry)(
             params.ctypes.data, workers, ctypes.addressof(grids), ctypes.addressof(slots)

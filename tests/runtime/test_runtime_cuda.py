@@ -389,7 +389,7 @@ def test_what_is_missing(scaled, tmp_path, monkeypatch):
     error = load_error(monkeypatch, scaled, devices=0)
     assert error == "device='cuda' needs a GPU, and the driver knows of none"
     error = load_error(monkeypatch, scaled, occupancy=0)
-    assert error == "a multiprocessor of the GPU has no room for a block of scale_cuda"
+    assert error.startswith("a multiprocessor of the GPU has no room for a block of scale_cuda")
     error = load_error(monkeypatch, scaled, capability="10")
     assert error.startswith("scale_cuda has machine code for sm_80, which sm_10 does not run, and ")
     plain = bundles.save(tmp_path / "model", bundles.manifest())

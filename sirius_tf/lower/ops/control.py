@@ -30,9 +30,7 @@ from sirius_tf.lower.value import Indices, Value
 
 @lowers("PartitionedCall", "StatefulPartitionedCall")
 def _call(ctx: Lowering, node: Node) -> list[Carried]:
-    body = ctx.graph.bodies.get(node.attr_str("f"))
-    if body is None:
-        raise ctx.unsupported("its function is not in the graph")
+    body = _graph(ctx, node.attr_str("f"))
     try:
         return ctx.body(body, [ctx.carried(edge) for edge in node.inputs])
     except Unsupported as error:
@@ -44,7 +42,7 @@ def _if(ctx: Lowering, node: Node) -> list[Carried]:
     bodies = [_graph(ctx, node.attr_str(f"{side}_branch")) for side in ("then", "else")]
     given = ctx.input(0)
     if given.rank:
-        raise ctx.unsupported("its condition is no scalar")
+        raise ctx.unsupported(f"its condition has rank {given.rank}: it must be a scalar")
     known = ctx.known(given)
     if known is not None and values.element(known, ()).is_const:
         return _taken(ctx, node, bodies[values.element(known, ()).const == 0])
@@ -71,7 +69,7 @@ def _case(ctx: Lowering, node: Node) -> list[Carried]:
 def _graph(ctx: Lowering, name: str) -> Graph:
     body = ctx.graph.bodies.get(name)
     if body is None:
-        raise ctx.unsupported("its function is not in the graph")
+        raise ctx.unsupported(f"its function '{name}' is not in the graph")
     return body
 
 
@@ -123,7 +121,7 @@ def _merge(ctx: Lowering, condition: Load, a: Carried, b: Carried) -> Carried:
     if a.host is not None and b.host is not None and a.host.tolist() == b.host.tolist():
         return a
     if [values.extent(d) for d in a.dims] != [values.extent(d) for d in b.dims]:
-        raise ctx.unsupported("the shape of a result depends on the branch")
+        raise ctx.unsupported("the shape of a result depends on the branch that is taken")
     dims = tuple(values.refine(*pair).atoms for pair in zip(a.dims, b.dims, strict=True))
     left, right = (values.broadcast_to(x, dims, ctx.equal) for x in (a, b))
     return ctx.define(a.dtype, dims, lambda i: call("select", condition, left.at(i), right.at(i)))
@@ -148,14 +146,14 @@ def _merge_lists(ctx: Lowering, condition: Load, a: Carried, b: Carried) -> Tens
 def _assert(ctx: Lowering, node: Node) -> list[Value]:
     given = ctx.input(0)
     if given.rank:
-        raise ctx.unsupported("its condition is no scalar")
+        raise ctx.unsupported(f"its condition has rank {given.rank}: it must be a scalar")
     known = ctx.entry(given)
     if known is None:
         ctx.demand(given.at(()), _text(ctx, node))
         return []
     condition: Expr = known.item()
     if condition == Const(False, "bool") and not ctx.guards and not ctx.params.loops:
-        raise ctx.unsupported("the condition never holds")
+        raise ctx.unsupported("its condition never holds: each call would fail")
     if condition != Const(True, "bool"):
         ctx.check(condition, _text(ctx, node))
     return []

@@ -30,7 +30,7 @@ LONGEST = 512
 
 def _short(ctx: Lowering, size: Poly) -> None:
     if size.evaluate(ctx.params.hints) > LONGEST:
-        raise ctx.unsupported(f"each element is compared with more than {LONGEST}")
+        raise ctx.unsupported(f"each element would be compared with more than {LONGEST} others")
 
 
 @lowers("Cumsum", "Cumprod")
@@ -109,7 +109,7 @@ def _bincount(ctx: Lowering, node: Node) -> Value:
     x, weights, dtype = ctx.input(0), ctx.input(2), node.dtypes[0]
     size = elements(ctx.host(1))[0]
     if x.rank not in (1, 2):
-        raise ctx.unsupported(f"counts in a tensor of rank {x.rank}")
+        raise ctx.unsupported(f"its input has rank {x.rank}, not 1 or 2")
     _short(ctx, x.shape[-1])
     ctx.nonnegative(size)
     weighed = weights.rank == x.rank and poly(0) not in weights.shape

@@ -57,7 +57,7 @@ def _bound(ctx: Lowering, bound: Poly, size: Poly) -> Affine | None:
     if bound.is_const and bound.const < 0:
         return None
     if not ctx.params.at_least(bound, 0):
-        raise ctx.unsupported(f"whether {bound} is negative is not known")
+        raise ctx.unsupported(f"whether {bound} is negative is not known: make it constant")
     ctx.nonnegative(size - bound)
     return bound.to_affine()
 
@@ -65,7 +65,7 @@ def _bound(ctx: Lowering, bound: Poly, size: Poly) -> Affine | None:
 def _main_diagonal(ctx: Lowering, first: int) -> None:
     """Input `first` of a later version of an op is the diagonal, or a range of them."""
     if len(ctx.node.inputs) > first and any(ctx.host_ints(first)):
-        raise ctx.unsupported("other diagonals than that in the middle")
+        raise ctx.unsupported("it is of other diagonals than the main one")
 
 
 def _on_diagonal(
@@ -94,7 +94,7 @@ def _diagonal(ctx: Lowering, node: Node) -> Value:
     if len(node.inputs) > 1:
         sizes = ctx.host_int(2), ctx.host_int(3)
         if any(size != -1 and poly(size) != x.shape[-1] for size in sizes):
-            raise ctx.unsupported("a matrix that is not square")
+            raise ctx.unsupported("its result is not square: num_rows and num_cols must be equal")
         filler = ctx.input(4).at(())
     dims = [*x.dims, x.dims[-1]]
     return ctx.define(x.dtype, dims, _on_diagonal(x, dims, lambda i: filler))
@@ -107,7 +107,7 @@ def _set_diagonal(ctx: Lowering, node: Node) -> Value:
     rows, columns = x.shape[-2:]
     by_column = not ctx.params.at_least(columns, rows)
     if by_column and not ctx.params.at_least(rows, columns):
-        raise ctx.unsupported("whether there are more rows or columns is not known")
+        raise ctx.unsupported("whether the matrix has more rows or more columns is not known")
     own = conform(ctx, ctx.input(1), [*x.dims[:-2], x.dims[-1 if by_column else -2]])
     return ctx.define(x.dtype, x.dims, _on_diagonal(own, x.dims, x.at, by_column))
 

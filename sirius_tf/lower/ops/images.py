@@ -22,13 +22,13 @@ def _parts(ctx: Lowering, size: Poly, count: int) -> Poly:
     """The size of each of a number of equal parts."""
     each = size.exact_div(count)
     if each is None:
-        raise ctx.unsupported(f"{count} is not known to divide {size}")
+        raise ctx.unsupported(f"a size of {size} is not known to be a multiple of {count}")
     return each
 
 
 def _channels_last(ctx: Lowering) -> None:
     if ctx.node.attrs.get("data_format", "NHWC") not in ("NHWC", b"NHWC"):
-        raise ctx.unsupported("channels are not last")
+        raise ctx.unsupported("its data_format is not NHWC: channels must be last")
 
 
 @lowers("DepthToSpace")
@@ -105,7 +105,9 @@ def _sources(node: Node, given: int, made: int) -> npt.NDArray[np.float32]:
 
 def _sizes(ctx: Lowering, given: Poly, made: Poly) -> tuple[int, int]:
     if not given.is_const or not made.is_const or not given.const or not made.const:
-        raise ctx.unsupported("the sizes must be constant")
+        raise ctx.unsupported(
+            "the sizes of the image and of the result must be constant, and not 0"
+        )
     return given.const, made.const
 
 

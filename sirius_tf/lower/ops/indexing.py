@@ -44,7 +44,7 @@ def gather(ctx: Lowering, x: Value, where: Value, axis: int, batch: int = 0) -> 
         values.meet(*pair, ctx.equal) for pair in zip(x.dims, where.dims[:batch], strict=False)
     ]
     if any(m.atoms != d for m, d in zip(shared, x.dims, strict=False)):
-        raise ctx.unsupported("batch dimensions with different atoms")
+        raise ctx.unsupported("the batch dimensions of its inputs are products of different sizes")
     where = values.broadcast_to(where, [*x.dims[:batch], *where.dims[batch:]], ctx.equal)
     dims = [*x.dims[:axis], *where.dims[batch:], *x.dims[axis + 1 :]]
     outer = sum(len(d) for d in x.dims[:batch])
@@ -93,7 +93,7 @@ def _gather_nd(ctx: Lowering, node: Node) -> Value:
     x, where = ctx.input(0), ctx.input(1)
     last = where.shape[-1]
     if not last.is_const or not 1 <= last.const <= x.rank or node.attrs.get("batch_dims"):
-        raise ctx.unsupported(f"{last} subscripts")
+        raise ctx.unsupported(f"it has {last} subscripts into rank {x.rank}, or batch dimensions")
     depth = last.const
     rows = prod(where.shape[:-1], start=poly(1))
     for size in x.shape:

@@ -136,7 +136,7 @@ def _swapped(x: Value) -> Value:
 @lowers("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 def _batch_norm(ctx: Lowering, node: Node) -> list[Value]:
     if node.attrs.get("is_training", True):
-        raise ctx.unsupported("is_training")
+        raise ctx.unsupported("is_training is true: export the model for inference")
     x, *statistics = ctx.inputs()
     if channels_first(node):
         for _ in range(x.rank - 2):
@@ -161,7 +161,9 @@ def _labels(ctx: Lowering, equation: str, operands: list[Value]) -> tuple[list[s
             most = max(most, count)
             terms[k] = term.replace("...", "0123456789"[10 - count :])
         if len(set(terms[k])) != x.rank:
-            raise ctx.unsupported(f"equation {equation}")
+            raise ctx.unsupported(
+                f"equation {equation} repeats a label, or does not fit its operands"
+            )
     return terms, result.replace("...", "0123456789"[10 - most :])
 
 

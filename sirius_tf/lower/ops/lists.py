@@ -59,7 +59,7 @@ def _from_tensor(ctx: Lowering, node: Node) -> TensorList:
 def _length(ctx: Lowering, node: Node) -> Value:
     found = ctx.tensor_list(0)
     if found.carrier:
-        raise ctx.unsupported("the length of a list that the loop writes")
+        raise ctx.unsupported("it is the length of a list that the loop writes")
     length = found.length
     for write in found.writes:
         if write.grows:
@@ -97,7 +97,7 @@ def _whole(ctx: Lowering, shape: int = -1) -> Value:
     """Input 0 of the current node, a list, as one tensor; input `shape` is that of an element."""
     found = ctx.tensor_list(0)
     if found.carrier:
-        raise ctx.unsupported("the loop reads a list that it writes")
+        raise ctx.unsupported("the loop reads the whole of a list that it writes")
     return settled(ctx, found).stack or _zeros(ctx, found, shape)
 
 
@@ -106,7 +106,7 @@ def _concat(ctx: Lowering, node: Node) -> list[Value]:
     """The elements one after the other, and the length of each."""
     x = _whole(ctx, 1)
     if x.rank < 2:
-        raise ctx.unsupported("the elements are scalars")
+        raise ctx.unsupported("the elements of the list are scalars: they cannot be concatenated")
     count, length, *rest = x.dims
     each = literal(x.shape[1], "int64")
     whole = Value(x.dtype, ((*count, *length), *rest), x.at)
@@ -117,7 +117,7 @@ def _concat(ctx: Lowering, node: Node) -> list[Value]:
 def _split(ctx: Lowering, node: Node) -> TensorList:
     x, lengths = ctx.input(0), elements(ctx.host(2))
     if not lengths or any(n != lengths[0] for n in lengths):
-        raise ctx.unsupported("elements of different lengths")
+        raise ctx.unsupported("the elements of the list have different lengths, or there are none")
     total = lengths[0] * len(lengths)
     ctx.nonnegative(lengths[0])
     if x.shape[0] != total:
@@ -149,7 +149,7 @@ def _scatter(ctx: Lowering, node: Node) -> TensorList:
     if data:
         found = ctx.tensor_list(0)
         if found.carrier:
-            raise ctx.unsupported("the loop writes many elements of a list")
+            raise ctx.unsupported("an iteration writes more than one element of a list")
     else:
         length = ctx.host_int(3)
         length = max([*positions, -1]) + 1 if length == -1 else length
@@ -181,7 +181,7 @@ def _all_of(ctx: Lowering, positions: Value, length: Poly) -> bool:
 def _position(ctx: Lowering) -> Poly:
     position = ctx.known(ctx.input(1), inputs=True)
     if position is None:
-        raise ctx.unsupported("the position in the list depends on data")
+        raise ctx.unsupported("the position in the list depends on data, not on counters alone")
     return values.element(position, ())
 
 
@@ -195,7 +195,7 @@ def _element(ctx: Lowering, shape: int = -1) -> list[Dim]:
     """The dimensions of an element of which nothing but input `shape` of the node tells."""
     sizes = elements(ctx.host(shape))
     if any(size.is_const and size.const < 0 for size in sizes):
-        raise ctx.unsupported("the shape of an element is not known")
+        raise ctx.unsupported("the shape of the list's elements is not known")
     return [values.dim_of(size) for size in sizes]
 
 
@@ -224,7 +224,7 @@ def read(
         constant = one.position.substitute({loop: 0}) == one.position
         never = constant and ctx.params.at_least(-ahead.substitute({loop: 0}), 1)
         if abs(sign) != 1 or not (ahead.is_const or never):
-            raise ctx.unsupported("the loop reads a list that it may have written there, or not")
+            raise ctx.unsupported("the loop reads a list where it may have written there, or not")
         stack = (after if never or ahead.const < 0 else before).stack
         if stack is None:
             dims = [values.dim_of(before.length), *one.dims]
@@ -314,7 +314,7 @@ def settled(ctx: Lowering, found: TensorList) -> TensorList:
     if not found.writes:
         return found
     if not all(w.position.is_const and w.position.const >= 0 for w in found.writes):
-        raise ctx.unsupported("positions in the list are not constant")
+        raise ctx.unsupported("a position in the list is negative, or not constant")
     writes = {w.position.const: w.value for w in found.writes}
     length, end = found.length, max(writes) + 1
     if any(w.grows for w in found.writes):
@@ -346,7 +346,9 @@ def written(
     c = write.position.substitute({loop.name: 0})
     slope = (write.position - c).exact_div(t)
     if slope is None or not slope.is_const:
-        raise ctx.unsupported("positions of a list are not written in steps of the loop")
+        raise ctx.unsupported(
+            "positions that iterations write to a list are no constant step apart"
+        )
     s, sign = slope.const, 1 if slope.const >= 0 else -1
     gaps = trips if abs(s) == 1 else _gaps(ctx, trips)
     end = c + s * gaps + sign * (trips - gaps)

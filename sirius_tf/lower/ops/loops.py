@@ -154,7 +154,7 @@ class _Loop:
             return first
         if isinstance(first, TensorList):
             if first.carrier:
-                raise ctx.unsupported("nested loops write one list")
+                raise ctx.unsupported("a loop and one inside of it write the same list")
             return settled(ctx, first)
         shape = (trips.to_affine() + 1, *first.atoms)
         name = ctx.new_tensor(first.dtype, shape, stem=self._name(k))
@@ -330,7 +330,7 @@ class _Loop:
                 continue
             assert isinstance(first, TensorList)
             if not isinstance(result, TensorList) or result.carrier != self._name(k):
-                raise ctx.unsupported("the loop replaces a list")
+                raise ctx.unsupported("an iteration replaces a list that the loop carries")
             if len(result.writes) != 1:
                 raise ctx.unsupported("an iteration writes more than one element of a list")
             base = replace(first, carrier=result.carrier)

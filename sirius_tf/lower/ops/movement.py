@@ -75,7 +75,7 @@ def _reshape(ctx: Lowering, node: Node) -> Value:
             rest = rest * (size if k not in unknown else 1)
         quotient = poly(0) if rest == poly(0) else total.exact_div(rest)
         if quotient is None:
-            raise ctx.unsupported(f"{rest} is not known to divide {total}")
+            raise ctx.unsupported(f"{total} elements are not known to be a multiple of {rest}")
         shape[unknown[0]] = quotient
     try:
         return values.reshape(x, shape)
@@ -253,7 +253,7 @@ def _split(ctx: Lowering, node: Node) -> list[Value]:
     if data:
         each = x.shape[axis].exact_div(count)
         if each is None:
-            raise ctx.unsupported(f"{count} is not known to divide {x.shape[axis]}")
+            raise ctx.unsupported(f"{x.shape[axis]} is not known to be a multiple of {count}")
         sizes = [each] * count
     else:
         sizes = elements(ctx.host(1))

@@ -86,7 +86,7 @@ def scatter(ctx: Lowering, fn: _Function, x: Value, where: Value, updates: Value
     if not rows:
         return x
     if rows > MOST_ROWS or not 1 <= depth <= x.rank:
-        raise ctx.unsupported(f"{rows} updates at {depth} subscripts")
+        raise ctx.unsupported(f"{rows} updates at {depth} subscripts, not {MOST_ROWS} at most")
     for size in x.shape:  # TF wants no updates of nothing
         ctx.nonnegative(size - 1)
     for axis, count in enumerate(lead):

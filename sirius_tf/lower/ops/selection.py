@@ -59,7 +59,7 @@ def own_position(x: Value, axis: int, i: Indices, dtype: DType) -> Expr:
 @lowers("ArgMax", "ArgMin")
 def _arg(ctx: Lowering, node: Node) -> Value:
     if not ctx.input(0).rank:
-        raise ctx.unsupported("a scalar has no axis")
+        raise ctx.unsupported("its input is a scalar, which has no axis")
     op: ReduceOp = "max" if node.op == "ArgMax" else "min"
     x, dtype = comparable(ctx.input(0), op), node.dtypes[0]
     axis = axis_of(ctx, ctx.host_int(1), x.rank)
@@ -84,9 +84,9 @@ def _top_k(ctx: Lowering, node: Node) -> list[Value]:
     """
     x, count = comparable(ctx.input(0), "max"), ctx.host_int(1)
     if not node.attrs.get("sorted", True):
-        raise ctx.unsupported("the order of what is not sorted is TensorFlow's own")
+        raise ctx.unsupported("the order of results that are not sorted is TensorFlow's own")
     if count > MOST_PASSES:
-        raise ctx.unsupported(f"the first {count} are too many passes")
+        raise ctx.unsupported(f"it is of the first {count}, more than {MOST_PASSES}")
     axis, (dtype, position) = x.rank - 1, node.dtypes
     ctx.nonnegative(x.shape[axis] - count)
     numbers: list[Value] = []

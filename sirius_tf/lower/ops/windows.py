@@ -89,7 +89,7 @@ def _axes(
     dilations = node.attr_ints("dilations") if "dilations" in node.attrs else every
     explicit = node.attr_ints("explicit_paddings") if padding == "EXPLICIT" else every * 2
     if {*strides[:first], *strides[first + len(size) :]} != {1}:
-        raise ctx.unsupported("windows slide over more than the spatial dimensions")
+        raise ctx.unsupported("strides are of spatial dimensions only, not of batches or channels")
     axes, widths = [], []
     for k, (extent, reached) in enumerate(zip(extents, size, strict=True), first):
         stride, reach = strides[k], (reached - 1) * dilations[k] + 1
@@ -128,7 +128,7 @@ def _as_given(node: Node, y: Value) -> Value:
 def _filter(ctx: Lowering, node: Node, channels: Poly, w: Value) -> Value:
     """The filter as w[k..., r, g, m]: `m` results of each group from its `r` channels."""
     if not all(s.is_const and s.const for s in w.shape):
-        raise ctx.unsupported("the size of the filter must be constant")
+        raise ctx.unsupported("the sizes of the filter must be constant, and not 0")
     *size, r, m = (s.const for s in w.shape)
     if node.op.startswith("Depthwise"):
         r, g = 1, r
@@ -136,7 +136,9 @@ def _filter(ctx: Lowering, node: Node, channels: Poly, w: Value) -> Value:
         g = channels.const // r
         m = m // g
     else:
-        raise ctx.unsupported(f"{channels} channels are not known to be groups of {r}")
+        raise ctx.unsupported(
+            f"{channels} channels are not known to be a multiple of the filter's {r}"
+        )
     if channels != poly(g * r):
         ctx.equal(channels.to_affine(), poly(g * r).to_affine())
     return values.reshape(w, (*size, r, g, m))
@@ -232,7 +234,7 @@ def _transposed(ctx: Lowering, node: Node) -> Value:
     w = _filter(ctx, node, channels, ctx.input(1))
     axes, widths = _axes(ctx, node, extents, [s.const for s in w.shape[:-3]])
     if not all(low.is_const for low, _ in widths):
-        raise ctx.unsupported("the padding depends on the size")
+        raise ctx.unsupported("the padding depends on the size: fix that, or use VALID")
     found = _channels_last(node, ctx.input(2)).shape
     for size, given in zip((batch, *(axis.count for axis in axes)), found, strict=False):
         if size != given:
@@ -296,7 +298,7 @@ def _pool(ctx: Lowering, node: Node) -> Value:
     x, ksize = _channels_last(node, ctx.input(0)), node.attr_ints("ksize")
     size = ksize[2:] if channels_first(node) else ksize[1:-1]
     if np.prod(ksize) != np.prod(size):
-        raise ctx.unsupported("a window has more than one channel")
+        raise ctx.unsupported("a window has more than one channel, or image: ksize must be 1 there")
     axes, widths = _axes(ctx, node, x.shape[1:-1], size)
     if node.op.startswith("Max"):
         return _as_given(node, _slide(ctx, x, axes, widths, "max", _least(x.dtype)))
