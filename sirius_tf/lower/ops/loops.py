@@ -263,7 +263,7 @@ class _Loop:
             return first
 
         def unknown(i: Indices) -> Expr:
-            raise self.ctx.unsupported("it is carried")
+            raise self.ctx.unsupported("its elements are carried by the loop")
 
         return Value(first.dtype, first.dims, unknown)
 
