@@ -245,13 +245,8 @@ class Language:
                 return f"({c_type})sirius_{fn}({a}, sirius_divisor({self.report}, {b}))"
             case "floordiv" if floating:
                 return self.builtin("floor", dtype, f"({c_type})({a} / {b})")
-            case "max" | "min" if floating:
-                order = ">" if fn == "max" else "<"
-                return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
-            case "max" | "min" if dtype == "int64":
-                return f"({c_type})sirius_{fn}_i64({a}, {b})"
-            case "max" | "min":  # in its own width, else the compiler makes no vectors of a loop
-                return self.builtin(fn, dtype, f"({c_type})({a})", f"({c_type})({b})")
+            case "max" | "min":
+                return self.extreme(fn, a, b, dtype)
             case "rsqrt" if floating:
                 return f"(1 / {self.builtin('sqrt', dtype, f'({c_type})({a})')})"
             case "abs" if dtype.startswith("u"):
@@ -261,6 +256,17 @@ class Language:
             case _ if fn in _VECTOR and floating:
                 return self.elementary(fn, args, dtype)
         raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
+
+    def extreme(self, fn: str, a: str, b: str, dtype: str) -> str:
+        """C of the maximum or minimum; of floating-point numbers NaN, if one is."""
+        c_type = self.types[dtype]
+        if dtype.startswith("float"):
+            order = ">" if fn == "max" else "<"
+            return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
+        if dtype == "int64":
+            return f"({c_type})sirius_{fn}_i64({a}, {b})"
+        # in its own width, else the compiler makes no vectors of a loop
+        return self.builtin(fn, dtype, f"({c_type})({a})", f"({c_type})({b})")
 
     def builtin(self, fn: str, dtype: str, *args: str) -> str:
         """C of a function that takes an instruction or two, of arguments of `dtype`."""

@@ -17,7 +17,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.draft import Draft, draft
-from sirius_tf.driver.kernels import compile_region
+from sirius_tf.driver.kernels import Compiled, compile_region
 from sirius_tf.driver.publish import published
 from sirius_tf.driver.steps import (
     cut_signatures,
@@ -29,6 +29,7 @@ from sirius_tf.frontend import savedmodel
 from sirius_tf.report import Result
 from sirius_tf.rewrite import metagraph, output
 from sirius_tf.rewrite import samples as sampling
+from sirius_tf.rewrite.regions import Region
 from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
 
@@ -66,14 +67,9 @@ def _refreshed(
     stage = stages(options)
     stage("read")
     old, notes = _old_bundle(target)
-    if "cuda" in notes:
-        made = notes["cuda"]
-        options = replace(
-            options,
-            target="cuda",
-            arch=tuple(made["arch"]),
-            precision=made.get("precision", "strict"),
-        )
+    if made := notes.get("cuda"):
+        arch, precision = tuple(made["arch"]), made.get("precision", "strict")
+        options = replace(options, target="cuda", arch=arch, precision=precision)
     model = savedmodel.read(source, list(notes["signatures"]))
     saved_model = loader_impl.parse_saved_model(str(source))
     meta_graph = metagraph.select(saved_model)
@@ -85,21 +81,8 @@ def _refreshed(
         for part in cut_signatures(source, content, meta_graph, model, given)
     ]
     stage("compile")
-    launches = notes.get("cuda", {}).get("launch", {})
-    kernels = {
-        name: compile_region(
-            region,
-            notes["kernels"][name]["hints"],
-            notes["kernels"][name]["threads"],
-            replace(
-                options,
-                strict_math=notes["kernels"][name]["strict_math"],
-                cuda_launch=launches.get(name, options.cuda_launch),
-            ),
-            notes["kernels"][name].get("tilings", {}),
-        )
-        for name, region in {u.kernel: u.region for p in reversed(parts) for u in p.uses}.items()
-    }
+    regions = {u.kernel: u.region for p in reversed(parts) for u in p.uses}
+    kernels = {name: _compiled(name, region, notes, options) for name, region in regions.items()}
     same = all(kernel.code == notes["kernels"][name]["code"] for name, kernel in kernels.items())
     parts = [part.hollow() for part in parts]
     del model
@@ -114,6 +97,14 @@ def _refreshed(
         raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
     stage("rewrite")
     return draft(content, work, saved_model, timed, bundle, given, options)
+
+
+def _compiled(name: str, region: Region, notes: Mapping[str, Any], options: Options) -> Compiled:
+    """A region compiled as it was for the bundle that has these notes."""
+    note, launches = notes["kernels"][name], notes.get("cuda", {}).get("launch", {})
+    launch = launches.get(name, options.cuda_launch)
+    options = replace(options, strict_math=note["strict_math"], cuda_launch=launch)
+    return compile_region(region, note["hints"], note["threads"], options, note.get("tilings", {}))
 
 
 def _old_bundle(optimized: Path) -> tuple[Path, Mapping[str, Any]]:

@@ -176,15 +176,10 @@ class _Loop:
         results += [(n.name, Edge(n.name)) for n in self.invariants]
         renamed = {Edge(s, 1): Edge(self.merges[k].name) for s, k in self.switches.items()}
         kept = {Edge(node.name): Edge(node.name) for node in inputs}
+        decides = [(self.condition.name, self.condition.inputs[0])]
         attrs: dict[str, object] = {
             "T": [dtype for dtype, _ in types],
-            "cond": draft.body(
-                f"{name}/cond",
-                arguments,
-                [(self.condition.name, self.condition.inputs[0])],
-                cond,
-                kept,
-            ),
+            "cond": draft.body(f"{name}/cond", arguments, decides, cond, kept),
             "body": draft.body(f"{name}/body", arguments, results, body, kept | renamed),
         }
         left = [self.exits.get(k) for k in range(count)]

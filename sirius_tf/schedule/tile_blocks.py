@@ -54,21 +54,14 @@ def block_tile_sizes(
     if sum(size for size, _ in weights) > SPILLED * machine.workers * machine.shared:
         weights = []
 
-    def fits() -> bool:
-        """Whether a block has room for its slices of the weights: where several tiles read one, the
-        first and the last may not be whole."""
-        needed = 0
-        for size, moving in weights:
-            slices = math.prod(-(-extents[k] // sizes[k]) for k in moving)
-            parts = 1 if tiles() > slices else 0
-            needed += -(-size // slices) * (-(-slices // machine.workers) + parts)
-        return needed + STAGED <= machine.shared
-
     def grow(k: int, most: int) -> None:
         while sizes[k] < min(most, extents[k]):
             before = sizes[k]
             sizes[k] = min(2 * before, -(-extents[k] // grains[k]) * grains[k])
-            if tiles() < wanted or (any(k in moving for _, moving in weights) and not fits()):
+            if tiles() < wanted or (
+                any(k in moving for _, moving in weights)
+                and _slices(weights, extents, sizes, machine) + STAGED > machine.shared
+            ):
                 sizes[k] = before
                 return
 
@@ -80,6 +73,22 @@ def block_tile_sizes(
         if points < MOST * worth * tiles():
             grow(k, max(MOST * worth * tiles() * sizes[k] // max(points, 1), 1))
     return tuple(sizes)
+
+
+def _slices(
+    weights: Sequence[tuple[int, list[int]]],
+    extents: Sequence[int],
+    sizes: Sequence[int],
+    machine: Machine,
+) -> int:
+    """Bytes of the slices of the weights that a block has: where several tiles read one, the first
+    and the last may not be whole."""
+    counts, needed = [-(-n // size) for n, size in zip(extents, sizes, strict=True)], 0
+    for size, moving in weights:
+        slices = math.prod(counts[k] for k in moving)
+        parts = 1 if math.prod(counts) > slices else 0
+        needed += -(-size // slices) * (-(-slices // machine.workers) + parts)
+    return needed
 
 
 def of_thread(rows: int, lanes: int, others: int, busy: int) -> tuple[int, int]:

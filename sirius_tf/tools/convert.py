@@ -54,6 +54,36 @@ def define_input_shapes(values: flags.FlagValues) -> None:
     )
 
 
+def define_target(values: flags.FlagValues) -> None:
+    """Define the flags that say which GPUs there is code for, and of which kind."""
+    default = Options()
+    flags.DEFINE_enum(
+        "target",
+        default.target,
+        ["cpu", "cuda"],
+        "cuda adds kernels for GPUs to the bundle: emulated, but not run on one yet.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "arch", list(default.arch), "GPU architectures to compile for.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "cuda_launch",
+        default.cuda_launch,
+        ["auto", "persistent", "graph"],
+        "Phases on a GPU: in one persistent kernel, or as kernels of a CUDA graph where no loop is "
+        "around them; auto is by a model of their costs.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "precision",
+        default.precision,
+        get_args(Precision),
+        "What GPUs' matrix units round factors of float32 to; strict: they are not used for these.",
+        flag_values=values,
+    )
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of this command."""
     default = Options()
@@ -84,31 +114,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "dump", None, "A folder for the text of every stage of every region.", flag_values=values
     )
-    flags.DEFINE_enum(
-        "target",
-        default.target,
-        ["cpu", "cuda"],
-        "cuda adds kernels for GPUs to the bundle: emulated, but not run on one yet.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "arch", list(default.arch), "GPU architectures to compile for.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "cuda_launch",
-        default.cuda_launch,
-        ["auto", "persistent", "graph"],
-        "Phases on a GPU: in one persistent kernel, or as kernels of a CUDA graph where no loop is "
-        "around them; auto is by a model of their costs.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "precision",
-        default.precision,
-        get_args(Precision),
-        "What GPUs' matrix units round factors of float32 to; strict: they are not used for these.",
-        flag_values=values,
-    )
+    define_target(values)
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
         ("strict_math", "Take sums in another order only; Winograd does more to them."),
