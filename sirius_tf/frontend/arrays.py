@@ -24,7 +24,7 @@ _FLOW = {
     "TensorArraySizeV3": 1,
     "TensorArrayConcatV3": 1,
 }
-"""Which input of an op is the flow; input 0 is the handle."""
+"""The number of the input that is the flow, by op; input 0 is the handle."""
 _WHILE = ("While", "StatelessWhile")
 _IF = ("If", "StatelessIf")
 
@@ -42,7 +42,7 @@ class _Array:
 
 @dataclass(frozen=True)
 class _Tag:
-    """What an edge carries of an array: its handle, or else a flow."""
+    """The part of a TensorArray that an edge carries: its handle, or else a flow."""
 
     array: _Array
     handle: bool
@@ -105,7 +105,7 @@ class _Rewriter:
         return Graph(graph.name, tuple(inputs), tuple(outputs), nodes, scope.bodies), tags
 
     def _node(self, scope: _Scope, node: Node) -> list[Node]:
-        """What becomes of a node; the tags of its outputs."""
+        """Rewrite a node, and note the tags of its outputs; the nodes that take its place."""
         tags = [scope.tags.get(edge) for edge in node.inputs]
         handle = tags[0] if tags else None
         if node.op == "TensorArrayV3" and not any(tags):

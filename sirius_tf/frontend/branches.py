@@ -18,7 +18,8 @@ from sirius_tf.frontend.graph import Argument, Edge, Node
 
 Guards = frozenset[tuple[Edge, int]]
 _UNKNOWN: Guards = frozenset([(Edge(""), 0)])
-"""Of what a Merge hands on that fits no pattern: no other Merge can take it away."""
+"""The guards of a value that a Merge hands on which fits no pattern: no other Merge can take them
+away."""
 _RAW = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"}
 
 
@@ -187,7 +188,7 @@ class _Branch:
         return node.op in _RAW or node.op.startswith("Ref") or self._side(node) is None
 
     def _source(self, edge: Edge) -> Edge:
-        """What an edge carries, where members in front of the predicate hand it on."""
+        """The edge whose value this one carries: members in front of the predicate hand it on."""
         while edge.node in self.front:
             edge = self.found.draft.nodes[edge.node].inputs[0]
         return edge

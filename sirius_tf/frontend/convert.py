@@ -22,7 +22,7 @@ CALLS |= {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
 """Ops with functions as bodies, and which of their inputs is the first the body takes."""
 _COPIES = ("Identity", "ReadVariableOp")
 _GUARDS = ("Enter", "RefEnter", "Switch", "RefSwitch")
-"""What hands a handle on into a loop or a branch of TF1."""
+"""Ops that hand a handle on into a loop or a branch of TF1."""
 _PURE = ("DisableCopyOnRead", "VarIsInitializedOp")
 
 
@@ -37,7 +37,8 @@ class Body:
 
 @dataclass(frozen=True)
 class Source:
-    """What conversion asks of TensorFlow: values of variables, bodies, and decoded protos."""
+    """The services that conversion asks of TensorFlow: values of variables, bodies, and decoded
+    protos."""
 
     values: Mapping[str, np.ndarray[Any, Any]]
     body: Callable[[str, Sequence[Shape | None]], Body]
@@ -104,7 +105,7 @@ def _awaited(op: Any) -> list[Any]:
 
 
 def _needed(nodes: Sequence[Node], needed: set[str]) -> tuple[Node, ...]:
-    """Of nodes in topological order, those that the needed ones need."""
+    """The nodes, of some in topological order, that the needed ones need, these included."""
     kept = []
     for node in reversed(nodes):
         if node.name in needed:
@@ -137,7 +138,7 @@ class _Converter:
         self._folded: dict[str, tuple[str, ...]] = {}  # dropped op -> its control inputs
 
     def edge(self, tensor: Any) -> Edge:
-        """Where the value of a tensor comes from."""
+        """The edge that carries the value of a tensor."""
         found = self._edges.get(tensor.name)
         return found if found is not None else Edge(tensor.op.name, tensor.value_index)
 
@@ -282,7 +283,8 @@ class _Converter:
         self._types.update((Edge(node.name, i), pair) for i, pair in enumerate(types))
 
     def _controls(self, op: Any) -> tuple[str, ...]:
-        """What an op waits for, be it that an operand which is folded, or constant, does."""
+        """The nodes that an op waits for, those included that a folded or constant operand of it
+        waits for."""
         waits = [name for c in _awaited(op) for name in self.after(c)]
         if op.type != "Merge":  # it waits for one operand only
             waits += [name for t in op.inputs for name in self._folded.get(t.op.name, ())]

@@ -161,7 +161,7 @@ class Draft:
 def ordered(
     nodes: Mapping[str, Node], roots: Iterable[str], acyclic: bool = False
 ) -> tuple[Node, ...]:
-    """Those of some nodes that the roots need, each after what it needs; but for loops of TF1.
+    """The nodes that some roots need, each after those it needs; but for loops of TF1.
 
     If it is to be `acyclic`, what comes from the iteration before is no need.
     """
@@ -181,13 +181,13 @@ def ordered(
 
 
 def needs(node: Node) -> Iterator[str]:
-    """What a node reads or waits for."""
+    """The nodes that a node reads or waits for."""
     yield from (edge.node for edge in node.inputs)
     yield from node.control_inputs
 
 
 def _now(node: Node) -> Iterator[str]:
-    """What a node needs of its own iteration of a TF1 loop."""
+    """The nodes that a node needs of its own iteration of a TF1 loop."""
     return iter(()) if node.op == "NextIteration" else needs(node)
 
 

@@ -211,6 +211,6 @@ class _Loop:
         return found
 
     def _read(self, names: Iterable[str], frame: Collection[str]) -> set[Edge]:
-        """What some nodes read of those that every loop has."""
+        """The edges that some nodes read of the nodes that every loop has."""
         edges = (edge for name in names for edge in self.draft.nodes[name].inputs)
         return {edge for edge in edges if edge.node in frame}

@@ -184,7 +184,8 @@ class Graph:
 
 
 def consumers(graph: Graph) -> dict[Edge, tuple[tuple[Node, int], ...]]:
-    """Which nodes read an edge, and at which input; graph outputs are not among them."""
+    """For each edge the nodes that read it, and the number of the input; graph outputs do not
+    count."""
     found: dict[Edge, list[tuple[Node, int]]] = {}
     for node in graph.nodes:
         for index, edge in enumerate(node.inputs):

@@ -102,7 +102,7 @@ def between(
     outputs: Mapping[str, Tensor | str],
     values: Mapping[str, np.ndarray[Any, Any]],
 ) -> tuple[Any, Graph]:
-    """What is between tensors of a GraphDef: that with function calls inlined, and its Graph.
+    """Cut a GraphDef between tensors: the GraphDef with function calls inlined, and its Graph.
 
     Results are called by the keys of `outputs`: tensors, or names of some of unknown types.
     """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which variables of a MetaGraphDef never change, and where the checkpoint has their values.
+"""The variables of a MetaGraphDef that never change, and the place of their values in the
+checkpoint.
 
 Works on the protos alone. A variable is named by its node in the main graph. Its checkpoint key is
 found by following the restore op: what a RestoreV2 reads ends in an assignment to the variable.
@@ -49,11 +50,11 @@ class Variables:
         return self._assigned(self._needed(outputs), self._main, self._handles)
 
     def argument_count(self, function: str) -> int:
-        """How many arguments a function has."""
+        """The number of arguments of a function; 0 if there is no such function."""
         return len(self._library[function].signature.input_arg) if function in self._library else 0
 
     def assigned_arguments(self, function: str) -> frozenset[int]:
-        """Which arguments of a function it may assign, restoring aside."""
+        """The numbers of the arguments that a function may assign, restoring aside."""
         if function not in self._library:
             return frozenset()
         if function not in self._assigned_arguments:
@@ -157,7 +158,7 @@ def _root(tensor: str, scope: Mapping[str, Any]) -> str:
 
 
 def _entry(tensor: str, scope: Mapping[str, Any]) -> Saved:
-    """Which entry of the checkpoint an output of a RestoreV2 is."""
+    """The entry of the checkpoint that an output of a RestoreV2 is."""
     tensor = _copied(tensor, scope)
     restore = scope[_node_of(tensor)]
     number = tensor.rpartition(":")[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who defines and who reads the tensors of a Program."""
+"""Writers and readers of each tensor of a Program, and replacement of the values of statements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sirius_tf.ir.program import Program, Statement
 
 
 class Uses:
-    """Who defines and who reads each tensor."""
+    """The statements that define and that read each tensor of a program."""
 
     def __init__(self, program: Program) -> None:
         self.program = program

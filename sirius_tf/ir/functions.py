@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the function names of `Call` mean, as numpy code on arrays that broadcast.
+"""The meaning of the function names of `Call`, as numpy code on arrays that broadcast.
 
 The dtype of the result is the caller's business: the interpreter converts it to the dtype of the
 Call, so `cast` is the identity here and a function may compute in a wider type than it returns.

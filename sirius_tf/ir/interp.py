@@ -320,7 +320,8 @@ def _common_loop(group: tuple[Statement, ...], bound: Grid) -> Iter:
 
 
 def elements(array: Array, load: Load, box: Mapping[str, int]) -> Array:
-    """What a Load with affine subscripts reads of an array, at every point of a box of sizes."""
+    """The elements of an array that a Load with affine subscripts reads, at every point of a box of
+    sizes."""
     sizes = tuple(box.values())
     points = np.meshgrid(*map(np.arange, sizes), indexing="ij", sparse=True)
     grid = dict(zip(box, points, strict=True))

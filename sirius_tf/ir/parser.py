@@ -102,7 +102,8 @@ class _Line:
         self.acc: Load | None = None
 
     def all(self, rule: Rule[T]) -> T:
-        """What a rule makes of the whole line."""
+        """Parse the whole line by a rule and return its result; SiriusError, with the line, if it
+        does not fit."""
         try:
             made = rule(self)
         except KeyError as error:
@@ -263,7 +264,7 @@ class _Line:
         return int(token) if token.isdigit() else float(token)
 
     def expression(self, least: int = 0) -> Expr:
-        """What operators of some strength, or stronger, make of operands."""
+        """Parse operands joined by operators that bind at least as strongly as `least`."""
         found = self.operand()
         while (operator := _OPERATORS.get(self.peek(), ("", -1)))[1] >= least:
             self.next()

@@ -97,7 +97,7 @@ class Poly:
         return _make({m: c for m, c in self.terms if m and c % divisor == 0})
 
     def to_affine(self) -> Affine:
-        """As an Affine; NotAffineError if a product of parameters occurs."""
+        """The same value as an Affine; NotAffineError if a product of parameters occurs."""
         if self.degree > 1:
             raise NotAffineError(f"{self} is not affine")
         result = affine(self.const)
@@ -135,7 +135,7 @@ class Poly:
         return names if last == poly(1) else (*names, last.to_affine())
 
     def to_expr(self, dtype: str = "int64") -> Expr:
-        """As an integer expression of parameters."""
+        """The same value as an integer expression of parameters."""
         if self.degree <= 1:
             return Index(self.to_affine(), dtype)
         total: Expr | None = None

@@ -33,7 +33,8 @@ from sirius_tf.ir.expr import Call, Const, DType, Expr, Load, loads, walk
 from sirius_tf.ir.expr import Index as IndexExpr
 
 MAX_RANK = 8
-"""Of an input or output: what the interface of generated code has room for (sirius_abi.h)."""
+"""The greatest rank of an input or output: the interface of generated code has room for no more
+(sirius_abi.h)."""
 
 UNLIMITED = 1 << 31
 """The bound of a loop that runs until data ends it."""
@@ -69,8 +70,8 @@ class Param:
 
 @dataclass(frozen=True)
 class Check:
-    """What must hold on entry; `condition` is a bool Expr like those of Param. When it does not,
-    the call fails with TF's InvalidArgumentError and `message` (which names node and op)."""
+    """A condition on entry: a bool Expr like those of Param. Where it is false, the call fails with
+    TF's InvalidArgumentError and `message` (which names node and op)."""
 
     condition: Expr
     message: str
@@ -149,7 +150,7 @@ class Statement:
 
     @property
     def result(self) -> Load:
-        """What stands for the result of the reduction in `finish`."""
+        """The Load that stands for the result of the reduction in `finish`."""
         return Load(self.target, self.index, self.value.dtype)
 
     @property

@@ -154,5 +154,5 @@ def fresh(stem: str, taken: Collection[str]) -> str:
 
 
 def numbered(stem: str, taken: Collection[str], first: int = 0) -> Iterator[str]:
-    """Those of stem0, stem1, stem2, ... that are not taken."""
+    """The names stem0, stem1, stem2, ... that are not taken."""
     return (name for k in count(first) if (name := f"{stem}{k}") not in taken)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rules share: host vectors, axes, and tensors written as disjoint boxes."""
+"""Helpers of several rules: host vectors, axes, and tensors written as disjoint boxes."""
 
 from __future__ import annotations
 

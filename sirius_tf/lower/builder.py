@@ -28,7 +28,7 @@ from sirius_tf.lower.value import Dim, Host, Indices, Value
 
 @dataclass(kw_only=True)
 class Emitter:
-    """What has been defined so far, on behalf of `node`."""
+    """The definitions so far, on behalf of `node`."""
 
     params: Params = field(default_factory=Params)
     checks: list[ir.Check] = field(default_factory=list)
@@ -201,7 +201,7 @@ class Emitter:
     # Facts
 
     def check(self, condition: Expr, message: str) -> None:
-        """What must hold where the current node is run, of sizes and elements of inputs.
+        """Require a condition on sizes and elements of inputs where the current node is run.
 
         It is checked on entry, unless data decides whether the node is run.
         """
@@ -213,10 +213,8 @@ class Emitter:
             self._check(_either(spared, condition), message)
 
     def demand(self, condition: Expr, message: str) -> Load:
-        """What must hold where the current node is run; that is found out when it is.
-
-        The element that says whether it does.
-        """
+        """Require a condition where the current node is run, tested there; the element that says
+        whether it holds."""
         self._undivided(condition)
         guards = self.guards
         while self.guards and self._refutes(self.guards[-1], condition):
@@ -235,12 +233,13 @@ class Emitter:
         return f"{self.node.name} ({self.node.op}): {message}"
 
     def _check(self, condition: Expr, message: str) -> None:
-        """What must hold on entry; once."""
+        """Add a check on entry, unless there is an equal one."""
         if all(c.condition != condition for c in self.checks):
             self.checks.append(ir.Check(condition, self._said(message)))
 
     def _spared(self) -> Expr | None:
-        """That the current node is not run; None if that is not known on entry."""
+        """Condition, evaluable on entry, under which the current node is not run; None if it
+        depends on data."""
         spared: Expr = Const(False, "bool")
         for trips in self.params.loops.values():
             if trips is not None and not self.params.at_least(trips, 1):
@@ -284,10 +283,10 @@ class Emitter:
         return [guard for guard in self.guards if guard.condition.tensor not in self.running]
 
     def _fit(self, condition: Expr, message: str) -> None:
-        """What must hold for sizes to fit: on entry, if the current node is on no branch.
+        """Require a condition on sizes: a check on entry if the current node is on no branch.
 
-        On one, subscripts may leave their tensors where it does not hold. So nothing behind it is
-        run there, and nothing but stored results leaves the branch (`when` in registry.py).
+        On a branch, subscripts may leave their tensors where it does not hold. So nothing behind it
+        is run there, and nothing but stored results leaves the branch (`when` in context.py).
         """
         if not self._branches():
             if self.params.vary(condition):

@@ -68,7 +68,7 @@ class Lowering(Emitter):
         return value
 
     def carried(self, edge: Edge) -> Carried:
-        """What an edge carries."""
+        """The tensor or list that an edge carries; sizes known to be equal have one name."""
         value = self._values[edge]
         if isinstance(value, TensorList):
             return value
@@ -108,8 +108,8 @@ class Lowering(Emitter):
 
     @contextmanager
     def scope(self, guards: Sequence[ir.Guard] = ()) -> Iterator[None]:
-        """What is defined inside is defined where the guards hold; what is known of sizes on a
-        branch is forgotten behind."""
+        """Context manager: statements defined inside get the guards; equalities of sizes that are
+        learned inside a branch are dropped at its end."""
         outside, same, fitted = self.guards, self._same, self.fitted
         self.guards = (*outside, *guards)
         try:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known before the region runs: sizes and conditions, from expressions."""
+"""Entry-time values: sizes and conditions that are known before the region runs, from
+expressions."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def small(value: Value, element: Callable[[Expr], Poly | Expr | None]) -> Host |
 
 
 def to_poly(expr: Expr, tensors: Mapping[str, Tensor], params: Params | None) -> Poly | None:
-    """As a polynomial. With `params`, elements of inputs become parameters."""
+    """The expression as a polynomial, or None. With `params`, elements of inputs become
+    parameters."""
     match expr:
         case Const(number):
             return poly(int(number))

@@ -58,7 +58,8 @@ def expand_statement(s: Statement, expanded: set[str], loop: Iter) -> Statement:
 def forward(
     statements: Sequence[Statement], carried: set[str], expanded: set[str]
 ) -> list[Statement]:
-    """Where h[t + 1, i] = m[t, i], what defines m defines h instead, and m is gone."""
+    """Forward the results of a body: if h[t + 1, i] = m[t, i], the definition of m defines h
+    instead, and m is gone."""
     same: dict[str, str] = {}
     guards = {(s.target, s.guards) for s in statements}
     kept = {guard.condition.tensor for s in statements for guard in s.guards}

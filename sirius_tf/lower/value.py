@@ -65,7 +65,7 @@ class Value:
         return Value(self.dtype, tuple(dims), lambda i: self.at(source(i)))
 
     def by_dim(self, dims: Sequence[Dim], sources: Sequence[View]) -> Value:
-        """As `view`, with one index function per dimension."""
+        """A view with one index function per dimension."""
         shaped = Value(self.dtype, tuple(dims), self.at)
 
         def source(indices: Indices) -> Indices:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which statements of a program are the iterations of a loop that was unrolled.
+"""Alignment: the statements of a program that are the iterations of an unrolled loop.
 
 A loop is recognized by its *successor map*: what statement a is in one iteration, b is in the next.
 The map is an isomorphism of data flow, so that one pair gives others:
@@ -145,7 +145,8 @@ class _Aligner:
         return self.tensor[name].role == "temp" and name not in self.conditions
 
     def _abstract(self, s: Statement) -> Statement:
-        """What iterations have in common: no temporaries, and no constants in subscripts."""
+        """A statement as all iterations have it: without temporaries, and without constants in
+        subscripts."""
         read = {x.tensor for x in self.loads[s.name]}
         names = {n: "" if self._temporary(n) else self.same.get(n, n) for n in read}
         target = s.target if not self._temporary(s.target) else ""
@@ -260,7 +261,7 @@ class _Aligner:
         return {key: names[0] for key, names in found.items() if len(names) == 1}
 
     def _alike(self, a: Statement, b: Statement) -> _Alike | None:
-        """How two statements correspond, or None."""
+        """The correspondence of two statements, or None."""
         if (a.iters, a.reduce) != (b.iters, b.reduce) or not _parallel(a.index, b.index):
             return None
         found = _Alike()

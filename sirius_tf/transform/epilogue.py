@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with the result of a reduction before it is stored.
+"""Epilogues: what the only reader of a reduction does with each element becomes part of the
+reduction.
 
     c[i, j] = sum over k of a[i, k] * b[k, j];  y[i, j] = max(c[i, j] + d[j], 0)
     ->  y[i, j] = max(y[i, j] + d[j], 0),  y[i, j] = sum over k of a[i, k] * b[k, j]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only constants enter is computed here: whole tensors, and parts of expressions."""
+"""Constant folding: tensors, and parts of expressions, that depend on constants alone are computed
+here."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class _Rows:
         return replace(s, value=Load(made.name, index, made.dtype), reduce=None)
 
     def sums(self, s: Statement) -> Tensor:
-        """What a statement sums, at every point of its iterators, as a constant."""
+        """The sums of a statement at every point of its iterators, as a constant."""
         name = fresh(f"{s.target}_{s.name}_rows", self.program.tensor)
         dtype = self.program.tensor[s.target].dtype
         target = Tensor(name, tuple(i.extent for i in s.iters), dtype)

@@ -182,7 +182,7 @@ class _Roller:
         ]
 
     def _copies(self) -> list[Statement]:
-        """What is copied in front of arrays and read there."""
+        """The statements that copy initial values in front of arrays, where a run reads them."""
         return [
             copy
             for element, copy in self.initial.items()

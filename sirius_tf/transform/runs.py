@@ -85,7 +85,8 @@ def find_runs(chain: tuple[Statement, ...], rank: int) -> Iterator[Run]:
 
 
 def differences(want: Expr, have: Expr) -> list[tuple[Load, Expr]] | None:
-    """Where `have` reads something else than `want`; None if it is more than that."""
+    """The pairs of a Load in `want` and of what stands in its place in `have`; None if they differ
+    in more than that."""
     match want, have:
         case _ if want == have:
             return []

@@ -120,7 +120,7 @@ def _forward_outputs(program: Program) -> Program:
 
 
 def _share(program: Program) -> Program:
-    """Of temporaries defined alike, all but the first go."""
+    """Share equal definitions: of temporaries that are defined alike, readers read the first."""
     seen: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
     for name, s in Uses(program).definitions.items():

@@ -68,7 +68,8 @@ def _cuts(program: Program) -> Iterator[tuple[str, _Cut]]:
 
 
 def _slice(s: Statement, index: Affine | Expr) -> tuple[Affine, Affine, int] | None:
-    """Which slice a subscript is in, the place in it, and its size: `size * which + place`."""
+    """The slice of a dimension that a subscript lies in, the place in it, and its size: `size *
+    which + place`; None if it is no such sum."""
     if not isinstance(index, Affine):
         return None
     place = next((i for i in s.all_iters if index.coefficient(i.name) == 1), None)

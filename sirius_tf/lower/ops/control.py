@@ -169,7 +169,7 @@ def _check_numerics(ctx: Lowering, node: Node) -> Value:
 
 
 def _text(ctx: Lowering, node: Node) -> str:
-    """What an Assert prints, with dots for what is no constant string."""
+    """The message of an Assert, with dots for parts that are no constant strings."""
     parts = [ctx.graph.by_name.get(edge.node) for edge in node.inputs[1:]]
     return " ".join(["assertion failed:", *(f"[{_string(part)}]" for part in parts)])
 

@@ -87,7 +87,8 @@ def _count(condition: Expr, dtype: DType) -> Expr:
 
 @lowers("LowerBound", "UpperBound")
 def _bound(ctx: Lowering, node: Node) -> Value:
-    """How many of a sorted row are less than, or not more than, each value of a row."""
+    """The number of elements of a sorted row that are less than, or not more than, each value of a
+    row."""
     row, x = ctx.inputs()
     _short(ctx, row.shape[1])
     dims = [values.meet(x.dims[0], row.dims[0], ctx.equal).atoms, x.dims[1]]

@@ -53,7 +53,7 @@ def _band_part(ctx: Lowering, node: Node) -> Value:
 
 
 def _bound(ctx: Lowering, bound: Poly, size: Poly) -> Affine | None:
-    """How far elements may be from the diagonal, if there is a limit."""
+    """The greatest distance from the diagonal; None if there is no limit."""
     if bound.is_const and bound.const < 0:
         return None
     if not ctx.params.at_least(bound, 0):

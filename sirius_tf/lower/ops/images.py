@@ -92,7 +92,8 @@ def _batch_to_space(ctx: Lowering, node: Node) -> Value:
 
 
 def _sources(node: Node, given: int, made: int) -> npt.NDArray[np.float32]:
-    """Where in the image every row, or column, of the result lies, in float32 as TF has it."""
+    """The position in the image of every row, or column, of the result, in float32 as TF computes
+    it."""
     corners = bool(node.attrs.get("align_corners")) and made > 1
     ratio = (given - 1, made - 1) if corners else (given, made)
     scale = np.float32(ratio[0]) / np.float32(max(ratio[1], 1))

@@ -127,7 +127,7 @@ def _gather_nd(ctx: Lowering, node: Node) -> Value:
 
 
 def _something(ctx: Lowering, size: Poly, rows: Poly) -> None:
-    """Of an empty tensor TF gathers no rows, be they empty themselves."""
+    """Check that a tensor from which rows are gathered is not empty, unless no rows are."""
     if ctx.params.at_least(size, 1) or rows == poly(0):
         return
     conditions = [

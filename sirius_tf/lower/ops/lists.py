@@ -278,7 +278,7 @@ class _Array:
         ctx.write(self.name, self.atoms, (position, *i), element, None, loops)
 
     def old(self, ctx: Lowering, position: Affine, inner: Indices) -> Expr:
-        """What was there before."""
+        """The element that was there before."""
         stack = self.base.stack
         if stack is None:
             return zero(self.base.dtype)

@@ -43,7 +43,7 @@ _SLACK: Mapping[str, Callable[[Poly, Poly], Poly]] = {
     "Greater": lambda a, b: a - b - 1,
     "GreaterEqual": lambda a, b: a - b,
 }
-"""What is >= 0 exactly if the comparison holds."""
+"""For each comparison an expression that is >= 0 exactly if it holds."""
 
 
 @lowers("While", "StatelessWhile")
@@ -76,7 +76,7 @@ class _Loop:
     frozen: Load | None = None  # go[t], without which iteration t of T changes nothing
 
     def lower(self) -> list[Carried]:
-        """What the variables are after the loop."""
+        """The variables after the loop."""
         ctx, params = self.ctx, self.ctx.params
         self._all = range(len(self.initial))
         body = ctx.graph.bodies[self.node.attr_str("body")]
@@ -109,7 +109,7 @@ class _Loop:
         return f"{self.node.name}_{k}"
 
     def _step(self, body: Graph, k: int) -> int | None:
-        """What an iteration adds to a variable, if that is a constant."""
+        """The constant that an iteration adds to a variable; None if it does something else."""
         own = Edge(body.inputs[k].name)
         result = _source(body, body.outputs[k][1])
         if result == own:
@@ -188,7 +188,8 @@ class _Loop:
     # The condition
 
     def _bound(self, cond: Graph, name: str) -> tuple[Poly | None, bool]:
-        """How often the conjuncts hold that counters decide, and whether those are all."""
+        """The number of iterations for which the conjuncts hold that counters decide, and whether
+        those are all."""
         ctx, params = self.ctx, self.ctx.params
         counts, slacks = list[Poly](), list[Poly]()
         whole = not any(has_effect(cond, node) for node in cond.nodes)  # then it is computed
@@ -222,12 +223,13 @@ class _Loop:
         return trips, whole
 
     def _fits(self, room: Poly, step: int) -> Poly:
-        """How many steps fit."""
+        """The number of steps that fit into some room, at least 0."""
         params = self.ctx.params
         return params.opaque("max", params.opaque("floordiv", room, step), 0)
 
     def _slack(self, cond: Graph, node: Node | None, t: Affine) -> Poly | None:
-        """What is >= 0 exactly while a comparison holds; None if that depends on data."""
+        """An expression that is >= 0 exactly while a comparison holds; None if that depends on
+        data."""
         if node is None or node.op not in _SLACK:
             return None
         needed = {edge.node for edge in node.inputs}
@@ -306,7 +308,7 @@ class _Loop:
     # The body
 
     def _running(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
-        """What `graph` makes of the variables in an iteration that is run."""
+        """Lower `graph` for an iteration that is run: the variables that it returns."""
         guards = [] if self.frozen is None else [Guard(self.frozen)]
         return self.ctx.when(guards, graph, arguments)
 

@@ -178,7 +178,7 @@ def _strided_slice(ctx: Lowering, node: Node) -> Value:
 
 
 def _or_rest(ctx: Lowering, size: Poly, rest: Poly) -> Poly:
-    """How many elements a part has: -1, which a request may say, is all that are left."""
+    """The number of elements of a part: -1, which a request may say, is all that are left."""
     if size == poly(-1):
         return rest
     if not ctx.params.given(size):

@@ -39,7 +39,7 @@ _SCATTERS: Mapping[str, _Function] = {
     "TensorScatterMax": "max",
     "TensorScatterMin": "min",
 }
-"""What an update does with what was there; it replaces it if that is no function."""
+"""The function by which each op combines an update with the old element; "" replaces it."""
 
 
 def _combine(fn: _Function, old: Expr, met: Expr, new: Expr, alone: bool) -> Expr:
@@ -135,8 +135,8 @@ def _row(x: Value, point: tuple[int, ...]) -> Value:
 def _position(
     ctx: Lowering, x: Value, where: Value, host: Host | None, point: tuple[int, ...], axis: int
 ) -> Expr:
-    """Where an update goes along an axis of x; that it is in range is checked: on entry, if it is
-    known there, else when it is computed."""
+    """The position of an update along an axis of x. It is checked to be in range: on entry, if it
+    is known there, else when it is computed."""
     if host is not None:
         known = values.element(host, (*point, axis))
         ctx.nonnegative(known)

@@ -27,7 +27,7 @@ MOST_PASSES = 16
 
 
 def extreme(op: ReduceOp, dtype: DType) -> Const:
-    """What `max`, or `min`, of it and any other number is the other number."""
+    """The identity element of `max`, or `min`, for a dtype."""
     if "float" in dtype:
         return Const(-inf if op == "max" else inf, dtype)
     if dtype == "bool":
@@ -52,7 +52,7 @@ def comparable(x: Value, op: ReduceOp) -> Value:
 
 
 def own_position(x: Value, axis: int, i: Indices, dtype: DType) -> Expr:
-    """Where on `axis` element i of x is."""
+    """The position along `axis` of element i of x."""
     return index(values.flat_index(x.dims[axis], x.split(i)[axis]), dtype)
 
 

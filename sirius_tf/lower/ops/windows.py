@@ -47,7 +47,7 @@ class Axis:
 
     @property
     def dims(self) -> tuple[Dim, Dim]:
-        """Of the windows, and of the elements in one."""
+        """The dimension of the windows, and that of the elements in one."""
         return values.dim_of(self.count), values.dim_of(self.size)
 
     def view(self, dim: Dim) -> View:
@@ -155,7 +155,8 @@ def _ungrouped(y: Value) -> Value:
 
 
 def _products(ctx: Lowering, image: Value, weights: Value) -> tuple[Value, int]:
-    """What a convolution sums, as [n, o..., g, m, k..., r], and how many dimensions it keeps.
+    """The terms of a convolution, as [n, o..., g, m, k..., r], and the number of dimensions that
+    the sum keeps.
 
     `image` is [n, o..., k..., g, r], `weights` is [k..., r, g, m].
     """
@@ -196,7 +197,7 @@ class Phase:
     axis: Axis
 
     def place(self, dim: Dim, q: Indices) -> Indices:
-        """Where in the result window q belongs."""
+        """The indices in the result of window q."""
         position = values.flat_index(self.axis.dims[0], q) * self.stride + self.p
         return values.unflatten(dim, position)
 
@@ -324,5 +325,5 @@ def _slide(
 
 
 def _least(dtype: str) -> Expr:
-    """What no element is less than."""
+    """The least value of a dtype: the identity of max-pooling."""
     return Const(-inf if "float" in dtype else int(np.iinfo(dtype).min), dtype)
