@@ -53,7 +53,8 @@ class _Encoder:
         self._known = dict[int, tuple[int, object]]()  # the objects stay, so that ids differ
 
     def reference(self, value: Any) -> Any:
-        """What stands for a value in rows."""
+        """The stand-in for a value in rows: the value itself if it is plain, else the number of its
+        row."""
         if type(value) in _PLAIN:
             return value
         if id(value) not in self._known:
@@ -118,5 +119,5 @@ def _class(name: str) -> type:
 
 @functools.cache
 def _fields(kind: type) -> tuple[str, ...]:
-    """What a dataclass is made of."""
+    """The names of the fields that a dataclass is made from."""
     return tuple(field.name for field in dataclasses.fields(kind) if field.init)

@@ -197,7 +197,8 @@ def _view(data: Array, at: int, like: Array) -> Array:
 
 
 def _payload(bundle: Path, data: mmap.mmap, name: str) -> slice:
-    """Where a bundle keeps its weights, its manifest or the hash of its variables."""
+    """The place in a bundle of its weights, its manifest or the hash of its variables; SiriusError
+    if it has none."""
     place = next(marks.places(data, name), None)
     if place is None:
         raise SiriusError(f"{bundle} is not a sirius_tf bundle: it has no {name}")
@@ -240,7 +241,8 @@ def _tables(
     isas: Sequence[str],
     digests: Mapping[str, str],
 ) -> str:
-    """What the host reads: regions, weights, manifest. Marked, so that `repack` finds them.
+    """C of the tables that the host reads: regions, weights, manifest. Marked, so that `repack`
+    finds them.
 
     Of the weights there is only the room.
     """

@@ -21,12 +21,12 @@ MARK_BYTES = 16
 
 
 def mark(name: str) -> bytes:
-    """What stands before a place."""
+    """The bytes before a place, which name it."""
     return f"sirius {name}".encode().ljust(MARK_BYTES, b"\0")
 
 
 def head(name: str, size: int) -> bytes:
-    """What stands before the content of a place of so many bytes."""
+    """The bytes before the content of a place of some size: its mark, and the size."""
     return (mark(name) + size.to_bytes(8, "little")).ljust(ALIGN, b"\0")
 
 

@@ -39,7 +39,8 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Resources:
-    """What ptxas says: registers a thread; bytes a thread, but of `static_shared` a block.
+    """Resources of a kernel as ptxas reports them: registers a thread; bytes a thread, but of
+    `static_shared` a block.
 
     `stack` without spills is an array in registers that is indexed at run time.
     """
@@ -107,7 +108,8 @@ def _in_parallel(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Cubi
 
 
 def work() -> None:
-    """What each process of `_in_parallel` does: errors are left for the parent to meet again."""
+    """The work of each process of `compile_cubins`: errors are left for the parent to meet
+    again."""
     made = dict[tuple[str, str], Cubin]()
     for pair in pickle.load(sys.stdin.buffer):
         with contextlib.suppress(SiriusError):

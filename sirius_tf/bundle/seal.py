@@ -39,7 +39,7 @@ def sealed(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def content_size(data: Piece | mmap.mmap, path: Path) -> int:
-    """How many bytes of a bundle's file are its content. SiriusError if it is not whole."""
+    """The bytes of a bundle's file that are its content; SiriusError if the file is not whole."""
     size = len(data) - _SEAL.size
     mark, total, _, checksum = _SEAL.unpack_from(data, size) if size >= 0 else (b"", 0, 0, 0)
     if (mark, total) != (_MARK, len(data)):

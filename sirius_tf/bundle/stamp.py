@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU has shown of the CUDA code in a bundle: a stamp for each region, in the file.
+"""Stamps: for each region, in the bundle's file, the result of a check of its CUDA code on a GPU.
 
 Code is emulated when it is made (tests/emulator); tools/gpu_check.py compares and times it on a
 GPU.
@@ -70,7 +70,7 @@ def write_stamps(bundle: Path, stamps: Mapping[str, Stamp], state: str) -> None:
 
 
 def _places(data: bytes | bytearray) -> dict[str, slice]:
-    """Where the stamps are, by region."""
+    """The places of the stamps in a bundle's file, by region."""
     return {
         bytes(data[place.start + STAMP_BYTES : place.stop]).decode(): place
         for place in marks.places(data, "stamp")

@@ -32,5 +32,5 @@ def write(tilings: Mapping[str, Sizes]) -> None:
 
 
 def _name() -> str:
-    """Of the entry for this machine's processor, and for this version of the compiler."""
+    """The name of the entry for this machine's processor, and for this version of the compiler."""
     return hashlib.sha256(f"{cache.version()} {cache.processor()}".encode()).hexdigest()

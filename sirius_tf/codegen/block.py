@@ -50,7 +50,8 @@ class Block:
     # Values
 
     def finished(self, result: tuple[str, bool], r: int, j: int) -> tuple[str, bool]:
-        """What is stored of the result of a reduction."""
+        """The value that is stored of the result of a reduction: the result, or the epilogue
+        of it."""
         if self.s.finish is None:
             return result
         self.result = result
@@ -61,7 +62,7 @@ class Block:
         return self.value(self.s.finish, r, j)
 
     def start(self, r: int, j: int, vectored: bool) -> str:
-        """What a sum starts with: zero, or the bias that is added to it in the end."""
+        """C of the initial value of a sum: zero, or the bias that is added to it in the end."""
         assert self.s.reduce is not None
         added = self.bias
         if added is None:
@@ -310,7 +311,8 @@ class Block:
     def pointer(
         self, tensor: str, outer: dict[str, Affine], inner: dict[str, Affine]
     ) -> tuple[str, str]:
-        """What is known before the reduction goes into a pointer; constants into the offset."""
+        """A pointer to the part of a position that is known before the reduction, and the rest as
+        an offset."""
         alias = self.ctx.tensors.setdefault(tensor, f"a{len(self.ctx.tensors)}")
         constant = outer.get("", affine(0)).const
         outer = {**outer, "": outer.get("", affine(0)) - constant}

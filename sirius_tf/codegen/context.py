@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the blocks of a leaf have in common: its box, an instruction set, and its arguments in C."""
+"""The context that the blocks of a leaf share: its box, an instruction set, and its arguments
+in C."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ class Range:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the caller passes."""
+        """The names of the C arguments that the caller passes."""
         given = ((self.low, f"{self.name}_lo"), (self.size, f"{self.name}_n"))
         return tuple(name for known, name in given if known is None)
 
@@ -76,7 +77,8 @@ class Isa:
 
 @dataclass
 class Context:
-    """What the blocks of one function share: the leaf, and the arguments they have asked for."""
+    """Shared by the blocks of one function: the leaf, and the arguments that they have asked
+    for."""
 
     program: Program
     s: Statement

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel does on entry, in C: its `plan`, and where it keeps its arrays."""
+"""Entry of a kernel, in C: its `plan`, and the places of its arrays."""
 
 from __future__ import annotations
 

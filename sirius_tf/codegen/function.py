@@ -37,14 +37,14 @@ class Function:
 
 
 class LeafPrinter(ABC):
-    """What a language says about the function of a leaf, and what is the same for all."""
+    """Prints the function of a leaf: the part that all languages share; a language adds its own."""
 
     reports: ClassVar[str]
     """The parameter that helpers report failures to."""
     target: ClassVar[str]
     """The parameter for the tensor that is defined."""
     unrolled: ClassVar[str]
-    """What is said before a loop that is to be unrolled."""
+    """The line before a loop that is to be unrolled."""
 
     def __init__(
         self,

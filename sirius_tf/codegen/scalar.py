@@ -125,14 +125,15 @@ def string(text: str) -> str:
 
 
 class Language:
-    """How C spells scalars. A language that is close to it overrides what it spells otherwise."""
+    """The spelling of scalars in C. A language that is close to it overrides what it spells
+    otherwise."""
 
     report: ClassVar = "call"
-    """What helpers report failures to."""
+    """The argument by which helpers report failures."""
     failed: ClassVar = "__atomic_load_n(&call->failed, __ATOMIC_RELAXED)"
     """Whether one has."""
     demand: ClassVar = "sirius_fail(call, 0, {number}, 0)"
-    """What reports that something does not hold which must: the number of the region's message."""
+    """C that reports a condition which does not hold, by the number of the region's message."""
     infinity: ClassVar = "__builtin_inff()"
     nan: ClassVar = '__builtin_nanf("")'
     types: ClassVar[Mapping[str, str]] = {

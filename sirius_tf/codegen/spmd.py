@@ -43,15 +43,15 @@ from sirius_tf.schedule.plan import PANEL, Plan, choose
 
 
 class SpmdPrinter(ABC):
-    """What a language says about workers, and the loops and tiles that are the same for all."""
+    """Prints the function that every worker runs: the loops and tiles that all languages share."""
 
     language: ClassVar[Language]
     worker: ClassVar[str]
     """The number of this worker."""
     workers: ClassVar[str]
-    """How many there are."""
+    """The number of workers."""
     weights: ClassVar[str]
-    """Where the constants begin."""
+    """The address at which the constants begin."""
     begins: ClassVar[str] = ""
     """Whether a worker begins one more tile, as an operand of &&."""
     repeats: ClassVar[str] = ""
@@ -72,15 +72,15 @@ class SpmdPrinter(ABC):
 
     @abstractmethod
     def before_phase(self, phase: Phase) -> list[str]:
-        """What every worker does before it looks for tiles."""
+        """The lines that every worker runs before it looks for tiles of a phase."""
 
     @abstractmethod
     def barrier(self, phase: Phase) -> list[str]:
-        """What ends a phase: workers wait for each other."""
+        """The lines that end a phase: workers wait for each other."""
 
     @abstractmethod
     def report_trips(self, loop: Loop, number: int) -> str:
-        """What tells the host how often a loop ran that data has ended: a parameter's value."""
+        """C that tells the host how often a loop ran that data has ended: a parameter's value."""
 
     @abstractmethod
     def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
@@ -141,7 +141,7 @@ class SpmdPrinter(ABC):
         return f"{self.name_of(t)}[{scalar.flat(kept, storage.shape(t))}]"
 
     def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
-        """What one worker runs several times, or perhaps not at all."""
+        """The lines of a node whose body one worker runs several times, or perhaps not at all."""
         match nest:
             case Loop():
                 return self.loop(nest, pad, print_body)
@@ -265,7 +265,7 @@ class SpmdPrinter(ABC):
     # Leaves
 
     def whole_tile(self, tile: Tile, pad: str) -> list[str]:
-        """What a worker runs at one point of the parallel loops."""
+        """The lines that a worker runs at one point of the parallel loops."""
         return self.tile(tile.body, pad)
 
     def tile(self, nest: LoopNest, pad: str) -> list[str]:
@@ -313,7 +313,7 @@ class SpmdPrinter(ABC):
         return [f"{name}({', '.join(arguments)}); /* {s.name} */"]
 
     def base(self, s: Statement, tensor: str, starts: Mapping[str, str]) -> str:
-        """Where element 0 of a tensor would be; a private one starts where the tile does."""
+        """C of the place of element 0 of a tensor; a private one starts where the tile does."""
         t, storage = self.program.tensor[tensor], self.kernel.storage
         index = next((i for name, i in s.accesses if name == tensor), ())
         shape, text = storage.shape(t), self.name_of(t)
@@ -327,7 +327,7 @@ class SpmdPrinter(ABC):
         return text
 
     def range(self, name: str, loop: Loop) -> Range:
-        """What is known of a loop of a box."""
+        """The range of an iterator that a loop of a box runs through."""
         low, high = loop.lower.terms, loop.upper.terms
         only = low[0] if len(low) == 1 else None
         known = only is not None and len(high) == 1 and (high[0] - only).is_const
@@ -346,7 +346,7 @@ Print = Callable[[LoopNest, str], list[str]]
 
 
 def _multiple(loop: Loop) -> int:
-    """What every value of a loop's variable is a multiple of."""
+    """A number of which every value of a loop's variable is a multiple."""
     start = loop.lower.terms[0]
     return math.gcd(loop.step, start.const) if loop.lower.terms == (affine(start.const),) else 1
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU does with a loop nest: decisions, before there is any text."""
+"""Decisions about a loop nest on a GPU, made before there is any text."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which sequential loops need no barrier for each phase: what their blocks wait for are words.
+"""Exchange of words: sequential loops whose phases need no barrier, since blocks await single
+elements.
 
     for t:  parallel i by 8:  h[t + 1, i] = sum over k of h[t, k] * u[k, i];  barrier
     ->  for t:  parallel i by 8:  await all words of h[t];  ...;  publish the words of h[t + 1]
@@ -59,8 +60,9 @@ _EXCHANGED = ("float32", "int32")  # elements that leave room for a tag
 
 @dataclass(frozen=True)
 class Near:
-    """What a tile of a cluster awaits of a tensor at the time `at`: along each other dimension what
-    its tile has of a loop, or all. Time itself is None. `loads`: by which statements, and how."""
+    """The remote footprint of a tile of a cluster: the elements of a tensor at the time `at` that
+    it awaits. Along each dimension they are its tile's part of a loop, or all; along time, None.
+    `loads`: by which statements, and how."""
 
     cluster: str
     tensor: str
@@ -162,8 +164,8 @@ class _Finder:
         return Exchange(self.loop.var, statements, words, tuple(self.nears), self.gain(words))
 
     def gain(self, words: Mapping[str, Exchanged]) -> float:
-        """What is saved of barriers, less what it takes to await words; nothing if these leave the
-        cache."""
+        """The microseconds that an iteration is shorter: barriers saved, less the time to await
+        words; 0 if the words leave the cache."""
         steps = max(count_of(self.loop, self.program.hints), 1)
         phases = sum(isinstance(n, Phase) for n in walk(self.loop))
         saved = phases - (1 + (steps // EVERY if words else 0)) / steps
@@ -176,7 +178,8 @@ class _Finder:
         return saved * BARRIER_US - awaited * AWAIT_US if size <= _MOST else 0.0
 
     def elements(self, name: str, time: int, along: Sequence[Along] = ()) -> int:
-        """Of a tensor at a time, or of the part that tiles have of it, on the samples."""
+        """The elements of a tensor at one time, or of the part of it that tiles have, on the
+        samples."""
         sizes = [extent.evaluate(self.program.hints) for extent in self.program.tensor[name].shape]
         for k, part in enumerate(along):
             sizes[k] = part[1] if part else sizes[k]
@@ -222,7 +225,7 @@ class _Finder:
     def of_tile(
         self, body: LoopNest, cluster: str, loops: Sequence[Loop], phase: int
     ) -> Iterator[_Access]:
-        """Those at one point of the loops over tiles."""
+        """The accesses at one point of the loops over tiles."""
         outer = {loop.var: loop for loop in loops}
         for run, inner in runs_of(body, {}):
             s = self.statements[run.statement]
@@ -309,7 +312,7 @@ class _Finder:
 
 
 def _clusters(nest: LoopNest) -> list[str] | None:
-    """Those of tiles that run one after the other; None if there is something else."""
+    """The clusters of tiles that run one after the other; None if there is something else."""
     if isinstance(nest, Tile):
         return [nest.cluster]
     parts = [_clusters(part) for part in nest.parts] if isinstance(nest, Block) else [None]
@@ -317,7 +320,8 @@ def _clusters(nest: LoopNest) -> list[str] | None:
 
 
 def _shift(value: Affine | None, var: str) -> int | None:
-    """How far ahead of the iteration a subscript is."""
+    """The number of iterations that a subscript is ahead of its own; None if that is not
+    constant."""
     ahead = None if value is None else value - symbol(var)
     return ahead.const if ahead is not None and ahead.is_const else None
 

@@ -19,7 +19,7 @@ from sirius_tf.nest.scheduled import Scheduled
 
 
 class Readers:
-    """Who reads which constants, as leaves are printed."""
+    """The readers of each constant, as leaves are printed."""
 
     def __init__(self) -> None:
         self.only_factors = dict[str, bool]()  # of products on matrix units

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the phases of a region are launched on a GPU, and on how many blocks.
+"""Launches: one persistent kernel for a region, or a CUDA graph with a kernel for each phase; and
+blocks.
 
 One persistent kernel runs them all, and its blocks wait for each other in between. Or each phase is
 a kernel, and a CUDA graph runs one after the other.
@@ -26,7 +27,8 @@ BARRIER_US, NODE_US, AWAIT_US, BYTES_IN_US = 1.5, 1.3, 0.1, 50_000
 
 
 def kernels(nest: LoopNest, name: str, launch: Launch) -> dict[str, LoopNest]:
-    """What each kernel runs, by its name, in the order of the launches.
+    """The part of the nest that each kernel runs, by the kernel's name, in the order of the
+    launches.
 
     `<name>` alone is a persistent one, `<name>_phase<k>` are a graph's. A graph has no loops, and
     no branches that data decides: where such are around phases, the kernel is persistent.

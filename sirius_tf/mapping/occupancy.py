@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many blocks of a kernel are resident on a GPU, without one.
+"""Occupancy: the number of blocks of a kernel that are resident on a GPU, computed without one.
 
 The rules are those of NVIDIA's cuda_occupancy.h; sizes are those of "CUDA C++ Programming Guide",
 technical specifications per compute capability.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stays in a block's shared memory while a kernel runs: parts of constants, and what one tile
-alone needs.
+"""Residency: parts of constants, and temporaries of a tile, that stay in a block's shared memory.
 
     for t:  parallel i by 8:  z[t, i] = sum over k of h[t, k] * u[k, i]
     ->  keep u[:, i] of this block's tiles;  for t:  ... * kept[k, i]
@@ -63,8 +62,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a block keeps for a cluster of tiles over the sequential loop around: the `parts` of its
-    first `count` slices, which loops `over` number, `inner` loops being those that share a slice.
+    """The slices that a block keeps for a cluster of tiles over the sequential loop around: the
+    `parts` of its first `count` slices, which loops `over` number, `inner` loops being those that
+    share a slice.
 
     `needed`: all slices that a block has on a full grid.
 
@@ -157,7 +157,7 @@ def memory(storage: Storage, resident: Resident) -> dict[str, str]:
 def place(
     kernel: Scheduled, budget: int, copied: Collection[str], multiplied: Collection[str] = ()
 ) -> Resident:
-    """What fits into `budget` bytes: temporaries first, since they are also written; then of each
+    """Allocate `budget` bytes: temporaries first, since they are also written; then of each
     sequential loop the constants of which most bytes are read.
 
     Not temporaries in `copied`: cp.async copies from device memory alone; nor constants that are
@@ -226,7 +226,8 @@ def _pieces(nest: LoopNest) -> Iterator[Loop | Tile]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What could be kept for a cluster: `needed` slices on all blocks, `most` on half of them."""
+    """The slices that could be kept for a cluster: `needed` on all blocks, `most` on half of
+    them."""
 
     cluster: str
     over: tuple[str, ...]
@@ -281,7 +282,8 @@ def count_of(loop: Loop, hints: Mapping[str, int]) -> int:
 
 
 def _parts(kernel: Scheduled, body: LoopNest, loops: Sequence[Loop]) -> Iterator[Part]:
-    """Of each tensor that nobody writes what a tile reads: all that runs inside of `loops`."""
+    """The part that a tile reads of each tensor that nobody writes: of all that runs inside of
+    `loops`."""
     program, outer = kernel.program, {loop.var: loop for loop in loops}
     statements = {s.name: s for s in program.statements}
     read = dict[str, list[set[Along]]]()
@@ -337,8 +339,8 @@ def follows(value: Affine | None, inner: Mapping[str, Loop], outer: Mapping[str,
 
 
 def _choose(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
-    """As many slices as blocks may need, should there be half of them; or as many as they do need,
-    or fit: those of most bytes first."""
+    """Choose the slices to keep: as many as half of the blocks would need; or as many as all need,
+    or fit, those of most bytes first."""
 
     def size(c: _Candidate, count: int) -> int:
         return count * sum(p.bytes for p in c.parts)

@@ -16,7 +16,8 @@ _SHARED_TILE = 1.25  # what it takes longer if warps have to add up their sums
 
 @dataclass(frozen=True)
 class Format:
-    """What factors are in shared memory (`dtype`), the mma.sync of it, and whether it is split."""
+    """The format of factors in shared memory (`dtype`), the mma.sync of it, and whether it is
+    split."""
 
     dtype: str
     mma: str
@@ -52,7 +53,8 @@ def _half(factor: Expr) -> Load | None:
 
 
 def choose_format(pair: tuple[Expr, Expr], precision: Precision) -> Format | None:
-    """How factors are multiplied: as they are stored, or rounded as the user wants it."""
+    """The format in which factors are multiplied: as they are stored, or rounded as the user wants
+    it; None if no matrix unit is to be used."""
     dtypes = {load.dtype if load else "float32" for load in map(_half, pair)}
     for form in (_F16, _BF16):
         if dtypes == {form.dtype}:
@@ -72,12 +74,12 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
-        """Of the box."""
+        """The number of tiles of the box."""
         return math.prod(self.along)
 
     @property
     def points(self) -> int:
-        """That are multiplied."""
+        """The number of points that are multiplied, those outside of the box included."""
         return self.tiles * self.m * self.n
 
     @property
@@ -88,7 +90,7 @@ class Tiling:
 
     @property
     def words(self) -> int:
-        """What a tile takes there."""
+        """The words of shared memory that the sums of a tile take."""
         return (self.n if self.by_lanes else self.m) * self.pitch
 
     def cost(self, warps: int) -> float:

@@ -78,7 +78,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Tile:
-    """What one worker runs at one point of the parallel loops around it.
+    """The part that one worker runs at one point of the parallel loops around it.
 
     isl may take a loop of a single iteration apart, a statement at a time: pieces of one `cluster`
     are the same worker's.
@@ -100,7 +100,7 @@ LoopNest = Loop | Guard | When | Block | Phase | Tile | Run
 
 
 def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
-    """What is directly inside."""
+    """The nodes directly inside."""
     match nest:
         case Block(parts):
             return parts
@@ -148,7 +148,7 @@ def is_box(chain: list[Loop], run: Run) -> bool:
 
 
 def bound_names(loop: Loop) -> set[str]:
-    """What the bounds of a loop depend on."""
+    """The names on which the bounds of a loop depend."""
     return {n for t in (*loop.lower.terms, *loop.upper.terms) for n in t.names()}
 
 

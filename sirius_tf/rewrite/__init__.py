@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes of a graph are compiled, and the SavedModel in which one op stands for them."""
+"""Regions of a graph, and the SavedModel in which one op stands for each."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When two regions can share a kernel: they are the same up to the names of nodes."""
+"""Digests of regions: two that are the same up to the names of nodes share a kernel."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Call:
         return self._on(self.arrays)
 
     def rounding(self) -> list[float]:
-        """How much each output changes with the last bits of the samples."""
+        """The change of each output with the last bits of the samples."""
         return difference.rounding(lambda arrays: list(self._on(arrays).values()), self.arrays)
 
     def _on(self, arrays: Sequence[Array]) -> dict[str, Array]:
@@ -148,7 +148,7 @@ def _session(
 def _rounding(
     path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]], name: str
 ) -> list[float]:
-    """How much each output of a signature changes with the last bits of the samples."""
+    """The change of each output of a signature with the last bits of the samples."""
     with ExitStack() as stack:
         return _session(stack, path, tags, samples)[name].rounding()
 

@@ -65,7 +65,8 @@ def allowed(graph: Graph, tolerance: float) -> float:
 def rounding(
     call: Callable[[Sequence[Array]], Sequence[Array]], inputs: Sequence[Array]
 ) -> list[float]:
-    """How much each result of a function changes where inputs change in their last bits.
+    """The greatest change of each result of a function where inputs change in their last bits, of a
+    few tries.
 
     No computation in another order can be expected to come nearer than that: a model that
     normalizes by its least value may turn 1e-7 into 1e-4. The greatest error of a few tries.

@@ -18,7 +18,7 @@ SIGNATURE = "graph"
 
 
 def as_signature(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Signature:
-    """What is between tensors of a GraphDef, as a signature; its keys are the given names."""
+    """Cut a GraphDef between tensors, as a signature; its keys are the given names."""
     results = {key: key for key in outputs}
     inlined, graph = between(graph_def, SIGNATURE, inputs, results, {})
     known = {f"{a.name}:0" if ":" not in a.name else a.name: a for a in graph.inputs}

@@ -44,7 +44,7 @@ def manifest(
 
 
 class _Tables:
-    """Where the file of a checkpoint has the variables that regions look up."""
+    """The places, in the file of a checkpoint, of the variables that regions look up."""
 
     def __init__(self, model: Path | None, meta_graph: Any) -> None:
         variables = Variables(meta_graph, lambda op: False)
@@ -70,7 +70,8 @@ def _type(tensor: Tensor) -> dict[str, object]:
 
 
 def _whole(signature: Signature, uses: Sequence[Use], tables: _Tables) -> dict[str, object]:
-    """Which region is all of a signature, its arguments and results; or the reason that none is."""
+    """The region that is all of a signature, with its arguments and results; or the reason that
+    none is."""
     try:
         if len(uses) != 1:
             raise SiriusError(f"{len(uses)} regions and TensorFlow compute it together")
@@ -113,7 +114,7 @@ def _result(signature: Signature, region: Region, probe: str) -> dict[str, objec
 
 
 def _origin(graph: Graph, edge: Edge) -> Edge:
-    """What TensorFlow hands on as it is."""
+    """The edge whose value this one carries, behind Identity ops."""
     while edge.node in graph.by_name and graph.by_name[edge.node].op == "Identity":
         edge = graph.by_name[edge.node].inputs[0]
     return edge

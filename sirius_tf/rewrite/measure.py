@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long two calls take."""
+"""Times of two calls that take turns."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _CONTEXTS = {
     "cond_context": control_flow_pb2.CondContextDef,
     "while_context": control_flow_pb2.WhileContextDef,
 }
-"""What TF1 notes of branches and loops, for their gradients only."""
+"""Notes of TF1 on branches and loops, by collection: for their gradients only."""
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -196,7 +196,7 @@ def _prune(meta_graph: Any, replaced: Sequence[Node]) -> None:
 
 
 def _inside(nodes: Mapping[str, Any], replaced: Sequence[Node]) -> set[str]:
-    """What depends on nodes inside of loops and branches of TF1, up to where these end."""
+    """The nodes that depend on nodes inside of loops and branches of TF1, up to where these end."""
     readers: dict[str, list[str]] = {}
     for node in nodes.values():
         for tensor in node.input:

@@ -109,7 +109,8 @@ def size(path: Path) -> int:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """Where a path that exists leads, and the links on the way, all by paths without links."""
+    """The place to which a path that exists leads, and the links on the way, all by paths without
+    links."""
     place, names = Path("/"), list(reversed(path.absolute().parts))
     while names:
         name = names.pop()

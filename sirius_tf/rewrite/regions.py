@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes of a graph become regions, and why the others stay on TensorFlow.
+"""Regions: the nodes of a graph that are compiled together, and why the others stay on TensorFlow.
 
 A region is pure: a control edge into one of its nodes orders nothing but results (substitute.py
 moves it behind the region), so it splits no region. All other edges count: along a path from a
@@ -162,7 +162,7 @@ def _guarded(graph: Graph) -> set[str]:
 
 
 def _around(op: str, around: str) -> str:
-    """What is around the result of an op, from what is around its inputs."""
+    """The branches and loops around the result of an op, from those around its inputs."""
     match op:
         case "Switch":
             return around + "b"
@@ -327,7 +327,7 @@ def _region(
 def _outputs(
     graph: Graph, members: Sequence[Node], readers: Mapping[Edge, Sequence[tuple[Node, int]]]
 ) -> list[Edge]:
-    """What is read outside of a region, results of the signature first."""
+    """The edges that are read outside of a region, results of the signature first."""
     inside = {node.name for node in members}
     made = [Edge(n.name, k) for n in members for k in range(len(n.dtypes))]
     direct = [edge for _, edge in graph.outputs]
@@ -339,7 +339,7 @@ def _outputs(
 
 
 def _ordered(graph: Graph, roots: Iterable[str], inside: Collection[str]) -> list[Node]:
-    """Those of some nodes that the roots need, each after what it reads."""
+    """The nodes, of some, that the roots need, each after those that it reads."""
     order: dict[str, Node] = {}
     stack = [(root, False) for root in reversed(list(roots))]
     while stack:

@@ -96,7 +96,7 @@ class Session:
         gc.collect()  # its graph is a circle
 
     def values(self, feeds: Mapping[str, Array], edges: Sequence[Edge]) -> dict[Edge, Array]:
-        """What edges carry when the graph is run on values of tensors."""
+        """The values of edges when the graph is run on values of tensors."""
         names = {edge: tensor_name(edge, self._graph) for edge in edges}
         try:
             found = self._session.run(names, dict(feeds)) if names else {}
@@ -115,7 +115,8 @@ class Session:
         return max(theirs - overhead, _LEAST), max(ours - overhead, _LEAST)
 
     def difference(self, use: Use, values: Mapping[Edge, Array], tolerance: float) -> str | None:
-        """How the results of a region differ from those of TensorFlow's ops, if they do."""
+        """The difference of a region's results from those of TensorFlow's ops, as text; None if
+        there is none."""
         theirs, ours, _ = self._calls(use, values)
         want = theirs()
         try:
@@ -133,7 +134,7 @@ class Session:
         return None
 
     def _rounding(self, use: Use, values: Mapping[Edge, Array]) -> list[float]:
-        """How much TensorFlow's results change with the last bits of what a region reads."""
+        """The change of TensorFlow's results with the last bits of what a region reads."""
         fed = _fed(use, values)
         theirs = _their_results(use, self._graph)
         run = self._session.make_callable(theirs, [_input(use, k) for k in fed])
@@ -162,7 +163,7 @@ def _by_name(use: Use, results: Sequence[Any]) -> dict[str, Array]:
 
 
 def _reason(message: str, node: str) -> str:
-    """Of TensorFlow's report about a node, what the node itself says."""
+    """The part of TensorFlow's report about a node that the node itself wrote."""
     said = [line for line in message.splitlines() if line.startswith(f"{node}: ")]
     return said[0].removeprefix(f"{node}: ") if said else message
 

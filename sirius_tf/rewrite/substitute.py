@@ -109,7 +109,7 @@ def node_of(tensor: str) -> str:
 
 
 class _Moved:
-    """Where the edges from and into regions are afterwards."""
+    """The edges from and into regions, as they are afterwards."""
 
     def __init__(self, graph: Graph, uses: Sequence[Use]) -> None:
         self.region_of = {node: use.region for use in uses for node in use.region.nodes}
@@ -150,13 +150,14 @@ class _Moved:
         return f"sirius/{region.name}"
 
     def early(self, region: Region) -> list[str]:
-        """What the region itself waits for."""
+        """The nodes that the region itself waits for."""
         waits = set[str]().union(*(self._waits[node] for node in region.nodes))
         early = [w for w in waits if w in self._graph.by_name and w not in self._dependent]
         return self._waited(early)
 
     def late(self, node: str) -> list[str]:
-        """What those that read or wait for a node of a region wait for, besides the region."""
+        """The nodes that readers of a region's node, and nodes that wait for it, wait for besides
+        the region."""
         node = self._graph.standing.get(node, node)
         early = self.early(self.region_of[node])
         return sorted(set(self._waited(self._waits[node])) - set(early))

@@ -41,7 +41,8 @@ _counts, _counting = dataclasses.asdict(CudaCounters()), threading.Lock()
 
 
 def counters() -> CudaCounters:
-    """What calls on CuPy arrays have done in this process; `native.cuda_counters` are the others'.
+    """Counters of calls on CuPy arrays in this process; `native.cuda_counters` are those of other
+    calls.
 
     Of bytes, what the runtime copies: weights, tables, arrays of numpy, and a call's own buffer.
     """
@@ -93,7 +94,8 @@ class Cuda:
     def bind(
         self, region: Region, plan_reads: Sequence[int] | None
     ) -> Callable[[Sequence[Any]], list[Any]]:
-        """What runs a region; `plan_reads` are numbers of inputs whose elements plan reads."""
+        """The region as a function of arrays; `plan_reads` are numbers of inputs whose elements
+        plan reads."""
         if region.cuda is None or plan_reads is None:
             raise SiriusError(
                 f"region {region.name} has no code for GPUs: convert the model with "
@@ -169,7 +171,7 @@ class _Graphs:
 
 
 class _Frame:
-    """What one call needs on the device besides its arrays; calls at the same time have their own.
+    """Memory of one call on the device besides its arrays; calls at the same time have their own.
 
     A call ends when its launch has, so that the next one may be on another stream.
     """

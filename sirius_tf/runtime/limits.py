@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long calls may take, and what cancels them."""
+"""Limits of calls: a deadline, and an event that cancels them."""
 
 from __future__ import annotations
 

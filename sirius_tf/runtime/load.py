@@ -31,7 +31,7 @@ DEFAULT_SIGNATURE = "serving_default"
 
 @dataclass(frozen=True)
 class Spec:
-    """What an input or output looks like; None is a size, or a rank, that is not fixed."""
+    """The type of an input or output; None is a size, or a rank, that is not fixed."""
 
     dtype: str
     shape: tuple[int | None, ...] | None
@@ -42,13 +42,13 @@ class Spec:
 
 
 class Device(Protocol):
-    """Where regions run, and what arrays they take and return there."""
+    """A place where regions run: the arrays that they take and return there."""
 
     def array(self, value: Any) -> Any:
         """A value of a caller as a dense array; a copy only if it has to be."""
 
     def upload(self, value: npt.NDArray[Any]) -> Any:
-        """What all calls read, where the device reads it."""
+        """An array that all calls read, as an array of the device."""
 
     def bind(
         self, region: Region, plan_reads: Sequence[int] | None

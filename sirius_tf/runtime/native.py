@@ -36,8 +36,9 @@ _KINDS = {1: InvalidArgument, 7: DeadlineExceeded, 8: Cancelled}  # SIRIUS_* in 
 
 @dataclass(frozen=True)
 class CudaCode:
-    """What a bundle has of a region for GPUs (sirius_abi.h): `cubins`, machine code and the most
-    blocks of a launch by architecture; `weights` are its constants; `planner` runs on the CPU."""
+    """The code of a region for GPUs, as a bundle has it (sirius_abi.h): `cubins`, machine code and
+    the most blocks of a launch by architecture; `weights` are its constants; `planner` runs on the
+    CPU."""
 
     name: str
     kernels: tuple[str, ...]
@@ -53,8 +54,8 @@ class CudaCode:
 
 @dataclass(frozen=True)
 class CudaCounters:
-    """What calls on a GPU have done in this process: bytes copied to it (weights included) and back
-    from it, how many there were, and how many of them replayed a graph."""
+    """Counters of calls on a GPU in this process: bytes copied to it (weights included) and back
+    from it, how many calls there were, and how many of them replayed a graph."""
 
     to_device: int = 0
     from_device: int = 0
@@ -115,7 +116,7 @@ def _caller() -> Callable[..., int]:
 
 
 def _address(array: npt.NDArray[Any]) -> int:
-    """Where the data of a dense array starts."""
+    """The address of the data of a dense array."""
     try:  # five times as fast as array.ctypes.data, but refuses what is read-only
         return ctypes.addressof(_Nothing.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # a bfloat16 array is no buffer
@@ -123,7 +124,7 @@ def _address(array: npt.NDArray[Any]) -> int:
 
 
 class _Frame:
-    """What one call of a region needs in memory; calls that run at the same time have their own."""
+    """Memory of one call of a region; calls that run at the same time have their own."""
 
     def __init__(self, region: Region) -> None:
         self.outputs: dict[int, npt.NDArray[Any]] = {}  # by number, as they come
@@ -268,7 +269,7 @@ class Bundle:
 
     @functools.cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What the compiler noted about the bundle."""
+        """The notes of the compiler on the bundle."""
         info = self._opened.info
         text = ctypes.string_at(info.manifest, info.manifest_bytes) if info.manifest else b"{}"
         parsed: dict[str, Any] = json.loads(text)
@@ -286,7 +287,7 @@ class Bundle:
 
 
 def default_threads() -> int:
-    """How many workers a call of this thread takes at most unless told otherwise."""
+    """The number of workers that a call of this thread takes at most unless told otherwise."""
     return int(library().sirius_default_threads())
 
 

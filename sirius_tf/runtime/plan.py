@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host computes before kernels are launched: `plan` of a region (sirius_abi.h)."""
+"""Plans of calls, which the host computes before kernels are launched: `plan` of a region
+(sirius_abi.h)."""
 
 from __future__ import annotations
 
@@ -120,6 +121,7 @@ class Planner:
 
 
 def message(text: str, args: Sequence[int]) -> str:
-    """What printf makes of a SiriusError: its format takes int64 as %lld, and %% is %."""
+    """A SiriusError as text, as printf would print it: its format takes int64 as %lld, and %%
+    is %."""
     numbers = iter(args)
     return re.sub("%(%|lld)", lambda m: "%" if m[1] == "%" else str(next(numbers)), text)

@@ -163,8 +163,8 @@ class _Printer(SpmdPrinter):
 
 
 def _several(phase: Phase) -> str | None:
-    """When a phase has more than one tile, which otherwise is the first worker's; nothing if it
-    never has, None if it always does or has parts."""
+    """C of the condition that a phase has more than one tile, else the first worker's; "" if it
+    never has, None if it always has, or has parts."""
     body = phase.body
     while isinstance(body, Block) and len(body.parts) == 1:
         (body,) = body.parts

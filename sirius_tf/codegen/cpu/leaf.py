@@ -206,7 +206,8 @@ class _Printer(LeafPrinter):
         return [head, *indented(body(vectors, False)), "}"]
 
     def lanes_left(self, body: Body, lanes: Range, width: int) -> list[str]:
-        """What full blocks leave: single vectors, of which the last moves back to end in time.
+        """The lanes behind the full blocks: single vectors, of which the last moves back to end in
+        time.
 
         Where that is not possible, for want of lanes or since a packed constant holds them in
         panels, the last vector is partial.

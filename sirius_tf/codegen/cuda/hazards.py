@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What threads of a block have touched since they last waited for each other."""
+"""Hazards: the tensors that threads of a block have touched since they last waited for each
+other."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ class Touched:
         return Touched(self.read | other.read, self.written | other.written)
 
     def followed_by(self, now: Touched, memory: Mapping[str, str]) -> tuple[Touched, list[str]]:
-        """What is touched once `now` is, too, and the barrier of the block before, if it needs one;
-        where other elements may have been, `memory` has a name for it, by tensor."""
+        """The tensors touched once `now` is, too, and the barrier of the block before it, if it
+        needs one. A tensor in which other elements may have been has a name in `memory`."""
         made = now.read & self.written
         used = {memory.get(name) for name in self.read | self.written}
         again = {name for name in now.written & memory.keys() if memory[name] in used}

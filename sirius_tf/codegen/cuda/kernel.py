@@ -132,7 +132,7 @@ class _Printer(SpmdPrinter):
         return "".join(leaves) + "\n".join(texts)
 
     def resident(self) -> Resident:
-        """What could stay in shared memory beside what the source that was printed has there."""
+        """The residency that fits beside the shared memory of the source that was printed."""
         static = 4 * self.most_staged + 8 * len(self.program.tensors)
         room = self.kernel.machine.shared - static
         return residency.place(self.kernel, room, self.copied, self.multiplied)
@@ -252,7 +252,7 @@ class _Printer(SpmdPrinter):
     # Phases
 
     def before_phase(self, phase: Phase) -> list[str]:
-        """What is computed."""
+        """A comment with the statements of the phase."""
         self.phases, self.touched = self.phases + 1, Touched()
         names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
         return [f"// Phase {self.phases}: {', '.join(names)}"]
@@ -270,7 +270,7 @@ class _Printer(SpmdPrinter):
         return [f"// {why}", _BARRIER]
 
     def results(self, nest: LoopNest) -> list[str]:
-        """What others read of what is made inside, and who."""
+        """The tensors made inside that others read, each with its readers."""
         inside = self.statements_of(nest)
         made = {self.statements[n].target for n in inside} - self.kernel.storage.private.keys()
         readers = dict[str, list[str]]()
@@ -281,7 +281,7 @@ class _Printer(SpmdPrinter):
         return [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
 
     def statements_of(self, nest: LoopNest) -> set[str]:
-        """Who runs inside."""
+        """The statements that run inside."""
         return {n.statement for n in walk(nest) if isinstance(n, Run)}
 
     def report_trips(self, loop: Loop, number: int) -> str:
@@ -341,7 +341,7 @@ class _Printer(SpmdPrinter):
         return [*self.wait_for(tensors.read, tensors.written), *super().call(run, chain)]
 
     def tensors_of(self, nest: LoopNest) -> Touched:
-        """What the statements inside read and write."""
+        """The tensors that the statements inside read and write."""
         found = [self.statements[n.statement] for n in walk(nest) if isinstance(n, Run)]
         read = frozenset(load.tensor for s in found for load in s.loads)
         return Touched(read, frozenset(s.target for s in found))

@@ -140,7 +140,8 @@ class ThreadPrinter(LeafPrinter):
     # Which points
 
     def per_thread(self) -> dict[str, int]:
-        """How many rows and lanes of a sum a thread, or warp, has, if more than one."""
+        """The numbers of rows and lanes of a sum that a thread, or warp, has, by iterator; those of
+        one are left out."""
         if self.s.reduce is None:
             return {}
         rows, lanes = (self.plan.rows, None if self.plan.across else self.plan.lanes)
@@ -191,7 +192,7 @@ class ThreadPrinter(LeafPrinter):
         return Numbers("int" if small else "int64_t", tuple(before), total, tuple(places))
 
     def ends(self, per: Mapping[str, int]) -> list[str]:
-        """Of ragged iterators: whether further values lie in the box, and values that do."""
+        """C for ragged iterators: whether further values lie in the box, and values that do."""
         lines = []
         for name in self.ragged(per):
             r, step = self.box[name], self.steps(per)[name]
@@ -202,7 +203,8 @@ class ThreadPrinter(LeafPrinter):
         return lines
 
     def steps(self, per: Mapping[str, int]) -> dict[str, Affine]:
-        """How far apart a thread's values of an iterator are: lanes are those of neighbours."""
+        """The distance between a thread's values of an iterator: neighbouring threads have
+        neighbouring lanes."""
         found = dict.fromkeys(per, affine(1))
         if self.plan.lanes in per:
             r = self.box[str(self.plan.lanes)]
@@ -266,7 +268,7 @@ class ThreadPrinter(LeafPrinter):
 
     @property
     def share(self) -> int:
-        """How many warps divide the terms of a sum: as many as there are for a point."""
+        """The number of warps that divide the terms of a sum: as many as there are for a point."""
         points = math.prod(capacity(r) for r in self.box.values())
         extents = [i.extent.evaluate(self.program.hints) for i in self.reduced]
         return warps_of_point(points, math.prod(extents), self.machine)
@@ -302,7 +304,7 @@ class ThreadPrinter(LeafPrinter):
         ]
 
     def terms(self, block: Points) -> list[str]:
-        """What is added in the reduction loops."""
+        """The lines inside of the reduction loops, which add the terms."""
         for r, j in block.places:
             block.inside.append(block.accumulate(f"acc_{r}_{j}", self.s.value, r, j, False))
         return block.inside

@@ -89,7 +89,7 @@ class _Sum(Points):
     """A point of a thread, whose sum is there."""
 
     def finished(self, result: tuple[str, bool], r: int, j: int) -> tuple[str, bool]:
-        """What is stored of the sum, which began with zero."""
+        """The value that is stored of the sum, which began with zero."""
         if self.s.finish is None:
             return result
         self.result = result
@@ -125,7 +125,7 @@ class _MmaPrinter(ThreadPrinter):
                 break
 
     def staged_operands(self, factors: list[tuple[Range, Expr]], words: int) -> list[Operand]:
-        """Those of m and of n, whose chunks are of a number of words."""
+        """The operands along m and n, whose chunks have a number of words."""
         t, first, found = self.tiling, 0, list[Operand]()
         ordered = factors[::-1] if t.by_lanes else factors
         for (r, factor), size, along in zip(ordered, (t.m, t.n), t.along, strict=True):
@@ -170,7 +170,7 @@ class _MmaPrinter(ThreadPrinter):
         return [*self.declarations(), *lines]
 
     def declarations(self) -> list[str]:
-        """Where operands are, and how warps are numbered."""
+        """C of the operands' places, and of the numbers of warps."""
         t, lines = self.tiling, list[str]()
         given = (o.along for o in self.operands if not isinstance(o.along, _Panel))
         if empty := [f"{r.n} <= 0" for r in given if r.size is None]:
@@ -261,7 +261,8 @@ class _MmaPrinter(ThreadPrinter):
         ]
 
     def fragments(self, o: Operand, name: str, count: int) -> list[str]:
-        """What a lane has of some matrices, from word `step` of the terms on."""
+        """C that loads the fragments of some matrices that a lane has, from word `step` of the
+        terms on."""
         left, pitch, per = name == "left", o.pitch, self.form.per_word
         at = "at_m + 16 * x" if left else "at_n + 8 * x"
         if o.by_depth:

@@ -54,7 +54,7 @@ class Operand:
 
     @property
     def c_type(self) -> str:
-        """Of an element."""
+        """The C type of an element."""
         return CUDA.types[self.value.dtype]
 
     @property
@@ -79,7 +79,7 @@ class Operand:
 
     @property
     def words(self) -> int:
-        """What two chunks take."""
+        """The words of shared memory that two chunks take."""
         return 2 * self.size // self.per_word
 
 
@@ -228,7 +228,8 @@ def _aligned(ctx: Context, load: Load, name: str, count: int) -> bool:
 
 
 def stored(factor: Expr, dtype: str) -> Expr:
-    """What is in shared memory of a factor, in float32, if elements there are of `dtype`."""
+    """The expression that is stored in shared memory for a factor, in float32, if elements there
+    are of `dtype`."""
     match factor:
         case Call("cast", (Load(_, _, stored_dtype) as load,), "float32") if stored_dtype == dtype:
             return load

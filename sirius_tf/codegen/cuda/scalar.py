@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What CUDA C++ spells otherwise than C (native/sirius_cuda.cuh)."""
+"""Scalars in CUDA C++, where its spelling differs from C's (native/sirius_cuda.cuh)."""
 
 from __future__ import annotations
 

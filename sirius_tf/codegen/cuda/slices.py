@@ -49,7 +49,7 @@ def temporaries(resident: Resident, tensors: Sequence[Tensor]) -> list[str]:
 
 
 def reason(kept: Kept) -> str:
-    """What is kept, and why, as a comment."""
+    """The comment that says which slices a block keeps, and why."""
     names = ", ".join(p.name for p in kept.parts)
     if kept.shared:
         return f"// Each iteration reads the same: a block keeps what it has of {names}, if it can"
@@ -98,7 +98,7 @@ def counted(kept: Kept, copies: list[str]) -> list[str]:
 
 
 def copied(program: Program, kept: Kept) -> list[str]:
-    """What copies the parts of a tile's slice, if they are to be kept."""
+    """C that copies the parts of a tile's slice, if they are to be kept."""
     if kept.always:
         body = _copy(program, kept)
         test = f"if ({kept.begins}) " if kept.begins else ""

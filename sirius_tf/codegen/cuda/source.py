@@ -38,7 +38,7 @@ class CudaKernel:
 
     @property
     def launch(self) -> Launch:
-        """Which way was chosen: "persistent" or "graph"."""
+        """The way of the launch that was chosen: "persistent" or "graph"."""
         return "persistent" if self.cooperative else "graph"
 
 
@@ -53,5 +53,5 @@ def alone(kernel: CudaKernel, names: Collection[str]) -> CudaKernel:
 
 
 def bounds(threads: int, blocks: int) -> str:
-    """What a kernel says of its launches."""
+    """The launch bounds of a kernel, as CUDA C++."""
     return f"__launch_bounds__({threads}, {blocks})"

@@ -59,7 +59,7 @@ class AwaitPrinter(ThreadPrinter):
         return next(k for k, w in enumerate(window) if w is not None)
 
     def most_points(self) -> int:
-        """How many words there are at most; 0 if that is not known."""
+        """The greatest number of words; 0 if that is not known."""
         return prod(capacity(r) for r in self.box.values())
 
     def address(self, tensor: str) -> tuple[list[str], str]:
