@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launches: one persistent kernel for a region, or a CUDA graph with a kernel for each phase; and
-blocks.
+"""Launches: how the phases of a region follow each other on a GPU, and on how many blocks they run.
 
 One persistent kernel runs them all, and its blocks wait for each other in between. Or each phase is
 a kernel, and a CUDA graph runs one after the other.

@@ -69,7 +69,7 @@ def rounding(
     few tries.
 
     No computation in another order can be expected to come nearer than that: a model that
-    normalizes by its least value may turn 1e-7 into 1e-4. The greatest error of a few tries.
+    normalizes by its least value may turn 1e-7 into 1e-4.
     """
     want = call(inputs)
     generator = np.random.default_rng(0)
