@@ -10,8 +10,6 @@ from sirius_tf.frontend.graph import Graph, Node
 from sirius_tf.lower.context import Rule
 
 RULES: dict[str, Rule] = {}
-
-
 EFFECTS = ("Assert", "CheckNumerics", "CheckNumericsV2")
 """Ops with a rule of which others may have to wait."""
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders of dimensions, and constants in panels."""
+
+import numpy as np
+import pytest
+
+from sirius_tf.ir import interp
+from sirius_tf.ir.expr import loads
+from sirius_tf.ir.program import Reduce
+from sirius_tf.ir.verify import verify
+from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
+from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.plan import choose
+from sirius_tf.transform.simplify import simplify
+from tests.support.programs import (
+    call,
+    dense,
+    i,
+    it,
+    j,
+    k,
+    load,
+    lstm,
+    program,
+    softmax,
+    stmt,
+    tensor,
+)
+
+
+@pytest.mark.parametrize("make", [dense, softmax, lstm])
+def test_layouts_and_packing_keep_values(make) -> None:
+    before = make()
+    after = lay_out(simplify(before), Machine())
+    verify(after)
+    rng = np.random.default_rng(1)
+    sizes = {"B": 3, "T": 4}
+    feeds = {
+        n: rng.standard_normal([e.evaluate(sizes) for e in before.tensor[n].shape]).astype("f")
+        for n in before.inputs
+    }
+    for want, have in zip(interp.run(before, feeds), interp.run(after, feeds), strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_contraction_reads_its_weights_from_panels() -> None:
+    packed = lay_out(simplify(dense()), Machine())
+    (weights,) = [t for t in packed.tensors if t.role == "constant" and len(t.shape) == 3]
+    assert [e.const for e in weights.shape] == [1, 499, 16]
+    (read,) = {
+        load for s in packed.statements for load in loads(s.value) if load.tensor == weights.name
+    }
+    assert str(read.index[0]).startswith("floor(")
+
+
+def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
+    """u is read along its first dimension by a sum that runs over the second."""
+    u, y = tensor("u", [64, 8]), tensor("y", [64, 64], role="output")
+    x = tensor("x", [64, 8], role="input")
+    rows, square = [it("i", 64), it("j", 8)], [it("i", 64), it("j", 64)]
+    product = call("mul", load("x", i, k), load("u", j, k))
+    before = program(
+        "transposed",
+        [],
+        (x, u, y),
+        [
+            stmt("a", rows, "u", (i, j), call("exp", load("x", i, j))),
+            stmt("b", square, "y", (i, j), product, Reduce("add", (it("k", 8),))),
+        ],
+        (64, 64),
+    )
+    after = lay_out(before, Machine())
+    assert [str(n) for n in after.statements[0].index] == ["j", "i"]
+
+
+@pytest.mark.parametrize("make", [dense, softmax, lstm])
+def test_constants_are_packed_for_the_plan_that_is_used(make) -> None:
+    ordered = order_temporaries(simplify(make()), Machine())
+    packer = _Packer(ordered, Machine())
+    meant = [choose(ordered, s, Machine(), packer.wishes) for s in ordered.statements]
+    packed = pack(ordered, Machine())
+    assert [choose(packed, s, Machine()) for s in packed.statements] == meant
