@@ -32,6 +32,7 @@ SOURCES = (
     "python.c",
     "tf_cancel.c",
     "tf_op.c",
+    "tf_check.c",
     "tf_register.c",
 )
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")

@@ -36,6 +36,16 @@ int32_t sirius_open(const char *path, SiriusOpened **opened, char *error, size_t
 void sirius_close(SiriusOpened *opened);
 const SiriusBundle *sirius_opened_bundle(const SiriusOpened *opened);
 
+/* An open bundle is that of its path for the model that has checked it, whatever file is there later: it is the one that
+ * sirius_pinned opens, or NULL, if it has a region of that name and digest. sirius_unpin closes it, too. */
+void sirius_pin(SiriusOpened *opened);
+void sirius_unpin(SiriusOpened *opened);
+SiriusOpened *sirius_pinned(const char *path, const char *region, const char *digest);
+
+/* The path of a file of the SavedModel that has the file `path` among its assets; NULL if there is no memory for it. The
+ * caller frees it. */
+char *sirius_beside(const char *path, const char *file);
+
 /* Whether a call is cancelled. Asked by the thread that calls, every few milliseconds. */
 typedef int32_t (*SiriusPoll)(void *context);
 

@@ -19,7 +19,7 @@
 #include "host.h"
 #include "team.h"
 
-#define PROBLEM_BYTES 448
+#define PROBLEM_BYTES 1024
 
 /* Which file, in which state. */
 typedef struct {
@@ -32,7 +32,7 @@ typedef struct {
 struct SiriusOpened {
   SiriusOpened *next; /* an older one */
   char *path;
-  int32_t uses;
+  int32_t uses, pins;
   Identity identity;
   void *handle;
   const SiriusBundle *bundle;
@@ -189,13 +189,26 @@ static int hash_file(const char *path, uint64_t *hash) {
   return failed;
 }
 
+char *sirius_beside(const char *path, const char *file) {
+  static const char assets[] = "/assets";
+  const int known = sizeof assets - 1;
+  const char *slash = strrchr(path, '/');
+  const int head = slash ? (int)(slash - path) : 0;
+  char *result = NULL;
+  int written; /* "assets/.." may be elsewhere, if it is a link */
+  if (head >= known && memcmp(path + head - known, assets, (size_t)known) == 0)
+    written = asprintf(&result, "%.*s/%s", head - known, path, file);
+  else
+    written = asprintf(&result, "%.*s/../%s", slash ? head : 1, slash ? path : ".", file);
+  return written < 0 ? NULL : result;
+}
+
 /* A bundle in the assets of a SavedModel holds copies of its variables. Returns SIRIUS_OK if they are those of the
  * checkpoint, which may have changed since the file was opened first. */
 static int32_t check_variables(const char *path, const SiriusBundle *bundle, char *problem) {
   if (bundle->variables_hash[0] == '\0') return SIRIUS_OK;
-  const char *slash = strrchr(path, '/');
-  char *index = NULL, hex[17];
-  if (asprintf(&index, "%.*s/../variables/variables.index", slash ? (int)(slash - path) : 1, slash ? path : ".") < 0) {
+  char *index = sirius_beside(path, "variables/variables.index"), hex[17];
+  if (!index) {
     snprintf(problem, PROBLEM_BYTES, "out of memory");
     return SIRIUS_EXHAUSTED;
   }
@@ -256,6 +269,32 @@ void sirius_close(SiriusOpened *entry) {
   }
   unlock();
   if (unused) destroy(entry);
+}
+
+void sirius_pin(SiriusOpened *entry) {
+  lock();
+  ++entry->pins;
+  unlock();
+}
+
+void sirius_unpin(SiriusOpened *entry) {
+  lock();
+  --entry->pins;
+  unlock();
+  sirius_close(entry);
+}
+
+SiriusOpened *sirius_pinned(const char *path, const char *region, const char *digest) {
+  lock();
+  SiriusOpened *o = opened;
+  for (; o; o = o->next) {
+    if (o->pins == 0 || strcmp(o->path, path) != 0) continue;
+    const SiriusRegionInfo *found = sirius_find_region(o->bundle, region);
+    if (found && strcmp(found->digest, digest) == 0) break;
+  }
+  if (o) ++o->uses;
+  unlock();
+  return o;
 }
 
 const SiriusBundle *sirius_opened_bundle(const SiriusOpened *entry) { return entry->bundle; }

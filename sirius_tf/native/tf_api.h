@@ -45,6 +45,7 @@ enum { TF_STRING = 7 };
   X(void, TF_OpDefinitionBuilderAddOutput, (TF_OpDefinitionBuilder *, const char *))                        \
   X(void, TF_OpDefinitionBuilderSetShapeInferenceFunction,                                                  \
     (TF_OpDefinitionBuilder *, void (*)(TF_ShapeInferenceContext *, TF_Status *)))                          \
+  X(void, TF_OpDefinitionBuilderSetIsStateful, (TF_OpDefinitionBuilder *, _Bool))                           \
   X(void, TF_RegisterOpDefinition, (TF_OpDefinitionBuilder *, TF_Status *))                                 \
   X(void, TF_ShapeInferenceContextSetUnknownShape, (TF_ShapeInferenceContext *, TF_Status *))               \
   X(TF_KernelBuilder *, TF_NewKernelBuilder,                                                                \

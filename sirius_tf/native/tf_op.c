@@ -55,20 +55,6 @@ static void destroy(void *data) {
   free(kernel);
 }
 
-/* A string attribute; NULL with a status that says why. */
-static char *text_attribute(TF_OpKernelConstruction *construction, const char *name, TF_Status *status) {
-  int32_t size = 0, bytes = 0;
-  tf.TF_OpKernelConstruction_GetAttrSize(construction, name, &size, &bytes, status);
-  if (tf.TF_GetCode(status) != TF_OK) return NULL;
-  char *text = calloc((size_t)bytes + 1, 1);
-  if (!text) {
-    tf.TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "out of memory");
-    return NULL;
-  }
-  tf.TF_OpKernelConstruction_GetAttrString(construction, name, text, (size_t)bytes, status);
-  return text;
-}
-
 static void *create(TF_OpKernelConstruction *construction) {
   TF_Status *status = tf.TF_NewStatus();
   Kernel *kernel = calloc(1, sizeof *kernel);
@@ -83,9 +69,9 @@ static void *create(TF_OpKernelConstruction *construction) {
   if (!kernel->out_dtype) goto no_memory;
   tf.TF_OpKernelConstruction_GetAttrTypeList(construction, "Tout", kernel->out_dtype, kernel->n_out, status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
-  kernel->region = text_attribute(construction, "region", status);
+  kernel->region = sirius_text_attribute(construction, "region", status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
-  kernel->digest = text_attribute(construction, "digest", status);
+  kernel->digest = sirius_text_attribute(construction, "digest", status);
   if (tf.TF_GetCode(status) != TF_OK) goto failed;
   tf.TF_DeleteStatus(status);
   return kernel;
@@ -136,18 +122,11 @@ static int enter(Binding *binding, TF_StringView path) {
 }
 
 static int32_t open_region(const Kernel *kernel, TF_StringView path, Binding *made, char *error) {
-  if (memchr(path.data, 0, path.len)) {
-    snprintf(error, SIRIUS_ERROR_BYTES, "the path of the bundle has a NUL in it");
-    return SIRIUS_INVALID;
-  }
-  made->path = calloc(path.len + 1, 1);
-  if (!made->path) {
-    snprintf(error, SIRIUS_ERROR_BYTES, "out of memory");
-    return SIRIUS_EXHAUSTED;
-  }
-  memcpy(made->path, path.data, path.len);
+  int32_t code = sirius_path(path, &made->path, error);
+  if (code != SIRIUS_OK) return code;
   made->path_bytes = path.len;
-  const int32_t code = sirius_open(made->path, &made->opened, error, SIRIUS_ERROR_BYTES);
+  made->opened = sirius_pinned(made->path, kernel->region, kernel->digest);
+  if (!made->opened) code = sirius_open(made->path, &made->opened, error, SIRIUS_ERROR_BYTES);
   if (code != SIRIUS_OK) return code;
   made->bundle = sirius_opened_bundle(made->opened);
   made->region = sirius_find_region(made->bundle, kernel->region);

@@ -6,7 +6,7 @@
 #define SIRIUS_TF_OP_H
 #include "tf_api.h"
 
-#define SIRIUS_ERROR_BYTES 512
+#define SIRIUS_ERROR_BYTES 1024
 
 #define SIRIUS_TF_MEMBER(result, name, parameters) result(*name) parameters;
 typedef struct {
@@ -23,7 +23,14 @@ TF_Code sirius_tf_code(int32_t code);
 /* Ends a call with an error of the node. */
 void sirius_tf_fail(TF_OpKernelContext *context, TF_Status *status, TF_Code code, const char *error);
 
+/* A string attribute of a node, which the caller frees; NULL with a status that says why. */
+char *sirius_text_attribute(TF_OpKernelConstruction *construction, const char *name, TF_Status *status);
+
+/* A string as a path, which the caller frees. SIRIUS_OK, or a code of host.h and a message. */
+int32_t sirius_path(TF_StringView string, char **path, char *error);
+
 /* Register an op and its kernel; what goes wrong is in `status`. */
 void sirius_register_region(TF_Status *status);
+void sirius_register_check(TF_Status *status);
 
 #endif

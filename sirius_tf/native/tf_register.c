@@ -37,6 +37,34 @@ void sirius_tf_fail(TF_OpKernelContext *context, TF_Status *status, TF_Code code
   tf.TF_OpKernelContext_Failure(context, status);
 }
 
+char *sirius_text_attribute(TF_OpKernelConstruction *construction, const char *name, TF_Status *status) {
+  int32_t size = 0, bytes = 0;
+  tf.TF_OpKernelConstruction_GetAttrSize(construction, name, &size, &bytes, status);
+  if (tf.TF_GetCode(status) != TF_OK) return NULL;
+  char *text = calloc((size_t)bytes + 1, 1);
+  if (!text) {
+    tf.TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "out of memory");
+    return NULL;
+  }
+  tf.TF_OpKernelConstruction_GetAttrString(construction, name, text, (size_t)bytes, status);
+  return text;
+}
+
+int32_t sirius_path(TF_StringView string, char **path, char *error) {
+  *path = NULL;
+  if (memchr(string.data, 0, string.len)) {
+    snprintf(error, SIRIUS_ERROR_BYTES, "the path of the bundle has a NUL in it");
+    return SIRIUS_INVALID;
+  }
+  *path = calloc(string.len + 1, 1);
+  if (*path) {
+    memcpy(*path, string.data, string.len);
+    return SIRIUS_OK;
+  }
+  snprintf(error, SIRIUS_ERROR_BYTES, "out of memory");
+  return SIRIUS_EXHAUSTED;
+}
+
 static int report_failure(TF_Status *status) {
   if (tf.TF_GetCode(status) == TF_OK) return 0;
   fprintf(stderr, "sirius_tf: cannot register its ops: %s\n", tf.TF_Message(status));
@@ -46,6 +74,7 @@ static int report_failure(TF_Status *status) {
 static int register_ops(void) {
   TF_Status *status = tf.TF_NewStatus();
   sirius_register_region(status);
+  if (tf.TF_GetCode(status) == TF_OK) sirius_register_check(status);
   const int failed = report_failure(status);
   tf.TF_DeleteStatus(status);
   return failed;

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor, between
-from sirius_tf.rewrite.metagraph import ASSET, Edit
+from sirius_tf.rewrite.asset import ASSET
+from sirius_tf.rewrite.metagraph import Edit
 from sirius_tf.rewrite.substitute import node_of, substitute
 
 SIGNATURE = "graph"

@@ -14,24 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf import any_pb2
 from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
-from sirius_tf.bundle import cache
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.graph import Node
 from sirius_tf.frontend.savedmodel import PROBE, Signature
 from sirius_tf.rewrite import captures
+from sirius_tf.rewrite.asset import ASSET, CHECK, INIT_OP, READ, add_asset, has
 from sirius_tf.rewrite.function import with_body
 from sirius_tf.rewrite.substitute import OP, Use, node_of, substitute
 
-ASSET = "sirius_bundle"
-_READ = f"{ASSET}/read:0"
-_INIT_OP = "__saved_model_init_op"
-_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
-_ASSETS = "saved_model_assets"
 _CONTEXTS = {
     "cond_context": control_flow_pb2.CondContextDef,
     "while_context": control_flow_pb2.WhileContextDef,
@@ -55,11 +49,11 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
     edits = [edit for edit in edits if edit.uses]
     if not edits:
         return made
-    asset = _add_asset(made, bundle)
+    asset = add_asset(made, bundle, {use for edit in edits for use in edit.uses})
     done: set[str] = set()
-    others = [key for key in meta_graph.signature_def if key != _INIT_OP]
+    others = [key for key in meta_graph.signature_def if key != INIT_OP]
     for edit in edits:
-        graph_def = substitute(edit.signature.inlined, edit.signature.graph, edit.uses, _READ)
+        graph_def = substitute(edit.signature.inlined, edit.signature.graph, edit.uses, READ)
         _add_functions(made.graph_def.library, graph_def.library)
         call = function_call(meta_graph, edit.signature)
         if call is None:
@@ -70,8 +64,8 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
     if any(function_call(meta_graph, edit.signature) is None for edit in edits):
         nodes = [n for edit in edits for use in edit.uses for n in use.region.graph.nodes]
         _prune(made, nodes)
-    if OP not in {op.name for op in made.meta_info_def.stripped_op_list.op}:
-        made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(OP))
+    for op in (OP, CHECK):
+        made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(op))
     return made
 
 
@@ -103,13 +97,13 @@ def _edit_function(
     function.signature.input_arg.add(name=ASSET, type=tf.string.as_datatype_enum)
     if "_input_shapes" in function.attr:
         function.attr["_input_shapes"].list.shape.add()
-    arguments = [*(t for t in call.input if not t.startswith("^")), _READ]
+    arguments = [*(t for t in call.input if not t.startswith("^")), READ]
     body = with_body(function, graph_def, arguments, _results(signature, call, function), library)
     function.CopyFrom(body)
     for node in meta_graph.graph_def.node:
         if node.op in _CALLS and node.attr["f"].func.name == name:
             data = [t for t in node.input if not t.startswith("^")]
-            node.input.insert(len(data), _READ)
+            node.input.insert(len(data), READ)
             node.attr["Tin"].list.type.append(tf.string.as_datatype_enum)
     if asset is not None and name in meta_graph.object_graph_def.concrete_functions:
         meta_graph.object_graph_def.concrete_functions[name].bound_inputs.append(asset)
@@ -188,7 +182,7 @@ def _prune(meta_graph: Any, replaced: Sequence[Node]) -> None:
     del meta_graph.graph_def.node[:]
     meta_graph.graph_def.node.extend(kept)
     for key, kind in _CONTEXTS.items():
-        if _has(meta_graph, key):
+        if has(meta_graph, key):
             contexts = meta_graph.collection_def[key].bytes_list.value
             left = [c for c in contexts if gone.isdisjoint(_names(kind.FromString(c)))]
             del contexts[:]
@@ -255,66 +249,6 @@ def _add_functions(library: Any, found: Any) -> None:
             for node in library.function[-1].node_def:
                 if "_lower_using_switch_merge" in node.attr:
                     node.attr["_lower_using_switch_merge"].b = True
-
-
-def _add_asset(meta_graph: Any, bundle: Path) -> int | None:
-    """Make a file an asset; the tensor `_READ` is its path once the model is initialized.
-
-    The result is its number in the object graph, if the model has one.
-    """
-    string = tf.string.as_datatype_enum
-    graph_def = meta_graph.graph_def
-
-    def add(name: str, op: str, *inputs: str) -> Any:
-        node = graph_def.node.add(name=f"{ASSET}{name}", op=op)
-        node.input.extend(inputs)
-        node.attr["dtype"].type = string
-        return node
-
-    add("/path", "Placeholder").attr["shape"].shape.SetInParent()
-    variable = add("", "VarHandleOp")
-    variable.attr["shape"].shape.SetInParent()
-    # In eager mode all models of a process share what has this name: those with the same bundle.
-    variable.attr["shared_name"].s = f"{ASSET}_{cache.content(bundle)[:16]}".encode()
-    variable.attr["container"].s = b""
-    add("/assign", "AssignVariableOp", ASSET, f"{ASSET}/path")
-    add("/read", "ReadVariableOp", ASSET)
-    _initialize(meta_graph, f"{ASSET}/assign")
-    asset = meta_graph_pb2.AssetFileDef(filename=bundle.name)
-    asset.tensor_info.name = f"{ASSET}/path:0"
-    if _ASSETS in meta_graph.collection_def:
-        packed = any_pb2.Any()
-        packed.Pack(asset)
-        meta_graph.collection_def[_ASSETS].any_list.value.append(packed)
-    if meta_graph.asset_file_def or _ASSETS not in meta_graph.collection_def:
-        meta_graph.asset_file_def.append(asset)
-    objects = meta_graph.object_graph_def
-    if not objects.nodes:
-        return None
-    objects.nodes.add().asset.asset_file_def_index = len(meta_graph.asset_file_def) - 1
-    number = len(objects.nodes) - 1
-    objects.nodes[0].children.add(node_id=number, local_name=f"_{ASSET}")
-    return number
-
-
-def _initialize(meta_graph: Any, node: str) -> None:
-    """Have an op run when the model is initialized."""
-    nodes = {n.name: n for n in meta_graph.graph_def.node}
-    if _INIT_OP in meta_graph.signature_def:
-        found = meta_graph.signature_def[_INIT_OP].outputs[_INIT_OP].name
-        nodes[node_of(found)].input.append(f"^{node}")
-        return
-    for key in _INIT_COLLECTIONS:
-        for name in meta_graph.collection_def[key].node_list.value if _has(meta_graph, key) else ():
-            nodes[node_of(name)].input.append(f"^{node}")
-            return
-    meta_graph.graph_def.node.add(name=f"{ASSET}/init", op="NoOp").input.append(f"^{node}")
-    collection = meta_graph.collection_def[_INIT_COLLECTIONS[0]]
-    collection.node_list.value.append(f"{ASSET}/init")
-
-
-def _has(meta_graph: Any, key: str) -> bool:
-    return key in meta_graph.collection_def
 
 
 def select(saved_model: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 
 from sirius_tf.bundle import files
 from sirius_tf.errors import SiriusError
+from sirius_tf.rewrite.asset import with_checksum
 
 _PROTOS = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 _OLD = "old"  # what was the target, while nothing is
@@ -100,7 +101,8 @@ def write_saved_model(work: Path, saved_model: Any) -> None:
     """Replace the SavedModel proto of a directory; its fingerprint would be wrong."""
     for name in (*_PROTOS, "fingerprint.pb"):
         (work / name).unlink(missing_ok=True)
-    (work / _PROTOS[0]).write_bytes(saved_model.SerializeToString(deterministic=True))
+    data = saved_model.SerializeToString(deterministic=True)
+    (work / _PROTOS[0]).write_bytes(with_checksum(data))
 
 
 def size(path: Path) -> int:

@@ -30,7 +30,7 @@ from sirius_tf.runtime.abi import BundleInfo, RegionInfo
 from sirius_tf.runtime.dtypes import dtype_of
 from sirius_tf.runtime.plan import Planner, TensorInfo
 
-_ERROR_BYTES = 512
+_ERROR_BYTES = 1024
 _KINDS = {1: InvalidArgument, 7: DeadlineExceeded, 8: Cancelled}  # SIRIUS_* in host.h
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import sirius_tf
-from sirius_tf.bundle import cc
+from sirius_tf.bundle import cc, marks, seal
 from sirius_tf.frontend import savedmodel
 from sirius_tf.runtime import native
 from sirius_tf.tools.models import zoo
@@ -65,4 +65,44 @@ def test_the_op_comes_from_the_library(program, models):
     assert serve(program, models[0], preload=False).returncode == 0
     done = serve(program, models[1], preload=False)
     assert done.returncode == 1
-    assert "SiriusRegion" in done.stderr
+    assert "SiriusCheck" in done.stderr
+
+
+def damage(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def rename(file):
+    name = b"_user_specified_name"  # means nothing
+    assert name in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(name, name.swapcase(), 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "code"),
+    [
+        (damage, "assets/model.sirius.so", 15),  # DATA_LOSS
+        (rename, "saved_model.pb", 15),
+        (Path.unlink, "assets/model.sirius.so", 5),  # NOT_FOUND
+        (None, "assets/model.sirius.so", 9),  # FAILED_PRECONDITION: another model's
+    ],
+)
+def test_a_model_that_is_not_whole_is_not_loaded(
+    change, file, code, program, models, tmp_path
+) -> None:
+    """What a server meets when it loads a new version; the former one goes on."""
+    model = shutil.copytree(models[1], tmp_path / "model")
+    if change:
+        change(model / file)
+    else:
+        data = (model / file).read_bytes()
+        names = marks.places(data, "digests")
+        changed = bytearray(data[: seal.content_size(data, model)])
+        changed[next(names).start] ^= 1
+        seal.write_sealed(model / file, [changed])
+    done = serve(program, model, preload=True)
+    assert done.returncode == 1
+    assert f"TensorFlow's code {code}:" in done.stderr
+    assert "sirius_bundle/check" in done.stderr
