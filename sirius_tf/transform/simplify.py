@@ -104,7 +104,7 @@ def _forward_outputs(program: Program) -> Program:
         source = program.tensor[value.tensor]
         if value.index != s.index or source.role != "temp" or source.shape != target.shape:
             continue
-        if source.name in program.conditions or s.guards:
+        if source.name in program.conditions:
             continue
         if len(uses.writers[s.target]) == 1 and s.target not in uses.readers:
             names = {source.name: target.name}

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums over a row of a constant that data picks are picked from the sums over all rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import simplified
+from sirius_tf.ir.expr import Load
+from sirius_tf.ir.program import Guard, Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.transform import lookup_sums
 from tests.support.parity import check, program_of
+from tests.support.programs import B, call, index, it, load, param, program, stmt, symbol, tensor
 
 RNG = np.random.default_rng(5)
 ROWS, WIDTH, COLUMNS = 11, 24, 40
@@ -113,3 +118,31 @@ def test_a_product_is_left_where_there_is_no_room(monkeypatch):
 
 def test_it_can_be_left_out():
     assert len(sums(product, ["picking"])) == 1
+
+
+@pytest.mark.parametrize("under_guard", [True, False])
+def test_what_is_looked_up_on_a_branch_is_looked_up_there(under_guard):
+    """Elsewhere the number of the row may be none, and to look for it would fail the call."""
+    b, j, k = (symbol(name) for name in "bjk")
+    row = call("bounded", load("ids", b, dtype="int32"), index(ROWS, "int32"), dtype="int32")
+    p, over = Load("p", (), "bool"), Reduce("add", (it("k", WIDTH),))
+    looked_up = stmt("S0", [it("b", B), it("k", WIDTH)], "u", [b, k], load("E", row, k))
+    product = call("mul", load("u", b, k), load("W", k, j))
+    total = stmt("S1", [it("b", B), it("j", COLUMNS)], "y", [b, j], product, over)
+    guards = (Guard(p),)
+    before = program(
+        "looked_up",
+        [param("B", "ids", 0)],
+        [
+            tensor("ids", [B], "int32", "input"),
+            tensor("p", [], "bool", "input"),
+            tensor("E", [ROWS, WIDTH], role="constant", value=E),
+            tensor("W", [WIDTH, COLUMNS], role="constant", value=W),
+            tensor("u", [B, WIDTH]),
+            tensor("y", [B, COLUMNS], role="output"),
+        ],
+        [replace(looked_up, guards=guards), replace(total, guards=guards if under_guard else ())],
+        [B, COLUMNS],
+    )
+    after = lookup_sums.pick_sums(before)
+    assert (after is before) == (not under_guard)

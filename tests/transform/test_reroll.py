@@ -21,7 +21,8 @@ from sirius_tf.ir.interp import run
 from sirius_tf.ir.program import Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.runtime import native
-from sirius_tf.transform.reroll import reroll
+from sirius_tf.transform.align import Chains
+from sirius_tf.transform.reroll import _Roller, reroll
 from sirius_tf.transform.simplify import simplify
 from tests.support import cells
 from tests.support.arrays import assert_close
@@ -364,3 +365,36 @@ def test_random_cells():
         np.testing.assert_array_equal(run(after, feeds)[0], run(before, feeds)[0])
         fewer += len(after.statements) * 2 < len(before.statements)
     assert fewer > 30
+
+
+def test_recurrences_that_start_from_different_states():
+    """Both read what the step before has left, but for the first one: there is one element for
+    it in front of the array, and two values."""
+
+    def fn(x):
+        h = None
+        first, other = x[:, 0], x[:, 1]
+        for v in tf.unstack(x, axis=1):
+            a = tf.tanh(v + (first if h is None else h))
+            b = tf.sigmoid((other if h is None else h) - v)
+            h = a * b + v
+        return (h,)
+
+    assert len(loops(check(fn, [None, 7, WIDTH]))) == 1
+
+
+@pytest.mark.parametrize(("lag", "offset"), [(3, 3), (4, 4), (5, 0)])
+def test_a_step_comes_after_all_steps_that_it_reads(lag, offset):
+    """r[k] = tanh(w[k + lag]) beside w[k], 0 <= k < 5: with a lag of 5 it reads none of them."""
+    w = [stmt(f"w{n}", [it("i", 3)], f"w{n}", [i], call("exp", load("x", n, i))) for n in range(5)]
+    r = [
+        stmt(f"r{n}", [it("i", 3)], f"r{n}", [i], call("tanh", load(f"w{n + lag}", i)))
+        for n in range(5)
+    ]
+    names = (tuple(f"w{n}" for n in range(10)), tuple(f"r{n}" for n in range(5)))
+    tensors = [tensor(name, [3]) for chain in names for name in chain]
+    tensors.append(tensor("x", [5, 3], role="input"))
+    chains = Chains((tuple(w), tuple(r)), names, {s.name: 0 for s in (*w, *r)})
+    roller = _Roller(program("chains", [], tensors, [*w, *r], [3]), chains)
+    found = {run.chain[0].name: at for run, at in roller._offsets(roller.runs).items()}
+    assert found == {"w0": 0, "r0": offset}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Constant factors of sums go into constant weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,13 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import NOT_STRICT, simplified
 from sirius_tf.ir.expr import Call, walk
+from sirius_tf.ir.interp import run
+from sirius_tf.ir.program import Reduce
+from sirius_tf.transform.scale_weights import scale_weights
 from tests.support.parity import check, program_of
+from tests.support.programs import B, b, call, it, k, load, param, program, stmt, symbol, tensor
 
+n = symbol("n")
 RNG = np.random.default_rng(4)
 WEIGHTS, FACTORS = (RNG.standard_normal(s).astype(np.float32) for s in ((33, 19), (19,)))
 FILTERS = RNG.standard_normal((3, 3, 5, 2)).astype(np.float32)
@@ -52,3 +59,23 @@ def test_other_factors_stay(fn):
     check(fn, (None, 33), sizes=(1, 7))
     program = simplified(program_of(fn, np.zeros((2, 33), "f")))
     assert not any("scaled" in t.name for t in program.tensors)
+
+
+@pytest.mark.parametrize(("op", "scaled"), [("add", True), ("max", False), ("min", False)])
+def test_factors_go_into_sums_alone(op, scaled):
+    """max(x * w) * f is another number than max(x * (w * f)) where f is negative."""
+    product = call("mul", load("x", b, k), load("w", k, n))
+    s = stmt("S", [it("b", B), it("n", 19)], "y", [b, n], product, Reduce(op, (it("k", 33),)))
+    s = replace(s, finish=call("mul", s.result, load("f", n)))
+    tensors = [
+        tensor("x", [B, 33], role="input"),
+        tensor("w", [33, 19], role="constant", value=WEIGHTS),
+        tensor("f", [19], role="constant", value=FACTORS),
+        tensor("y", [B, 19], role="output"),
+    ]
+    before = program("scaled", [param("B", "x", 0)], tensors, [s], [B, 19])
+    after = scale_weights(before)
+    assert (after != before) == scaled and FACTORS.min() < 0 < FACTORS.max()
+    x = RNG.standard_normal((5, 33)).astype(np.float32)
+    (want,), (got,) = (run(p, {"x": x}) for p in (before, after))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

@@ -8,8 +8,8 @@ import pytest
 
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import symbol
-from sirius_tf.ir.expr import Call, Const, walk
-from sirius_tf.ir.program import Check
+from sirius_tf.ir.expr import Call, Const, Load, walk
+from sirius_tf.ir.program import Check, Guard, Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.transform.simplify import simplify
 from tests.support.programs import (
@@ -19,6 +19,7 @@ from tests.support.programs import (
     index,
     it,
     j,
+    k,
     load,
     param,
     program,
@@ -124,3 +125,51 @@ def test_sizes_that_a_check_makes_equal_have_one_name() -> None:
     )
     after = simplify(before)
     assert {str(e) for t in after.tensors for e in t.shape} == {"B", "5"}
+
+
+def test_what_is_defined_on_one_branch_is_not_taken_from_the_other() -> None:
+    """The sums are equal, and each is there only where its branch is taken."""
+    p, over = Load("p", (), "bool"), Reduce("add", (it("k", 5),))
+    total, rows = call("exp", load("x", i, k)), [it("i", B)]
+    positive = call("lt", Const(0.0, "float32"), load("z"), dtype="bool")
+    tensors = (X, Y, tensor("z", [], role="input"), tensor("p", [], "bool"))
+    before = program(
+        "branches",
+        [SIZE],
+        (*tensors, tensor("u", [B]), tensor("v", [B])),
+        [
+            stmt("test", [], "p", (), positive),
+            replace(stmt("then", rows, "u", (i,), total, over), guards=(Guard(p),)),
+            replace(stmt("else", rows, "v", (i,), total, over), guards=(Guard(p, False),)),
+            stmt("join", BOX, "y", (i, j), call("select", p, load("u", i), load("v", i))),
+        ],
+        (B, 5),
+    )
+    after = simplify(before)
+    verify(after)
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype("f")
+    for z in (1.0, -1.0):
+        feeds = {"x": x, "z": np.float32(z)}
+        (want,), (have,) = (interp.run(q, feeds) for q in (before, after))
+        np.testing.assert_allclose(have, want, rtol=1e-6)
+
+
+def test_a_copy_under_a_guard_to_an_output_is_the_output() -> None:
+    """Where the guard does not hold, the output's elements matter to nobody."""
+    p, over = Load("p", (), "bool"), Reduce("add", (it("k", 5),))
+    rows = [it("i", B)]
+    before = program(
+        "copied",
+        [SIZE],
+        (X, tensor("p", [], "bool"), tensor("u", [B]), tensor("y", [B], role="output")),
+        [
+            stmt("test", [], "p", (), Const(True, "bool")),
+            stmt("sum", rows, "u", (i,), load("x", i, k), over),
+            replace(stmt("copy", rows, "y", (i,), load("u", i)), guards=(Guard(p),)),
+        ],
+        (B,),
+    )
+    after = simplify(before)
+    assert [(s.name, s.target) for s in after.statements] == [("sum", "y")]
+    x = np.ones((3, 5), "f")
+    np.testing.assert_array_equal(interp.run(after, {"x": x})[0], interp.run(before, {"x": x})[0])

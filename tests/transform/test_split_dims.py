@@ -80,3 +80,28 @@ def test_slices_of_slices():
 )
 def test_what_is_left_as_it_is(before):
     assert split(before) is before
+
+
+def test_a_dimension_that_is_written_along_a_diagonal_stays():
+    """z[n, n] with n = 16 g + j would be z[n, g, j]: two places of one iterator."""
+    value = load("z", j, j)
+    for offset in (16, 32):
+        value = call("add", value, load("z", j + offset, j + offset))
+    before = program(
+        "diagonal",
+        [],
+        [
+            tensor("x", [48], role="input"),
+            tensor("z", [48, 48]),
+            tensor("y", [16], role="output"),
+        ],
+        [
+            stmt("S0", [it("n", 48)], "z", [n, n], load("x", n)),
+            stmt("S1", [it("j", 16)], "y", [j], value),
+        ],
+        [16],
+    )
+    after = split(before)
+    assert after is before
+    x = np.arange(48, dtype="f")
+    np.testing.assert_array_equal(interp.run(after, {"x": x})[0], x.reshape(3, 16).sum(0))

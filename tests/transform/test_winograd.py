@@ -68,3 +68,12 @@ def test_it_can_be_left_out():
     strict = compiler.schedule_program(program, without=compiler.NOT_STRICT)
     assert len(strict.program.statements) < 10
     assert steps(program) > 10
+
+
+def test_a_sum_on_a_branch_stays_one_statement_under_its_guard():
+    fn = convolution(filters(3, 3, 32, 32))
+    image = np.zeros((1, 14, 14, 32), "f")
+    branch = lambda x: tf.cond(tf.reduce_sum(x) > 0.0, lambda: fn(x), lambda: x)
+    program = program_of(branch, image, hints={"x": image.shape})
+    assert any(s.guards and s.reduce and len(s.reduce.iters) == 3 for s in program.statements)
+    assert steps(program) == 0
