@@ -81,6 +81,7 @@ setup(
             "mpmath>=1.3",
             "mypy>=1.10",
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "ruff>=0.6",
             "setuptools>=70.1",
         ],
