@@ -35,7 +35,7 @@ def iterator(value: Affine) -> str:
 
 
 def grain(loop: Loop) -> int:
-    """How many iterations of a loop belong together."""
+    """The number of iterations of a loop that belong together: tile sizes are multiples of it."""
     return max(value.coefficient(iterator(value)) for value in loop.values())
 
 

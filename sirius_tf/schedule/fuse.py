@@ -77,7 +77,7 @@ def fuse_alone(
 
 
 def _beside(names: Sequence[str], flows: Sequence[Flow]) -> int:
-    """How many recurrences a loop is of."""
+    """The number of recurrences among the statements of a loop."""
     cyclic = {f.source for f in flows if f.source == f.sink}
     found = components(names, [(f.source, f.sink) for f in flows])
     return sum(len(component) > 1 or component[0] in cyclic for component in found)
@@ -233,7 +233,7 @@ class _Fuser:
         return tile_sizes(self.program, self.plans, names, loops, self.machine)
 
     def units(self, cluster: Cluster) -> tuple[int, ...]:
-        """What the tile sizes of a cluster are multiples of."""
+        """For each loop of a cluster the number of which its tile size is a multiple."""
         return units([self.statements[n] for n in cluster.statements], cluster.loops, self.plans)
 
     def tiled(self, cluster: Cluster, entered: frozenset[str]) -> Tiled:
@@ -251,7 +251,7 @@ class _Fuser:
 
     @cached_property
     def uses(self) -> Uses:
-        """Who defines and who reads each tensor."""
+        """The statements that define and that read each tensor, found once."""
         return Uses(self.program)
 
     def _free(self, name: str, entered: frozenset[str]) -> list[Iter]:

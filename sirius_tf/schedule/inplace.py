@@ -46,7 +46,7 @@ def accumulates(s: Statement, old: Load) -> bool:
 
 
 def _results(value: Expr) -> Iterator[Expr]:
-    """What selects choose from."""
+    """Every value that nested selects choose from."""
     match value:
         case Call("select", (_, a, b)):
             yield from _results(a)
@@ -56,7 +56,7 @@ def _results(value: Expr) -> Iterator[Expr]:
 
 
 def _conditions(value: Expr) -> Iterator[Expr]:
-    """What selects choose by."""
+    """Every condition that nested selects choose by."""
     match value:
         case Call("select", (condition, a, b)):
             yield condition
@@ -110,7 +110,7 @@ def _replacing(value: Expr, old: Load) -> tuple[tuple[Expr, ...], ...]:
 
 
 def _pinned(conditions: Collection[Expr]) -> dict[str, Expr]:
-    """What a conjunction says iterators are equal to."""
+    """For each iterator that a conjunction compares with another value, that value."""
     found: dict[str, Expr] = {}
     for condition in conditions:
         match condition:

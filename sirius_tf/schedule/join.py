@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which statements share loops: clusters as large as dependences and workers allow, and convex."""
+"""Clustering: statements share parallel loops as far as dependences and workers allow; clusters are
+convex."""
 
 from __future__ import annotations
 
@@ -217,7 +218,8 @@ class Clusterer:
         return self._tiles(joined) >= min(self.threads, max(worth, default=1))
 
     def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
-        """Where few rows do not divide evenly, workers wait for less than a phase of its own costs.
+        """Whether workers that idle cost less than a phase of its own, where few rows do not divide
+        evenly.
 
         Seven rows of an image are four for one worker and three for the other; by itself, a
         contraction has columns to divide. What then goes between phases leaves the near caches.
@@ -254,7 +256,7 @@ class Clusterer:
         return prod(self.extents(loop)[0] // grain(loop) for loop in cluster.loops)
 
     def extents(self, loop: Loop) -> list[int]:
-        """How far a loop runs for each of its statements, at the sizes of the sample inputs."""
+        """For each statement of a loop the number of its iterations, on the sample inputs."""
         found = []
         for name, value in loop.items():
             extents = {i.name: i.extent for i in self.statements[name].iters}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where elements lie: temporaries are stored, and constants packed, as their readers want them.
+"""Data layout: temporaries are stored, and constants packed, in the order that their readers want.
 
     k[b, t, d], read by scores along t        ->  stored as k[b, d, t]
     w[k, n], read along n by a contraction    ->  packed as w'[n / PANEL, k, n % PANEL]
@@ -58,8 +58,8 @@ def order_temporaries(program: Program, machine: Machine) -> Program:
 
 
 def _touches(program: Program, s: Statement, machine: Machine) -> float:
-    """How often a statement loads and stores vectors of temporaries, if it may have them as it
-    wants: a product with constant weights only stores some."""
+    """Vector loads and stores of temporaries that a statement makes if they are stored as it wants:
+    its rank when orders are chosen. A product with constant weights only stores some."""
     wishes = Wishes(program, {})
     chosen = plans.choose(program, s, machine, wishes)
     inner = math.prod(i.extent.evaluate(program.hints) for i in s.reduce.iters) if s.reduce else 1
@@ -76,7 +76,8 @@ class Wishes(plans.Strides):
     last: dict[str, int | None]
 
     def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
-        """Of an access to a tensor that has an order, or will have one that suits."""
+        """The stride of an access along an iterator, if a tensor without an order yet gets the one
+        that suits this access."""
         t = self.program.tensor[tensor]
         now = plans.stride(index, t.shape, name)
         if now is None or now == poly(0):

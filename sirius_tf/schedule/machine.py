@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a schedule is made for. All numbers are guesses for speed: results
-do not depend on them."""
+"""The target of a schedule: its workers and the costs of the model. All numbers are guesses for
+speed: results depend on none of them but `precision`."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Machine:
         return self.workers * self.threads if self.threads > 1 else 1
 
     def divided(self, parts: int) -> Machine:
-        """What there is for each of `parts` that run beside each other, of blocks; threads of a CPU
-        are few, and what one has left another one takes."""
+        """The share of the machine that one of `parts` concurrent recurrences has: of a GPU, a part
+        of its blocks; of a CPU, all, since a worker without tiles takes those of others."""
         workers = max(self.workers // parts, 1)
         return replace(self, workers=workers) if self.threads > 1 else self
 

@@ -85,9 +85,10 @@ def overlap(program: Program, threads: int) -> Program:
 
 
 def _sliding(uses: Uses, name: str) -> _Sliding | None:
-    """How a sum slides over a tensor of sums, and a constant border, that only it uses.
+    """The temporary as one that a sum slides over: defined by one reduction and constant borders,
+    and read by one statement; None if it is not.
 
-    What takes longer to make than to store in a far cache would gain nothing.
+    A temporary that takes longer to make than to store in a far cache would gain nothing.
     """
     tensor = uses.program.tensor[name]
     writers, users = uses.writers.get(name, []), uses.readers.get(name, [])
@@ -119,7 +120,8 @@ def _along_axis(
     user: Statement,
     load: Load,
 ) -> _Sliding | None:
-    """How the user slides along an axis: at step * place + taps, all of known extents."""
+    """The temporary as one that its reader slides over along an axis: at step * place + taps, all
+    of known extents; None if it does not."""
     i, rows = load.index[axis], _iter(made, made.index[axis])
     if not isinstance(i, Affine) or rows is None or user.reduce is None:
         return None
@@ -253,7 +255,8 @@ def _named(program: Program, name: str) -> Statement:
 
 
 def _made(s: Statement, found: _Sliding, size: int, tile: Iter, inside: Iter) -> Statement:
-    """What defines the tiles. A row that is none of the inside has the border's value."""
+    """The statement that defines the tiles. A row outside of those of the tensor has the border's
+    value."""
     rows, (low, high) = found.rows, found.rows_needed
     row = symbol(tile.name) * (found.step * size) + symbol(inside.name) + low
     tests = [call("lt", index(row), index(0), dtype="bool")] if low < 0 else []

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a statement will be computed: which iterator runs along vector lanes, which one fills
-registers. A cost per point decides, of loads, stores and functions on the sizes of the samples.
+"""Vectorization: the iterator along the lanes of a vector and the one that fills registers, for
+each statement. A cost per point decides, of loads, stores and functions on the sizes of the
+samples.
 
     c[i, j] = sum over k of a[i, k] * b[k, j]     lanes along j: b is read, c written contiguously,
                                                   a is a scalar; rows along i: b is read once for
@@ -81,7 +82,7 @@ class Strides:
     program: Program
 
     def __call__(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> Poly | None:
-        """Of an access to a tensor, along an iterator."""
+        """The stride of an access to a tensor along an iterator."""
         return stride(index, self.program.tensor[tensor].shape, name)
 
     def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
@@ -178,7 +179,7 @@ class _Coster:
         return _SCATTERED * sum(moved) / math.prod(self.extents.values())
 
     def reuse(self, plan: Plan, load: Load) -> float:
-        """How many rows share what is loaded once."""
+        """The number of rows that share one load of an operand."""
         if plan.rows is None or self.along(load, plan.rows) != poly(0):
             return 1.0
         rows, names = 1, [i.name for i in self.s.iters if not i.loop]

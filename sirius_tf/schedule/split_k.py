@@ -58,7 +58,7 @@ def in_pieces(program: Program, machine: Machine) -> Program:
 
 
 def choices(program: Program, machine: Machine) -> dict[str, Choice]:
-    """What is chosen for each reduction, by name; those that are alike are looked at once."""
+    """The choice for each reduction, by name; equal reductions are looked at once."""
     uses, known, found = Uses(program), dict[str, Choice](), dict[str, Choice]()
     for s in (s for s in program.statements if s.reduce):
         loops = [i.name for i in s.iters if i.loop]
@@ -97,7 +97,7 @@ def _adds_pieces(uses: Uses, s: Statement) -> bool:
 
 
 def _counts(program: Program, s: Statement) -> list[int]:
-    """How many pieces a reduction may have."""
+    """The numbers of pieces that a reduction may have; none if it must stay whole."""
     if s.reduce is None or s.target in program.conditions:
         return []
     k, terms = _longest(s), prod(i.extent.evaluate(program.hints) for i in s.reduce.iters)
@@ -122,7 +122,7 @@ def _length(size: int, count: int) -> int:
 
 
 def _pieces(size: int, count: int) -> int:
-    """How many pieces there are if about `count` are wanted."""
+    """The number of pieces that there are if about `count` are wanted."""
     return -(-size // _length(size, count))
 
 
@@ -216,7 +216,8 @@ def _elements(program: Program, tensor: str) -> int:
 def _steps_of_tile(
     s: Statement, machine: Machine, plan: Plan, sizes: Mapping[str, int], terms: int
 ) -> float:
-    """What a thread does for a tile: terms of sums, while operands are copied, and their ends."""
+    """The time of a thread for a tile, in points: terms of sums, while operands are copied, and
+    what ends a sum."""
     points = prod(sizes.values())
     if plan.across:
         warps = machine.threads // machine.warp

@@ -38,8 +38,8 @@ class Words:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where temporaries are kept. Element i of a dimension lies in slot i mod w of its window;
-    of a tensor in `private`, every worker has a copy, which starts where its tile does.
+    """The places of temporaries. Element i of a dimension lies in slot i mod w of its window; of a
+    tensor in `private`, every worker has a copy, which starts where its tile does.
 
     Tensors with one number in `slots` share memory. What is stored to a tensor in `words` is also
     stored there.
@@ -67,7 +67,7 @@ class Storage:
 def phase_times(
     node: Node | None, prefix: tuple[Affine, ...] = ()
 ) -> dict[str, tuple[Affine, ...]]:
-    """When each statement's phase runs: positions in sequences and values of sequential loops."""
+    """The time of each statement's phase: positions in sequences and values of sequential loops."""
     match node:
         case Sequence(children):
             times: dict[str, tuple[Affine, ...]] = {}
@@ -174,7 +174,7 @@ def storage_maps(
 
 
 def time_maps(scop: Scop, root: Node) -> dict[str, isl.Map]:
-    """When phases run: { S[i] -> [time] }, all of one length."""
+    """The times of phases as maps { S[i] -> [time] }, all of one length."""
     times = phase_times(root)
     length = max(map(len, times.values()), default=0)
     zero = affine(0)

@@ -40,7 +40,8 @@ def tile_sizes(
 def units(
     statements: Sequence[Statement], loops: Sequence[Loop], plans: Mapping[str, Plan]
 ) -> tuple[int, ...]:
-    """What a tile size must be a multiple of: packed constants come in panels of lanes."""
+    """For each loop the number of which its tile size is a multiple: packed constants come in
+    panels of lanes."""
     lanes = {s.name: plans[s.name].lanes for s in statements if s.reduce}
     panels = ({s for s in lanes if lanes[s] == iterator(loop[s])} for loop in loops)
     return tuple(PANEL if some else grain(loop) for some, loop in zip(panels, loops, strict=True))
@@ -149,7 +150,8 @@ class _Tiler:
         return self.longest_share(extent, size, others), alone
 
     def longest_share(self, extent: int, size: int, times: int) -> int:
-        """Of the extent, what the worker with most to do has, if others share it so often."""
+        """The iterations of the most loaded worker if an extent is tiled by `size` and repeated
+        `times` times."""
         tiles = -(-extent // size) * times
         sizes = [min(size, extent - i % (tiles // times) * size) for i in range(tiles)]
         ends = [tiles * w // self.threads for w in range(self.threads + 1)]

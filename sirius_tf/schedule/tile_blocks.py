@@ -92,7 +92,7 @@ def _slices(
 
 
 def of_thread(rows: int, lanes: int, others: int, busy: int) -> tuple[int, int]:
-    """How many rows and lanes of a tile's sums a thread, or warp, has: as many as leave all `busy`.
+    """The rows and lanes of a tile's sums that a thread, or warp, has: as many as leave all `busy`.
 
     r rows and j lanes take r + j loads for r * j multiplications.
     """
@@ -108,8 +108,8 @@ def of_thread(rows: int, lanes: int, others: int, busy: int) -> tuple[int, int]:
 
 
 def warps_of_point(points: int, terms: int, machine: Machine) -> int:
-    """How many warps divide the terms of a sum: as many as there are for a point of the tile; 0 or
-    1 if a warp has each for itself."""
+    """The number of warps that divide the terms of one sum: as many as there are for a point of the
+    tile; 0 or 1 if each warp has sums of its own."""
     warps = machine.threads // machine.warp
     return min(warps // points, terms // (TERMS * machine.warp)) if points else 1
 

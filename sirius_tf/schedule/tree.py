@@ -148,5 +148,5 @@ def _indent(lines: list[str]) -> list[str]:
 
 
 def marked(name: str) -> str | None:
-    """What a mark of isl's stands for: the cluster of a tile, or None for a phase."""
+    """The cluster that a mark of isl stands for, if it is that of a tile; None for a phase."""
     return name.partition(" ")[2] or None

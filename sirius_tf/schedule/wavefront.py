@@ -183,7 +183,7 @@ class _Finder:
 
 
 def _reached(starts: Iterable[str], edges: Mapping[str, Sequence[str]]) -> set[str]:
-    """What some edges lead to from `starts`."""
+    """Every name that edges lead to from `starts`."""
     found, stack = set[str](), list(starts)
     while stack:
         new = set(edges[stack.pop()]) - found
