@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the user may choose."""
+"""Choices of the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 Launch = Literal["auto", "persistent", "graph"]
 Precision = Literal["strict", "tf32", "tf32x3", "half"]
-"""What GPUs' matrix units round float32 factors to; "strict" leaves them idle."""
+"""The format to which GPUs' matrix units round float32 factors; "strict" leaves the units idle."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class VerifyError(SiriusError):
 
 
 class DifferenceError(SiriusError):
-    """What was compiled has other results than the original."""
+    """The results of compiled code are not those of the original."""
 
 
 class InvalidArgument(SiriusError, ValueError):  # noqa: N818

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion did: every node is in a region or on TensorFlow for a reason."""
+"""The report on a conversion: every node is in a region or on TensorFlow for a reason."""
 
 from __future__ import annotations
 

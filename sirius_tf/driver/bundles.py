@@ -24,7 +24,8 @@ def link_what_compiles(
     kernels: Mapping[str, Compiled],
     bundle: Path,
 ) -> tuple[list[Part], dict[str, Compiled]]:
-    """As `link`; regions whose code the C compiler does not accept go back to TensorFlow."""
+    """Link the bundle as `link` does; regions whose code the C compiler does not accept go back to
+    TensorFlow."""
     parts = list(parts)
     while True:
         try:

@@ -77,7 +77,8 @@ def compare_and_time(
 
 
 def machine() -> tuple[str, int, str, str]:
-    """What runs the code: the processor, the workers, TensorFlow, and the host of bundles."""
+    """The machine that runs the code, as a key: the processor, the workers, TensorFlow, and the
+    host of bundles."""
     return cache.processor(), len(os.sched_getaffinity(0)), tf.__version__, library.digest()
 
 

@@ -62,7 +62,7 @@ def draft(
 
 
 def _report(part: Part) -> SignatureReport:
-    """What became of a signature, but for what a comparison measures."""
+    """The report on a signature, but for the numbers that a comparison measures."""
     graph, name = part.signature.graph, part.signature.name
     results = {edge.node for _, edge in graph.outputs}
     ops = [n for n in graph.nodes if n.name not in results and computes(n)]

@@ -39,7 +39,7 @@ class Compiled:
 
     @property
     def note(self) -> dict[str, object]:
-        """What the manifest says of it."""
+        """The notes on the kernel for the manifest."""
         hints = {name: list(shape) for name, shape in self.hints.items()}
         note = {"threads": self.threads, "hints": hints, "code": self.code}
         return {**note, "strict_math": self.strict_math, "tilings": self.tilings}

@@ -35,7 +35,7 @@ class Described:
 
 @dataclass(frozen=True, eq=False)
 class Values(Mapping[Edge, Array]):
-    """What edges carry on the samples; `find` has to run the model for the arrays themselves.
+    """The values of edges on the samples; `find` has to run the model for the arrays themselves.
 
     Later conversions get by with descriptions, most often: nothing of the samples is cached.
     """
@@ -149,7 +149,7 @@ def hints(part: Part, region: Region) -> dict[str, tuple[int, ...]]:
 
 
 def region_values(part: Part, region: Region) -> list[str]:
-    """What a region reads on the samples, but for tables."""
+    """Digests of the values that a region reads on the samples, but for tables."""
     known = part.values.described
     return [known[e].digest for e in region.inputs if e in known]
 

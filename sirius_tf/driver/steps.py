@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all conversions do."""
+"""Steps that all conversions take."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def check_target(options: Options) -> None:
 
 
 def threads_of(options: Options) -> int:
-    """Of how many threads calls are made."""
+    """The number of threads for which calls are compiled."""
     return options.threads or native.default_threads()
 
 
 def stages(options: Options) -> Callable[[str], None]:
-    """What begins a stage. Memory that the one before freed goes back to the system.
+    """A function that begins a stage. It gives memory that the stage before freed back to the
+    system.
 
     The C library keeps it among what is in use: sessions leave hundreds of megabytes of holes. The
     values of a model, which end before two of the stages, are held by circles of closures, too.

@@ -290,7 +290,7 @@ def _mb(size: int) -> str:
 
 
 def complaint(result: Result, strict: bool) -> str | None:
-    """What is wrong with a conversion that succeeded, for which --strict fails."""
+    """The fault of a conversion that succeeded, for which --strict fails; None if there is none."""
     if result.bundle is None:
         return "nothing was compiled"
     if not strict:

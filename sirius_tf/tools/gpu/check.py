@@ -54,7 +54,7 @@ NOT_RUN = "not run"
 
 @dataclass
 class Found:
-    """What was seen of one signature, which is one region.
+    """Results for one signature, which is one region.
 
     `source` is a hash of its CUDA code; `ms` are medians of wall-clock time, `event_ms` that of a
     call on CuPy arrays between CUDA events; `floor_ms` is the roofline's, and `share` is what
@@ -221,7 +221,7 @@ def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
 
 
 def markdown(found: Sequence[Found], limits: gpu_limits.Limits) -> str:
-    """What the GPU can do, and a row for each model: milliseconds."""
+    """A line on the limits of the GPU, and a table with a row for each model, in milliseconds."""
     peers = list(dict.fromkeys(n for f in found for n in (*f.ms, *f.not_run)))
     columns = ["model", *peers, "by events", "floor", "share", "bytes to, from", "error", "stamp"]
     lines = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gpu_peers.py writes models with: PyTorch and JAX behind the same names, and cells on these.
+"""Frameworks for the models of peers.py: PyTorch and JAX behind the same names, and cells on these.
 
 Recurrent layers are PyTorch's own there (cuDNN's on a GPU), and scans in JAX. All compute in
 float32, without TF32 unless that is the precision (config.py); "half" is float16 throughout.
@@ -43,7 +43,7 @@ class Torch:
         return self.real(made) if value.dtype == np.float32 else made
 
     def real(self, x: Any) -> Any:
-        """As a number of the precision."""
+        """The array in the type of the precision."""
         return x.to(self.torch.get_default_dtype())
 
     def softmax(self, x: Any, axis: int = -1) -> Any:
@@ -55,7 +55,7 @@ class Torch:
         return self.torch.arange(n, device=self.device)
 
     def zeros(self, *shape: int) -> Any:
-        """Of a shape."""
+        """An array of zeros, of a shape."""
         return self.torch.zeros(shape, device=self.device)
 
     def split(self, x: Any, n: int) -> Any:
@@ -246,7 +246,7 @@ def matrix(f: Any, *shape: int) -> Any:
 
 
 def weights(f: Any, inputs: int, width: int, gates: int) -> tuple[Any, Any, Any]:
-    """Of the input, of the state, and the bias, of a recurrent cell."""
+    """The weights of the input and of the state of a recurrent cell, and its bias."""
     return (
         matrix(f, inputs, gates * width),
         matrix(f, width, gates * width),

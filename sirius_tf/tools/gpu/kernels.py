@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the CUDA kernels of SavedModels take: to make them, and of a GPU. None is needed.
+"""Costs of the CUDA kernels of SavedModels: to make them, and of a GPU. No GPU is needed.
 
 usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90] [--without=wavefronts,...]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU can do at best, measured: its memory, its multipliers, launches and barriers."""
+"""Limits of a GPU, measured: its memory, its multipliers, launches and barriers."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ extern "C" __global__ void multiply(const float *x, float *y, int64_t n) {{
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one GPU: read and written bytes a second of its memory, float32 multiplications with an
-    addition a second, microseconds of an empty launch and of a barrier of one block a
+    """Limits of one GPU: read and written bytes a second of its memory, float32 multiplications
+    with an addition a second, microseconds of an empty launch and of a barrier of one block a
     multiprocessor."""
 
     bytes_s: float

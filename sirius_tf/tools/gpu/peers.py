@@ -22,7 +22,7 @@ from sirius_tf.tools.gpu.frameworks import (
 
 
 def standardized(x: Any, epsilon: float = 1e-12) -> Any:
-    """Of mean 0 and variance 1 along the last axis."""
+    """The array with mean 0 and variance 1 along the last axis."""
     centred = x - x.mean(-1)[..., None]
     return centred * ((centred * centred).mean(-1)[..., None] + epsilon) ** -0.5
 
@@ -192,7 +192,8 @@ def build(
     precision: str = "strict",
     device: str = "cuda",
 ) -> dict[str, Run | str]:
-    """What calls a model of the zoo in each framework, complete on return; or why nothing does."""
+    """Calls of a model of the zoo in each framework, complete on return; or the reason that there
+    is none."""
     found: dict[str, Run | str] = {}
     for framework in frameworks:
         labels = FRAMEWORKS[framework]

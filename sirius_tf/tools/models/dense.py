@@ -318,7 +318,7 @@ def _joined(x: Any, batch: Any, side: int, width: int) -> Any:
 
 
 def _shift_mask(side: int, shift: int) -> np.ndarray[Any, Any] | None:
-    """What hides, in a window that wraps around, the patches of the image's other side."""
+    """The mask that hides, in a window that wraps around, the patches of the image's other side."""
     if not shift:
         return None
     bands = (slice(0, -WINDOW), slice(-WINDOW, -shift), slice(-shift, None))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What code takes, and why."""
+"""Measurements of compiled code."""

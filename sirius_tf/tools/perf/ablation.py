@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What whole-program optimizations are worth: each model compiled without one of them at a time.
+"""Worth of whole-program optimizations: each model is compiled without one of them at a time.
 
 usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
 
@@ -51,7 +51,7 @@ HOST_OPS = frozenset(
 
 @dataclass(frozen=True)
 class Variant:
-    """What was measured of a model compiled without a part."""
+    """Measurements of a model compiled without a part."""
 
     without: str
     ms: float | None

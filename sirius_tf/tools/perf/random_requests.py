@@ -47,7 +47,7 @@ def draw(
 
 
 def peer(name: str, case: Case) -> Call:
-    """What answers a request."""
+    """The function of a peer that answers a request."""
     import tensorflow as tf
 
     from sirius_tf import runtime

@@ -95,7 +95,7 @@ def program_of(m: int, k: int, n: int) -> Program:
 
 
 def lanes() -> int:
-    """Of float32 in a vector of this machine."""
+    """The number of float32 lanes in a vector of this machine."""
     return leaf.ISAS[link.ISAS[native.isa()]].lanes
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call of a scheduled program does on the samples: phases, bytes moved, bytes kept."""
+"""Traffic of a call of a scheduled program, on the samples: phases, bytes moved, bytes kept."""
 
 from __future__ import annotations
 

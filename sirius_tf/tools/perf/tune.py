@@ -206,7 +206,8 @@ def made_up(program: Program, name: str) -> Array:
 
 
 def defined(program: Program, outputs: Sequence[Array]) -> list[Array]:
-    """What every statement has defined of the outputs; others may define the rest of these."""
+    """The elements of the outputs that every statement has defined; others may define the rest of
+    these."""
     hints, arrays = program.hints, dict[str, Array]()
     for output, array in zip(program.outputs, outputs, strict=True):
         arrays[output.tensor] = array
