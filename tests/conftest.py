@@ -2,6 +2,7 @@
 """Golden files: printed text that is reviewed as prose, renewed by --update-golden."""
 
 import os
+import sys
 
 import pytest
 
@@ -14,6 +15,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="renew testdata/golden")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m ir` is the quick tier: what is not in it is not even imported."""
+    if config.option.markexpr == "ir" and collection_path.name.startswith("test_"):
+        return "pytest.mark.ir" not in collection_path.read_text() or None
+    return None
+
+
+@pytest.fixture(autouse=True)
+def quick(request):
+    """A test of the quick tier that imports TensorFlow is in the wrong one."""
+    yield
+    if request.config.option.markexpr == "ir":
+        assert "tensorflow" not in sys.modules
 
 
 @pytest.fixture

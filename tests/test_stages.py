@@ -6,6 +6,8 @@ import pytest
 from sirius_tf.compile import compile_program
 from tests.support import programs
 
+pytestmark = pytest.mark.ir
+
 
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
 def test_stages(golden, make) -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from sirius_tf.ir.affine import Affine, affine
 from tests.support.strategies import i, ints, j, trees
 
+pytestmark = pytest.mark.ir
+
 values = st.fixed_dictionaries({"i": ints, "j": ints, "N": ints})
 
 

@@ -44,6 +44,8 @@ from tests.support.programs import (
 )
 from tests.support.strategies import trees
 
+pytestmark = pytest.mark.ir
+
 
 def floats(*shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

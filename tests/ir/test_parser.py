@@ -22,6 +22,8 @@ from sirius_tf.ir.program import UNLIMITED, Check, Guard, Iter, Param, Reduce
 from tests.support import programs
 from tests.support.programs import B, F, T, b, copy, dense, ge, i, it, load, lstm, stmt, t, tensor
 
+pytestmark = pytest.mark.ir
+
 ALL = [programs.dense, programs.softmax, programs.lstm, programs.gather, programs.copy]
 
 

@@ -9,6 +9,8 @@ from sirius_tf.ir.printer import show, show_expr, show_statement
 from sirius_tf.ir.program import Check
 from tests.support.programs import F, b, call, copy, dense, ge, i, it, load, lstm, stmt
 
+pytestmark = pytest.mark.ir
+
 DENSE = """\
 program dense(x)
 params:

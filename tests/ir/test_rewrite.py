@@ -30,6 +30,8 @@ from sirius_tf.schedule.layout import pack
 from sirius_tf.schedule.machine import Machine
 from tests.support.programs import B, b, call, dense, i, it, j, load, stmt, t, tensor
 
+pytestmark = pytest.mark.ir
+
 POSITION = call("bounded", load("at", b, dtype="int64"), Index(affine(9), "int64"), dtype="int64")
 
 

@@ -29,6 +29,8 @@ from tests.support.programs import (
     tensor,
 )
 
+pytestmark = pytest.mark.ir
+
 
 @pytest.mark.parametrize("build", [dense, softmax, lstm, gather, copy])
 def test_good(build):

@@ -9,6 +9,8 @@ from sirius_tf.ir.expr import Const
 from sirius_tf.ir.polynomial import NotAffineError, poly
 from sirius_tf.lower.params import Params
 
+pytestmark = pytest.mark.ir
+
 A, B, C = (poly(symbol(n)) for n in "abc")
 
 

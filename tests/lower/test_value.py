@@ -9,6 +9,8 @@ from sirius_tf.ir.expr import Load
 from sirius_tf.ir.polynomial import poly
 from sirius_tf.lower import value as v
 
+pytestmark = pytest.mark.ir
+
 B, S = symbol("B"), symbol("S")
 SIZES = {"B": 3, "S": 5}
 

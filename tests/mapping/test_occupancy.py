@@ -10,6 +10,8 @@ from sirius_tf.mapping.occupancy import (
     shared_of_block,
 )
 
+pytestmark = pytest.mark.ir
+
 # architecture, threads, registers, bytes of shared memory, blocks
 KNOWN = [
     ("sm_80", 256, 96, 2048, 2),

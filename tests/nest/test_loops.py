@@ -13,6 +13,8 @@ from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.tree import Band, Filter, Sequence, build
 from tests.support.programs import recurrence, softmax_of
 
+pytestmark = pytest.mark.ir
+
 
 def loops(program: Program) -> LoopNest:
     scop = extract(program)

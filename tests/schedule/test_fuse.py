@@ -15,6 +15,8 @@ from sirius_tf.schedule.tree import build
 from sirius_tf.schedule.verify import check_order, check_reflow
 from tests.support.programs import load, recurrence, softmax_of
 
+pytestmark = pytest.mark.ir
+
 M, N = symbol("M"), symbol("N")
 i, j, k = symbol("i"), symbol("j"), symbol("k")
 

@@ -13,6 +13,8 @@ from sirius_tf.schedule.tree import Band, Filter, Phase, Sequence, Tile, build
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
 from tests.support.programs import b, j, lstm, recurrence, softmax, t
 
+pytestmark = pytest.mark.ir
+
 
 def loop(names: tuple[str, ...], *children: Filter) -> Filter:
     body = Sequence(children)

@@ -15,6 +15,8 @@ from sirius_tf.schedule.storage import Storage, Words
 from sirius_tf.schedule.tree import Band, Filter, Phase, Sequence, Tile
 from tests.support import programs
 
+pytestmark = pytest.mark.ir
+
 t, i = symbol("t"), symbol("i")
 LEAF = Tile(Sequence((Filter(("a",), Band(({"a": i},), None, (True,))), Filter(("b",)))))
 TREE = Sequence(

@@ -35,6 +35,8 @@ from sirius_tf.schedule.verify import (
 )
 from tests.support.programs import load, recurrence, softmax_of
 
+pytestmark = pytest.mark.ir
+
 
 def folded(program: Program) -> dict[str, Window]:
     """Windows of the fused program, after isl has agreed to order and storage."""

@@ -27,6 +27,8 @@ from tests.support.programs import (
     tensor,
 )
 
+pytestmark = pytest.mark.ir
+
 X = tensor("x", [B, 5], role="input")
 Y = tensor("y", [B, 5], role="output")
 SIZE = param("B", "x", 0)

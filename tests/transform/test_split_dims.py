@@ -12,6 +12,8 @@ from sirius_tf.ir.verify import verify
 from sirius_tf.transform.split_dims import split
 from tests.support.programs import B, b, call, it, j, k, load, param, program, stmt, symbol, tensor
 
+pytestmark = pytest.mark.ir
+
 n = symbol("n")
 
 
