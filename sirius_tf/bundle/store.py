@@ -177,7 +177,7 @@ def _is_private(found: os.stat_result) -> bool:
 
 
 def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link, and no pipe that waits
+    return os.open(path, flags | os.O_NONBLOCK)  # it may be a pipe
 
 
 def _is_whole(file: BinaryIO, kind: str, name: str) -> bool:

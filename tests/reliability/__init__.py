@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long tests, as commands that print a table; pytest runs short versions of them."""
