@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tensorflow.core.protobuf import tensor_bundle_pb2
@@ -18,6 +19,16 @@ from sirius_tf.errors import SiriusError
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _OFFSET, _PRIME = 0xCBF29CE484222325, 0x100000001B3
+_MASK = 0xA282EAD8  # of checksums
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor's file, relative to the SavedModel, its offset there, and CRC-32C of its bytes."""
+
+    file: str
+    offset: int
+    crc32c: int
 
 
 def variables_hash(model: Path) -> str:
@@ -31,12 +42,12 @@ def variables_hash(model: Path) -> str:
     return f"{value:016x}"
 
 
-def tensor_places(model: Path) -> dict[str, tuple[str, int]]:
-    """For each checkpoint key its file, relative to the SavedModel, and its offset there."""
+def tensor_places(model: Path) -> dict[str, Place]:
+    """Where each tensor of a checkpoint is, by its key; tensors in parts are left out."""
     index = model / "variables" / "variables.index"
     data = index.read_bytes()
     header = tensor_bundle_pb2.BundleHeaderProto()
-    places: dict[str, tuple[str, int]] = {}
+    places: dict[str, Place] = {}
     for key, value in _entries(index, data):
         if not key:
             header.ParseFromString(value)
@@ -44,8 +55,15 @@ def tensor_places(model: Path) -> dict[str, tuple[str, int]]:
         entry = tensor_bundle_pb2.BundleEntryProto.FromString(value)
         if not entry.slices:
             file = f"variables/variables.data-{entry.shard_id:05d}-of-{header.num_shards:05d}"
-            places[key.decode(errors="replace")] = (file, int(entry.offset))
+            place = Place(file, int(entry.offset), _unmasked(entry.crc32c))
+            places[key.decode(errors="replace")] = place
     return places
+
+
+def _unmasked(checksum: int) -> int:
+    """CRC-32C as it is computed; TensorFlow rotates and shifts it, for it may be among the data."""
+    rotated = (checksum - _MASK) & 0xFFFFFFFF
+    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 def _entries(path: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ from sirius_tf.rewrite import checkpoint
 from sirius_tf.rewrite.regions import Region, is_variable
 from sirius_tf.rewrite.substitute import Use
 
-VERSION = 1
+VERSION = 2
 
 
 def manifest(
@@ -55,13 +55,14 @@ class _Tables:
         saved = self._saved[edge.node]
         if saved.part or saved.key not in self._places:
             raise SiriusError(f"the variable '{saved.key}' that it looks up is saved in parts")
-        file, offset = self._places[saved.key]
+        place = self._places[saved.key]
         return {
             "key": saved.key,
             "dtype": graph.dtype(edge),
             "shape": list(graph.shape(edge) or ()),
-            "file": file,
-            "offset": offset,
+            "file": place.file,
+            "offset": place.offset,
+            "crc32c": place.crc32c,
         }
 
 

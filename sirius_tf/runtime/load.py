@@ -20,12 +20,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sirius_tf.bundle.seal import crc32c
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.runtime.cuda import Cuda
 from sirius_tf.runtime.native import Bundle, Region
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 DEFAULT_SIGNATURE = "serving_default"
 
 
@@ -109,7 +110,7 @@ class Signature:
         ]
         self._expected = _expected(self.inputs, self._order, region)
 
-    def __call__(self, **arrays: Any) -> dict[str, Any]:
+    def __call__(self, /, **arrays: Any) -> dict[str, Any]:
         """Run on arrays by input name; returns the outputs by name, arrays of the device.
 
         Arrays are copied only if they are not dense, or not on the device. Raises InvalidArgument,
@@ -163,7 +164,7 @@ class Model:
         only = next(iter(self.signatures)) if len(self.signatures) == 1 else None
         self._default = self.signatures.get(DEFAULT_SIGNATURE if only is None else only)
 
-    def __call__(self, **arrays: Any) -> dict[str, Any]:
+    def __call__(self, /, **arrays: Any) -> dict[str, Any]:
         """Call the default signature: serving_default, or the only one."""
         if self._default is None:
             names = ", ".join(sorted(self.signatures))
@@ -191,7 +192,15 @@ def load(path: str | os.PathLike[str], threads: int = 0, device: str = "cpu") ->
     bundle = Bundle(file)
     if file.absolute().parent.name == "assets":
         _check_graph(folder / "saved_model.pb", bundle)
-    return Model(bundle, folder, where)
+    try:
+        return Model(bundle, folder, where)
+    except SiriusError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SiriusError(
+            f"{file}: its manifest is not one of this version ({reason}); convert the model again"
+        ) from error
 
 
 def _bundle(folder: Path) -> Path:
@@ -239,10 +248,15 @@ def _expected(
 
 
 def _table(folder: Path, table: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Map a tensor of the checkpoint."""
+    """Map a tensor of the checkpoint, which must be as it was written."""
     file, shape = folder / table["file"], tuple(table["shape"])
     try:
         mapped = np.memmap(file, numpy_dtype(table["dtype"]), "r", table["offset"], shape)
     except (OSError, ValueError) as error:
         raise SiriusError(f"cannot map the table {table['key']} from {file}: {error}") from error
+    if crc32c(mapped.view(np.uint8).data) != table["crc32c"]:
+        raise SiriusError(
+            f"{file} is damaged: the table {table['key']} has another checksum than when it was "
+            "saved; restore the file, or convert the model again"
+        )
     return mapped.view(np.ndarray)  # a memmap's methods are slower

@@ -272,7 +272,11 @@ class Bundle:
         """The notes of the compiler on the bundle."""
         info = self._opened.info
         text = ctypes.string_at(info.manifest, info.manifest_bytes) if info.manifest else b"{}"
-        parsed: dict[str, Any] = json.loads(text)
+        try:
+            parsed: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            message = f"{self.path}: its manifest cannot be read ({error}); convert the model again"
+            raise SiriusError(message) from error
         return parsed
 
     def call(

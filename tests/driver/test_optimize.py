@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import loader_impl
 
 import sirius_tf
+from sirius_tf import runtime
 from sirius_tf.bundle import files
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
@@ -326,6 +327,7 @@ def test_a_table_is_read_where_it_is(tmp_path) -> None:
     result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=OPTIONS)
     assert result.bundle_bytes < module.table.numpy().nbytes
     ids = np.array([(1 << 15) - 1, 0, 7], "int32")
+    want = np.exp(module.table.numpy()[ids])
     same(tmp_path / "model", tmp_path / "out", "serving_default", ids=ids)
     entry = Bundle(result.bundle).manifest["signatures"]["serving_default"]
     table = next(a["table"] for a in entry["arguments"] if "table" in a)
@@ -333,6 +335,12 @@ def test_a_table_is_read_where_it_is(tmp_path) -> None:
     values = data[: 8 << 15].reshape(table["shape"])
     np.testing.assert_array_equal(values, module.table.numpy())
     assert entry["results"]["ids"] == {"input": "ids"}
+    np.testing.assert_allclose(runtime.load(result.output_dir)(ids=ids)["out"], want, rtol=1e-6)
+    changed = bytearray((result.output_dir / table["file"]).read_bytes())
+    changed[table["offset"] + (1 << 19)] ^= 1
+    (result.output_dir / table["file"]).write_bytes(changed)
+    with pytest.raises(SiriusError, match="has another checksum than when it was saved"):
+        runtime.load(result.output_dir)
 
 
 def test_what_is_slower_goes_back(tmp_path, monkeypatch, tmp_path_factory) -> None:

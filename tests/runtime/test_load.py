@@ -92,13 +92,68 @@ def test_what_is_not_a_rewritten_model(tmp_path):
         runtime.load(tmp_path)
     with pytest.raises(SiriusError, match="No such file"):
         runtime.load(tmp_path / "missing.sirius.so")
-    save(tmp_path / "other", {"sirius": 2})
+    save(tmp_path / "other", {"sirius": 1})
     with pytest.raises(SiriusError, match="not the bundle of a model, or of another version"):
         runtime.load(tmp_path / "other")
     cut = save(tmp_path / "cut", manifest())
     (cut / "variables" / "variables.data-00000-of-00001").write_bytes(PREFIX)
     with pytest.raises(SiriusError, match=r"cannot map the table t from .*variables.data"):
         runtime.load(cut)
+
+
+def test_a_table_that_is_not_as_it_was_saved(tmp_path):
+    folder = save(tmp_path / "model", manifest())
+    file = folder / "variables" / "variables.data-00000-of-00001"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(SiriusError, match="the table t has another checksum than when it was"):
+        runtime.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.pop("signatures"),
+        lambda m: m["signatures"].update(scale=None),
+        lambda m: m["signatures"]["scale"].pop("inputs"),
+        lambda m: m["signatures"]["scale"].update(region="none such"),
+        lambda m: m["signatures"]["scale"]["arguments"].pop(),
+        lambda m: m["signatures"]["scale"]["arguments"][0]["table"].pop("crc32c"),
+        lambda m: m["signatures"]["scale"]["results"].update(out={"input": "none such"}),
+    ],
+)
+def test_a_manifest_of_another_kind(change, tmp_path):
+    content = manifest()
+    change(content)
+    with pytest.raises(SiriusError, match=r"its manifest is not one of this version .*convert"):
+        runtime.load(save(tmp_path / "model", content))
+
+
+def test_an_input_called_self(tmp_path):
+    content = manifest()
+    entry = content["signatures"]["scale"]
+    entry["inputs"]["self"] = entry["inputs"].pop("x")
+    entry["arguments"][1] = {"input": "self"}
+    entry["results"]["same"] = {"input": "self"}
+    del content["signatures"]["words"]
+    model = runtime.load(save(tmp_path / "model", content))
+    x = np.ones(3, "f")
+    for call in (model, model.signatures["scale"]):
+        np.testing.assert_array_equal(call(self=x, unused=None)["out"], [3, 3, 3])
+
+
+def test_a_graph_that_does_not_use_the_region(tmp_path):
+    folder = tmp_path / "model"
+    save(folder, manifest(), digests={"scale": "feed" * 16})
+    runtime.load(folder)  # there is none: nothing to compare
+    for content in (b"", b"feed" * 15):
+        (folder / "saved_model.pb").write_bytes(content)
+        for path in (folder, folder / "assets" / "model.sirius.so"):
+            with pytest.raises(SiriusError, match="region scale was compiled from another graph"):
+                runtime.load(path)
+    (folder / "saved_model.pb").write_bytes(b"before " + b"feed" * 16 + b" behind")
+    runtime.load(folder)
 
 
 ALONE = """

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of one region, as TensorFlow would have written it."""
 
+from types import MappingProxyType
+
 import numpy as np
 
 from sirius_tf.bundle.link import link
+from sirius_tf.bundle.seal import crc32c
 from sirius_tf.compile import compile_program
 from tests.support import programs
 
@@ -40,6 +43,7 @@ def scale():
 def manifest():
     file = "variables/variables.data-00000-of-00001"
     table = {"key": "t", "dtype": "float32", "shape": [3], "file": file, "offset": len(PREFIX)}
+    table["crc32c"] = crc32c(TABLE.tobytes())
     floats = {"dtype": "float32", "shape": [None]}
     words = {"dtype": "string", "shape": None}
     scale_entry = {
@@ -50,13 +54,14 @@ def manifest():
         "results": {"out": {"output": 0}, "same": {"input": "x"}},
     }
     plain = {"inputs": {"w": words}, "outputs": {}, "region": None, "reason": "w is a string"}
-    return {"sirius": 1, "signatures": {"scale": scale_entry, "words": plain}}
+    return {"sirius": 2, "signatures": {"scale": scale_entry, "words": plain}}
 
 
-def save(folder, content, cuda=()):
+def save(folder, content, cuda=(), digests=MappingProxyType({})):
     (folder / "assets").mkdir(parents=True)
     (folder / "variables").mkdir()
     data = PREFIX + TABLE.tobytes()
     (folder / "variables" / "variables.data-00000-of-00001").write_bytes(data)
-    link([compile_program(scale())], folder / "assets" / "model.sirius.so", content, cuda=cuda)
+    bundle = folder / "assets" / "model.sirius.so"
+    link([compile_program(scale())], bundle, content, cuda=cuda, digests=digests)
     return folder
