@@ -19,6 +19,7 @@ SOURCES = (
     "environment.c",
     "isa.c",
     "crc32c.c",
+    "sha256.c",
     "bundle_file.c",
     "team.c",
     "request.c",

@@ -2,17 +2,29 @@
 #define _GNU_SOURCE
 #include "bundle_file.h"
 
+#include <ctype.h>
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "crc32c.h"
 #include "host.h"
+#include "sha256.h"
+
+/* Of Linux; the oldest C library that we are built for has no names for them. */
+#define COPY_FLAGS 3u /* MFD_CLOEXEC, MFD_ALLOW_SEALING */
+#define COPY_RUNS 16u /* MFD_EXEC, since Linux 6.3 */
+#define ADD_SEALS 1033
+#define ALL_SEALS 15 /* against growing, shrinking, writing, and other seals */
 
 #define BUFFER (6 * SIRIUS_CRC_BLOCK) /* stays in the second-level cache */
 #define PAGE 4096
@@ -58,20 +70,49 @@ static int32_t fetch(const Reader *r, int64_t offset, void *data, size_t bytes) 
 
 /* ---- the bytes ---- */
 
-/* Read, not mapped: a file that becomes shorter meanwhile is an error then, and no signal. */
-static int32_t add_up(const Reader *r, uint32_t *checksum) {
+typedef void (*Part)(void *state, const char *data, size_t bytes);
+
+/* Hands over the first bytes of the file. Read, not mapped: a file that becomes shorter meanwhile is an error then, and no
+ * signal. */
+static int32_t each_part(const Reader *r, int64_t end, Part part, void *state) {
   char *buffer = malloc(BUFFER);
   if (!buffer) return fail(r, SIRIUS_EXHAUSTED, "out of memory");
-  const int64_t end = r->bytes - (int64_t)sizeof *checksum;
   int32_t code = SIRIUS_OK;
-  *checksum = 0;
   for (int64_t at = 0; at < end && code == SIRIUS_OK; at += BUFFER) {
     const size_t bytes = end - at < BUFFER ? (size_t)(end - at) : BUFFER;
     code = fetch(r, at, buffer, bytes);
-    if (code == SIRIUS_OK) *checksum = sirius_crc32c(*checksum, buffer, bytes);
+    if (code == SIRIUS_OK) part(state, buffer, bytes);
   }
   free(buffer);
   return code;
+}
+
+static void sum_part(void *checksum, const char *data, size_t bytes) {
+  *(uint32_t *)checksum = sirius_crc32c(*(uint32_t *)checksum, data, bytes);
+}
+
+static void hash_part(void *sha, const char *data, size_t bytes) { sirius_sha256_add(sha, data, bytes); }
+
+/* With SIRIUS_TRUSTED, SHA-256 of the file must be in that list: what sha256sum(1) writes. */
+static int32_t check_trust(const Reader *r) {
+  const char *path = getenv("SIRIUS_TRUSTED");
+  if (!path || !*path) return SIRIUS_OK;
+  SiriusSha256 sha;
+  char hex[SIRIUS_SHA256_DIGITS + 1];
+  sirius_sha256_begin(&sha);
+  const int32_t code = each_part(r, r->bytes, hash_part, &sha);
+  if (code != SIRIUS_OK) return code;
+  sirius_sha256_end(&sha, hex);
+  FILE *list = fopen(path, "re");
+  if (!list) return fail(r, SIRIUS_STALE, "is not loaded: SIRIUS_TRUSTED names %s, which cannot be read (%m)", path);
+  char *line = NULL;
+  size_t room = 0;
+  int found = 0;
+  while (!found && getline(&line, &room, list) >= 0)
+    found = strncasecmp(line, hex, SIRIUS_SHA256_DIGITS) == 0 && !isxdigit((unsigned char)line[SIRIUS_SHA256_DIGITS]);
+  free(line);
+  fclose(list);
+  return found ? SIRIUS_OK : fail(r, SIRIUS_STALE, "is not loaded: its SHA-256 %s is not in %s (SIRIUS_TRUSTED)", hex, path);
 }
 
 static int32_t check_seal(const Reader *r) {
@@ -84,7 +125,7 @@ static int32_t check_seal(const Reader *r) {
     return fail(r, SIRIUS_DAMAGED,
                 "is cut short or damaged, or not a bundle of this version of sirius_tf: restore it, or convert the model again");
   uint32_t checksum = 0;
-  const int32_t code = add_up(r, &checksum);
+  const int32_t code = each_part(r, r->bytes - (int64_t)sizeof checksum, sum_part, &checksum);
   if (code == SIRIUS_OK && checksum != seal.checksum)
     return fail(r, SIRIUS_DAMAGED, "is damaged: its checksum is %08x, not %08x; restore it, or convert the model again",
                 checksum, seal.checksum);
@@ -201,6 +242,25 @@ int32_t sirius_check_file(int file, char *error, size_t error_bytes) {
   if (fstat(file, &info) != 0) return fail(&r, SIRIUS_INTERNAL, "%m");
   if (!S_ISREG(info.st_mode)) return fail(&r, SIRIUS_DAMAGED, "is not a file");
   r.bytes = info.st_size;
-  const int32_t code = check_seal(&r);
-  return code == SIRIUS_OK ? check_object(&r) : code;
+  int32_t code = check_seal(&r);
+  if (code == SIRIUS_OK) code = check_object(&r);
+  return code == SIRIUS_OK ? check_trust(&r) : code;
+}
+
+int sirius_wants_copy(void) {
+  const char *copy = getenv("SIRIUS_BUNDLE_COPY"), *trusted = getenv("SIRIUS_TRUSTED");
+  return (copy && strcmp(copy, "1") == 0) || (trusted && *trusted);
+}
+
+int sirius_copy_file(int file) {
+  int copy = (int)syscall(SYS_memfd_create, "sirius_bundle", COPY_FLAGS | COPY_RUNS);
+  if (copy < 0) copy = (int)syscall(SYS_memfd_create, "sirius_bundle", COPY_FLAGS);
+  if (copy < 0) return -1;
+  ssize_t got;
+  do {
+    got = sendfile(copy, file, NULL, 1 << 30);
+  } while (got > 0 || (got < 0 && errno == EINTR));
+  if (got == 0 && fcntl(copy, ADD_SEALS, ALL_SEALS) == 0) return copy;
+  close(copy);
+  return -1;
 }

@@ -10,4 +10,10 @@
 /* SIRIUS_OK, or another code and what is wrong with the file behind a descriptor. */
 int32_t sirius_check_file(int file, char *error, size_t error_bytes);
 
+/* Whether bundles are to be copied: SIRIUS_BUNDLE_COPY=1, or SIRIUS_TRUSTED, in the environment. */
+int sirius_wants_copy(void);
+
+/* A descriptor of a copy of the file in memory, which nobody can change any more; -1 and errno if there is none. */
+int sirius_copy_file(int file);
+
 #endif

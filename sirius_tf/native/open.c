@@ -34,6 +34,7 @@ struct SiriusOpened {
   char *path;
   int32_t uses, pins;
   Identity identity;
+  int copied; /* into memory: the file may be overwritten */
   void *handle;
   const SiriusBundle *bundle;
 };
@@ -91,7 +92,7 @@ static int32_t check(const SiriusOpened *entry, char *problem) {
 static int is_overwritten(const Identity *identity) {
   for (const SiriusOpened *o = opened; o; o = o->next) {
     const Identity *former = &o->identity;
-    if (former->device == identity->device && former->inode == identity->inode &&
+    if (!o->copied && former->device == identity->device && former->inode == identity->inode &&
         memcmp(&former->modified, &identity->modified, sizeof former->modified) != 0)
       return 1;
   }
@@ -100,7 +101,7 @@ static int is_overwritten(const Identity *identity) {
 
 /* Loads what an entry is about, of which the file is known to be whole, and puts the entry into the list. */
 static int32_t add(SiriusOpened *entry, int file, char *problem) {
-  if (is_overwritten(&entry->identity)) {
+  if (!entry->copied && is_overwritten(&entry->identity)) {
     snprintf(problem, PROBLEM_BYTES,
              "bundle was overwritten while in use; replace the file by renaming, or restart the process");
     return SIRIUS_STALE;
@@ -163,13 +164,20 @@ static int32_t open_file(const char *path, int file, SiriusOpened **result, char
     snprintf(problem, PROBLEM_BYTES, "out of memory");
     return SIRIUS_EXHAUSTED;
   }
-  int32_t code = sirius_check_file(file, problem, PROBLEM_BYTES);
+  entry->copied = sirius_wants_copy();
+  const int copy = entry->copied ? sirius_copy_file(file) : file;
+  int32_t code = SIRIUS_EXHAUSTED;
+  if (copy < 0)
+    snprintf(problem, PROBLEM_BYTES, "cannot be copied into memory: %m");
+  else
+    code = sirius_check_file(copy, problem, PROBLEM_BYTES);
   if (code == SIRIUS_OK) {
     lock();
     *result = take(path, &identity); /* another thread may have been faster */
-    if (!*result && (code = add(entry, file, problem)) == SIRIUS_OK) *result = entry;
+    if (!*result && (code = add(entry, copy, problem)) == SIRIUS_OK) *result = entry;
     unlock();
   }
+  if (copy != file && copy >= 0) close(copy);
   if (*result != entry) destroy(entry);
   return code;
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening and closing bundles: what is refused, what a replaced file does, what is left behind."""
 
+import ctypes
 import gc
+import hashlib
 import os
 import shutil
 import struct
@@ -233,3 +235,51 @@ def test_an_object_of_another_kind(tmp_path) -> None:
         native.Bundle(tmp_path / "empty.so")
     with pytest.raises(SiriusError, match="no symbol sirius_bundle"):
         native.Bundle(sealed(tmp_path / "empty.so"))
+
+
+def test_a_copy_may_be_overwritten(example, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SIRIUS_BUNDLE_COPY", "1")
+    path = shutil.copy(example, tmp_path / "copied.so")
+    former = native.Bundle(path)
+    assert mapped(path) == 0 < mapped("memfd:sirius_bundle")
+    renamed(path, b"renewed", tmp_path / "renewed.so")
+    shutil.copyfile(tmp_path / "renewed.so", path)  # the same inode
+    again = native.Bundle(path)
+    path.write_bytes(b"")
+    assert [b.manifest["name"] for b in (former, again)] == ["example", "renewed"]
+    call(former)
+    call(again)
+    del former, again
+    assert mapped("memfd:sirius_bundle") == 0
+
+
+def test_bundles_that_are_not_in_the_list(example, tmp_path, monkeypatch) -> None:
+    path = shutil.copy(example, tmp_path / "listed.so")
+    known = hashlib.sha256(path.read_bytes()).hexdigest()
+    trusted = tmp_path / "trusted"
+    monkeypatch.setenv("SIRIUS_TRUSTED", str(trusted))
+    with pytest.raises(SiriusError, match=r"names .*/trusted, which cannot be read \(No such"):
+        native.Bundle(path)
+    for text in ("", f"{known[:-1]}\n", f"{known}0 longer\n", f"# {known}\n"):
+        trusted.write_text(text)
+        with pytest.raises(SiriusError, match=f"its SHA-256 {known} is not in .*/trusted"):
+            native.Bundle(path)
+    for text in (known, f"00  other\n{known.upper()}  {path}\n"):
+        trusted.write_text(text)
+        bundle = native.Bundle(path)
+        call(bundle)
+        assert mapped(path) == 0  # what was hashed is a copy that nobody can change
+        del bundle
+        gc.collect()
+
+
+def test_hashes_are_sha_256() -> None:
+    library = native.library()
+    data = np.random.default_rng(0).bytes(1000)
+    for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000):
+        sha, digits = ctypes.create_string_buffer(256), ctypes.create_string_buffer(65)
+        library.sirius_sha256_begin(sha)
+        for part in (data[: size // 3], data[size // 3 : size]):
+            library.sirius_sha256_add(sha, part, ctypes.c_size_t(len(part)))
+        library.sirius_sha256_end(sha, digits)
+        assert digits.value.decode() == hashlib.sha256(data[:size]).hexdigest()
