@@ -26,8 +26,11 @@ class Options:
         and sums over three by three taps may be Winograd's, unless results then differ by more than
         the tolerance.
     force: replace an output that exists.
-    dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`.
+    dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`; a pass that
+        changed something is a stage.
     progress: is called with the name of each stage as it begins.
+    without: passes, and parts of the scheduler, that are left out, by name (pipeline.py), to see
+        what each does.
     bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
     target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
     arch: the architectures these are compiled for.
@@ -46,6 +49,7 @@ class Options:
     strict_math: bool = False
     force: bool = False
     dump: Path | None = None
+    without: tuple[str, ...] = ()
     progress: Callable[[str], None] | None = None
     bundle: Path | None = None
     target: Literal["cpu", "cuda"] = "cpu"

@@ -11,6 +11,7 @@ from tests.support import ROOT
 # TensorFlow's own kernels are the oracle, on every processor: oneDNN's, which it prefers where
 # there is AVX-512, give a fused convolution of no images the channels of its input.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("SIRIUS_CHECK", "1")  # what every pass makes is verified
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,8 @@ def test_stages(golden, make) -> None:
     program = make()
     stages: dict[str, str] = {}
     kernel = compile_program(program, 2, stages.__setitem__)
-    for stage in ("program", "simplified", "schedule", "loops"):
-        golden(f"{program.name}.{stage}", stages[stage])
+    assert stages.pop("c") == kernel.plan + kernel.runs["v3"]
+    for stage, text in stages.items():
+        golden(f"{program.name}.{stage}", text)
     golden(f"{program.name}.plan", kernel.plan)
     golden(f"{program.name}.run_v3", kernel.runs["v3"])

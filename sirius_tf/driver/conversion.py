@@ -21,7 +21,7 @@ from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.parts import hints
 from sirius_tf.driver.publish import published
 from sirius_tf.driver.steps import (
-    check_target,
+    check_options,
     cut_signatures,
     stages,
     strictly_if_needed,
@@ -87,7 +87,7 @@ def _drafted(
     options: Options,
 ) -> Draft:
     """The rewritten model in a place on the stack."""
-    check_target(options)
+    check_options(options)
     stage = stages(options)
     stage("read")
     model = savedmodel.read(source, signatures)

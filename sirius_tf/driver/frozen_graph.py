@@ -17,7 +17,7 @@ from sirius_tf.driver.comparison import compare_and_time
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.parts import cut
 from sirius_tf.driver.steps import (
-    check_target,
+    check_options,
     strictly_if_needed,
     threads_of,
 )
@@ -47,7 +47,7 @@ def optimize_graph_def(
     if bundle is None:
         raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
     output.prepare_file(bundle, options.force)
-    check_target(options)
+    check_options(options)
     register_with_tensorflow()
     signature = graphdef.as_signature(graph_def, inputs, outputs)
     made, _ = strictly_if_needed(

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sirius_tf.bundle import cache, cuda
 from sirius_tf.codegen.cpu.kernel import Kernel
-from sirius_tf.compile import NOT_STRICT, compile_cuda, compile_graph
+from sirius_tf.compile import compile_cuda, compile_graph
 from sirius_tf.config import Options
 from sirius_tf.driver import failures
 from sirius_tf.driver.parts import Part, hints
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import show
 from sirius_tf.lower.graph import lower
+from sirius_tf.observers import Dump
+from sirius_tf.pipeline import PIPELINE, Pipeline
 from sirius_tf.rewrite.regions import Region
 from sirius_tf.rewrite.substitute import Use
 
@@ -34,6 +38,7 @@ class Compiled:
     hints: Mapping[str, Sequence[int]]
     code: str
     strict_math: bool
+    without: tuple[str, ...]
     tilings: Mapping[str, Sequence[int]]
     no_cuda: str = ""
 
@@ -42,6 +47,7 @@ class Compiled:
         """The notes on the kernel for the manifest."""
         hints = {name: list(shape) for name, shape in self.hints.items()}
         note = {"threads": self.threads, "hints": hints, "code": self.code}
+        note |= {"without": list(self.without)} if self.without else {}
         return {**note, "strict_math": self.strict_math, "tilings": self.tilings}
 
 
@@ -85,19 +91,9 @@ def compile_region(
     tilings: Mapping[str, Sequence[int]],
 ) -> Compiled:
     """Compile one region; every stage is dumped, if the user wants that."""
-    texts: dict[str, str] = {}
     used: dict[str, Sequence[int]] = {}
-    strict = options.strict_math
-
-    def dump(stage: str, text: str) -> None:
-        if options.dump is not None:
-            options.dump.mkdir(parents=True, exist_ok=True)
-            name = f"{region.name}.{len(texts)}.{stage}.txt"
-            (options.dump / name).write_text(text + "\n")
-        texts[stage] = text
-
-    def dump_cuda(stage: str, text: str) -> None:
-        dump("cuda" if stage == "source" else f"cuda_{stage}", text)
+    passes = pipeline_of(options)
+    dump = _writer(options.dump, region.name) if options.dump else None
 
     def measured(cluster: str) -> Sequence[int] | None:
         if cluster in tilings:
@@ -105,25 +101,46 @@ def compile_region(
         return used.get(cluster)
 
     def make() -> Compiled:
-        dump("graph", show(region.graph))
-        without = NOT_STRICT if strict else ()
-        kernel = compile_graph(region.graph, hints, threads, dump, without, measured)
-        compiled, problem = None, ""
+        if dump:
+            dump("graph", show(region.graph))
+        kernel = compile_graph(region.graph, hints, threads, dump, passes, measured)
+        compiled, source, problem = None, "", ""
         if options.target == "cuda":
             kinds = options.cuda_launch, options.precision, options.arch
             try:
                 program = lower(region.graph, hints)
-                code = compile_cuda(program, options.arch[-1], dump_cuda, without, *kinds)
+                code = compile_cuda(program, options.arch[-1], dump, passes, *kinds)
+                source = code.source
                 compiled = cuda.compile_kernel(code, options.arch)
             except SiriusError as error:  # there is still the CPU's
                 problem = f"none: {error}"
-        digest = hashlib.sha256((texts["c"] + texts.get("cuda", "")).encode()).hexdigest()
-        return Compiled(kernel, compiled, threads, hints, digest, strict, used, problem)
+        text = kernel.plan + kernel.runs["v3"] + source
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        how = options.strict_math, options.without
+        return Compiled(kernel, compiled, threads, hints, digest, *how, used, problem)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()
     kinds = (options.arch, options.cuda_launch, options.precision)
     of = (region.name, region.digest, sorted(hints.items()))
     on_gpus = kinds if options.target == "cuda" else ()
-    key = (*of, threads, strict, sorted(tilings.items()), on_gpus)
+    how = options.strict_math, sorted(options.without)
+    key = (*of, threads, *how, sorted(tilings.items()), on_gpus)
     return cache.remembered("kernels", key, make, lambda made: not made.no_cuda)
+
+
+def pipeline_of(options: Options) -> Pipeline:
+    """The passes of a conversion."""
+    passes = PIPELINE.without(options.without)
+    return passes.strict() if options.strict_math else passes
+
+
+def _writer(folder: Path, region: str) -> Dump:
+    """What writes a numbered file for each stage of a region."""
+    numbers = itertools.count()
+
+    def write(stage: str, text: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{region}.{next(numbers):02}.{stage}.txt").write_text(text + "\n")
+
+    return write

@@ -102,8 +102,12 @@ def _refreshed(
 def _compiled(name: str, region: Region, notes: Mapping[str, Any], options: Options) -> Compiled:
     """A region compiled as it was for the bundle that has these notes."""
     note, launches = notes["kernels"][name], notes.get("cuda", {}).get("launch", {})
-    launch = launches.get(name, options.cuda_launch)
-    options = replace(options, strict_math=note["strict_math"], cuda_launch=launch)
+    options = replace(
+        options,
+        strict_math=note["strict_math"],
+        without=tuple(note.get("without", ())),
+        cuda_launch=launches.get(name, options.cuda_launch),
+    )
     return compile_region(region, note["hints"], note["threads"], options, note.get("tilings", {}))
 
 

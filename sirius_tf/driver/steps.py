@@ -17,6 +17,7 @@ from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part, cut
 from sirius_tf.errors import DifferenceError
 from sirius_tf.frontend import savedmodel
+from sirius_tf.pipeline import PIPELINE
 from sirius_tf.rewrite.regions import stems
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.runtime import native
@@ -50,8 +51,9 @@ def cut_signatures(
     ]
 
 
-def check_target(options: Options) -> None:
+def check_options(options: Options) -> None:
     """SiriusError if no region could be compiled: each would stay on TensorFlow for this reason."""
+    PIPELINE.without(options.without)
     if options.target == "cuda":
         check_archs(options.arch)
 

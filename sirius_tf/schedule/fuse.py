@@ -12,7 +12,7 @@ No ILP: two loops fuse where every dependence between them stays within one iter
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from sirius_tf.errors import VerifyError
@@ -25,13 +25,13 @@ from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, 
 from sirius_tf.schedule.hoist import demanded, ring, whole_loops
 from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.options import ALL, ScheduleOptions
 from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Tile
 from sirius_tf.schedule.tree import Sequence as InOrder
 from sirius_tf.schedule.wavefront import members
 
-PARTS = ("hoisting", "wavefronts", "fusion", "shared phases")  # that can be left out
 MOST_REASONS = 3  # that a dumped tree gives for a barrier
 
 
@@ -39,15 +39,14 @@ def fuse(
     program: Program,
     flows: Sequence[Flow],
     machine: Machine,
-    without: Collection[str] = (),
+    options: ScheduleOptions = ALL,
     tilings: Tilings | None = None,
 ) -> Node:
     """A legal schedule tree of the whole program, for a machine whose workers want tiles.
 
-    `without` some of PARTS, to see what they are worth. Tile sizes are those of `tilings` for the
-    clusters that it knows.
+    Tile sizes are those of `tilings` for the clusters that it knows.
     """
-    fuser = _Fuser(program, flows, machine, without, tilings)
+    fuser = _Fuser(program, flows, machine, options, tilings)
     names = tuple(s.name for s in program.statements)
     return InOrder(tuple(fuser.distribute(names, flows, frozenset())))
 
@@ -55,7 +54,7 @@ def fuse(
 def tiled(program: Program, flows: Sequence[Flow], machine: Machine) -> tuple[Tiled, ...]:
     """The clusters of the whole program that can be run alone, with the tiles that the cost model
     chooses."""
-    fuser = _Fuser(program, flows, machine, (), None)
+    fuser = _Fuser(program, flows, machine, ALL, None)
     fuser.distribute(tuple(s.name for s in program.statements), flows, frozenset())
     met = [pair for pair in fuser.met if runs_alone(program, pair[0])]
     return tuple(fuser.tiled(cluster, entered) for cluster, entered in met)
@@ -67,8 +66,8 @@ def fuse_alone(
     """The schedule tree of a cluster's program: one phase inside of its loops, behind the zeros
     that others leave it."""
     zeros = tuple(s.name for s in program.statements if s.name not in given.cluster.statements)
-    before = _Fuser(program, flows, machine, (), None).distribute(zeros, (), frozenset())
-    fuser = _Fuser(program, flows, machine, (), lambda _: sizes)
+    before = _Fuser(program, flows, machine, ALL, None).distribute(zeros, (), frozenset())
+    fuser = _Fuser(program, flows, machine, ALL, lambda _: sizes)
     node = fuser.phase([given.cluster], frozenset(given.entered))
     for t in reversed(given.entered):
         band = Band((fuser.steps(node.statements, t),), InOrder((node,)))
@@ -89,10 +88,10 @@ class _Fuser:
         program: Program,
         flows: Sequence[Flow],
         machine: Machine,
-        without: Collection[str],
+        options: ScheduleOptions,
         tilings: Tilings | None,
     ) -> None:
-        self.program, self.flows, self.without = program, flows, without
+        self.program, self.flows, self.options = program, flows, options
         self.tilings = tilings
         self.met = list[tuple[Cluster, frozenset[str]]]()
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
@@ -107,7 +106,7 @@ class _Fuser:
         self, names: tuple[str, ...], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
         """The children of the sequence that runs `names` inside the graph loops `entered`."""
-        whole = [] if entered else whole_loops(self.program, names, self.without)
+        whole = [] if entered else whole_loops(self.program, names, self.options.hoist)
         whole += [] if entered else [pair for pair in self.waves if {*pair} <= {*names}]
         edges = [(f.source, f.sink) for f in flows]
         found = components(names, edges + whole + demanded(self.program, names, edges, entered))
@@ -162,12 +161,12 @@ class _Fuser:
         self, names: Sequence[str], flows: Sequence[Flow], entered: frozenset[str]
     ) -> list[Filter]:
         """Clusters of statements, as few phases as their dependences allow."""
-        clusters = self.clusterer.clusters(names, flows, entered, "fusion" not in self.without)
+        clusters = self.clusterer.clusters(names, flows, entered, self.options.fusion)
         level: dict[str, int] = {}
         for c in clusters:
             sources = {f.source for f in flows if f.sink in c.statements} - set(c.statements)
             here = 1 + max((level[s] for s in sources if s in level), default=-1)
-            if "shared phases" in self.without:
+            if not self.options.share_phases:
                 here = len(level)
             level |= dict.fromkeys(c.statements, here)
         sinks = {f.sink for f in flows}

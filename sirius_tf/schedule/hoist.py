@@ -13,14 +13,14 @@ from sirius_tf.ir.scc import components
 from sirius_tf.poly.dependence import Flow
 
 
-def release(program: Program, flows: Sequence[Flow], without: Collection[str] = ()) -> Program:
+def release(program: Program, flows: Sequence[Flow]) -> Program:
     """The program with loops only where they carry something.
 
     x[t] W for all t is a contraction like any other: t may run along rows, lanes or workers.
     """
     names = [s.name for s in program.statements]
     edges = [(f.source, f.sink) for f in flows]
-    whole = whole_loops(program, names, without) + demanded(program, names, edges)
+    whole = whole_loops(program, names) + demanded(program, names, edges)
     found = components(names, edges + whole)
     cyclic = {f.source for f in flows if f.source == f.sink}
     cyclic.update(n for component in found if len(component) > 1 for n in component)
@@ -31,9 +31,9 @@ def release(program: Program, flows: Sequence[Flow], without: Collection[str] = 
 
 
 def whole_loops(
-    program: Program, names: Sequence[str], without: Collection[str]
+    program: Program, names: Sequence[str], hoist: bool = True
 ) -> list[tuple[str, str]]:
-    """Edges that keep the statements of some loops together.
+    """Edges that keep the statements of some loops together: of all loops, unless `hoist`.
 
     What leaves a loop needs all iterations at once of what it reads there: there is no memory for
     those of a loop whose length nothing bounds.
@@ -43,7 +43,7 @@ def whole_loops(
     kept = set(names)
     for s in program.statements:
         for i in s.iters:
-            if s.name in kept and i.loop and ("hoisting" in without or str(i.extent) in endless):
+            if s.name in kept and i.loop and (not hoist or str(i.extent) in endless):
                 inside.setdefault(i.name, []).append(s.name)
     return [pair for group in inside.values() for pair in ring(group)]
 

@@ -5,9 +5,11 @@ speed: results depend on none of them but `precision`."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from sirius_tf.config import Precision
 
+Target = Literal["cpu", "cuda"]
 CACHE = 1 << 19  # bytes: half of a CPU's second level
 
 
@@ -40,6 +42,11 @@ class Machine:
     wavefronts: bool | None = None
     words: bool | None = None
     precision: Precision = "strict"
+
+    @property
+    def target(self) -> Target:
+        """What code is made for."""
+        return "cuda" if self.threads > 1 else "cpu"
 
     @property
     def busy_threads(self) -> int:

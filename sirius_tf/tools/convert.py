@@ -2,8 +2,9 @@
 """Compile a SavedModel: OUTPUT is the same model with generated code in place of its ops.
 
 usage: convert.py INPUT OUTPUT [--signatures=a,b] [--input_shapes=x=1,100,256]
-           [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N] [--dump=FOLDER]
-           [--target=cuda] [--arch=sm_80,sm_90] [--cuda_launch=auto]
+           [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N]
+           [--dump=FOLDER] [--without=PASS,...] [--target=cuda] [--arch=sm_80,sm_90]
+           [--cuda_launch=auto]
            [--keep_slow] [--strict_math] [--strict] [--force] [--refresh]
        convert.py --clear_cache
 
@@ -115,6 +116,9 @@ def define_flags(values: flags.FlagValues) -> None:
         "dump", None, "A folder for the text of every stage of every region.", flag_values=values
     )
     define_target(values)
+    flags.DEFINE_list(
+        "without", [], "Passes to leave out, to see what each does.", flag_values=values
+    )
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
         ("strict_math", "Take sums in another order only; Winograd does more to them."),
@@ -313,6 +317,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             strict_math=values.strict_math,
             force=values.force,
             dump=Path(values.dump) if values.dump else None,
+            without=tuple(values.without),
             progress=progress,
             target=values.target,
             arch=tuple(values.arch),

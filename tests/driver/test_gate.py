@@ -11,9 +11,9 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import sirius_tf
-from sirius_tf.compile import NOT_STRICT
 from sirius_tf.driver import kernels
 from sirius_tf.errors import DifferenceError
+from sirius_tf.pipeline import STRICT
 from sirius_tf.rewrite import measure, metagraph
 from sirius_tf.runtime.native import Bundle
 
@@ -62,13 +62,13 @@ def alone(monkeypatch, cache):
     shutil.rmtree(cache / "sirius_tf" / "kernels", ignore_errors=True)
 
 
-def spoil(monkeypatch, change, which=lambda region, without: True):
+def spoil(monkeypatch, change, which=lambda region, passes: True):
     """Have `change` of their kernels in place of those of regions."""
     compile_graph = kernels.compile_graph
 
-    def compiled(graph, hints, threads, dump, without, tilings):
-        kernel = compile_graph(graph, hints, threads, dump, without, tilings)
-        return change(kernel) if which(graph.name, without) else kernel
+    def compiled(graph, hints, threads, dump, passes, tilings):
+        kernel = compile_graph(graph, hints, threads, dump, passes, tilings)
+        return change(kernel) if which(graph.name, passes) else kernel
 
     monkeypatch.setattr(kernels, "compile_graph", compiled)
 
@@ -155,7 +155,7 @@ def test_the_tolerance_is_the_users(model, tmp_path, monkeypatch) -> None:
 def test_what_is_wrong_without_strict_arithmetic_is_converted_with_it(
     model, tmp_path, monkeypatch
 ) -> None:
-    spoil(monkeypatch, scaled(1e-3), lambda region, without: not set(without) >= NOT_STRICT)
+    spoil(monkeypatch, scaled(1e-3), lambda region, passes: passes != STRICT)
     result = sirius_tf.optimize(model, tmp_path / "out", samples={"x": X}, options=OPTIONS)
     assert "would have an error of 1.0e-03" in result.strict_because
     assert reasons(result) == (set(), set())
@@ -167,7 +167,7 @@ def test_what_is_wrong_without_strict_arithmetic_is_converted_with_it(
 def test_only_the_region_that_is_wrong_goes_back(model, tmp_path, monkeypatch) -> None:
     wrong = set()
 
-    def which(region, without):
+    def which(region, passes):
         wrong.add(region) if not wrong else None
         return region in wrong
 

@@ -11,12 +11,13 @@ tf = pytest.importorskip("tensorflow")
 
 import sirius_tf
 from sirius_tf import runtime
-from sirius_tf.compile import compile_program, schedule_program, simplified
+from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.errors import InvalidArgument, Unsupported
 from sirius_tf.ir.interp import run
 from sirius_tf.transform.simplify import simplify
 from tests.support.emulated import Emulated
 from tests.support.parity import agree, compiled, traced
+from tests.support.programs import simplified
 
 VECTOR = ([None], tf.float32)
 NUMBER = ([], tf.int32)

@@ -7,8 +7,10 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf import compile as compiler
+from sirius_tf.pipeline import PIPELINE
 from sirius_tf.schedule import overlap
 from tests.support.parity import check, program_of
+from tests.support.programs import simplified
 
 RNG = np.random.default_rng(5)
 MIX = RNG.standard_normal((1, 1, 3, 3)).astype(np.float32)
@@ -46,7 +48,7 @@ def dear(x):
 
 def tiles(fn, shape=(1, 16, 16, 3)):
     """The scheduled program, and the temporaries that have more dimensions than before."""
-    program = compiler.simplified(program_of(fn, np.zeros(shape, "f"), hints={"x": shape}))
+    program = simplified(program_of(fn, np.zeros(shape, "f"), hints={"x": shape}))
     tiled = overlap.overlap(program, 2)
     return [t for t in tiled.tensors if len(t.shape) > len(program.tensor[t.name].shape)]
 
@@ -82,7 +84,7 @@ def test_other_tensors_are_defined_first(fn, shape):
 
 def test_it_can_be_left_out():
     program = program_of(block(), np.zeros((1, 16, 16, 3), "f"))
-    scheduled = compiler.schedule_program(program, without=("overlap",))
+    scheduled = compiler.schedule_program(program, passes=PIPELINE.without(["overlap"]))
     assert all(len(t.shape) <= 4 for t in scheduled.program.tensors)
 
 

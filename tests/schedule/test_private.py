@@ -8,6 +8,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import VerifyError
+from sirius_tf.pipeline import PIPELINE
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import tree
@@ -41,7 +42,7 @@ def test_a_row_of_tiles_is_kept_for_each_worker():
     assert scheduled.storage.private
     for name in scheduled.storage.private:
         assert all(e.is_const for e in scheduled.storage.shape(scheduled.program.tensor[name]))
-    whole = schedule_program(program, without={"private"})
+    whole = schedule_program(program, passes=PIPELINE.without(["private"]))
     assert not whole.storage.private
 
 

@@ -6,18 +6,20 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.compile import schedule_program, simplified
+from sirius_tf.compile import schedule_program
 from sirius_tf.frontend import savedmodel
 from sirius_tf.ir import interp
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.graph import lower
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.nest.nodes import Phase, walk
+from sirius_tf.pipeline import PIPELINE
 from sirius_tf.schedule.split_k import divided, in_pieces
 from tests.emulator.emulator import EmulationError
 from tests.support.emulated import DEFAULT, Emulated, agree, fits, many
 from tests.support.models import export_lstm
 from tests.support.parity import lowered
+from tests.support.programs import simplified
 
 pytestmark = pytest.mark.cuda_emu
 
@@ -104,7 +106,7 @@ def test_pieces_and_their_sum_are_two_phases() -> None:
     assert list(pieces(program).values()) == [32]
     phases = [n for n in walk(schedule_program(program, MACHINE).nest) if isinstance(n, Phase)]
     assert len(phases) == 2
-    whole = schedule_program(program, MACHINE, without=("pieces",)).nest
+    whole = schedule_program(program, MACHINE, passes=PIPELINE.without(["split_k"])).nest
     assert sum(isinstance(n, Phase) for n in walk(whole)) == 1
 
 

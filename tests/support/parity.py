@@ -14,7 +14,8 @@ tf = pytest.importorskip("tensorflow")
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from sirius_tf.bundle.link import ISAS, link
-from sirius_tf.compile import compile_program
+from sirius_tf.codegen.cpu.kernel import print_kernel
+from sirius_tf.compile import schedule_program
 from sirius_tf.errors import InvalidArgument
 from sirius_tf.frontend.graphdef import from_graph_def
 from sirius_tf.ir.interp import run
@@ -22,6 +23,7 @@ from sirius_tf.ir.parser import parse
 from sirius_tf.ir.printer import show
 from sirius_tf.ir.verify import verify
 from sirius_tf.lower.graph import lower
+from sirius_tf.pipeline import Step
 from sirius_tf.poly.dependence import check_defined, check_single_assignment
 from sirius_tf.poly.scop import extract
 from sirius_tf.runtime import native
@@ -58,12 +60,13 @@ def program_of(fn, *feeds, hints=None):
     return lowered(fn, *specs, hints=hints)[1]
 
 
-def compiled(program):
+def compiled(program, *watching):
     """The program as generated code for this machine, which several numbers of workers run."""
     isa = ISAS[native.isa()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle.so")
-        link([compile_program(replace(program, name="region"))], path, {}, isas=[isa])
+        scheduled = schedule_program(replace(program, name="region"), watching=watching)
+        link([print_kernel(scheduled)], path, {}, isas=[isa])
         bundle = native.Bundle(path)
     return lambda feeds: workers.call(bundle, "region", feeds)
 
@@ -94,7 +97,8 @@ def check(fn, *shapes, dtypes=None, sizes=(0, 1, 7, 33), tolerance=1e-4, arrays=
     concrete, program = lowered(fn, *zip(shapes, dtypes, strict=True))
     verify(program)
     assert parse(show(program)) == program
-    generated, rng = compiled(program), np.random.default_rng(0)
+    steps, rng = list[Step](), np.random.default_rng(0)
+    generated = compiled(program, steps.append)
     for size in sizes:
         feeds = arrays(size) if arrays else []
         if not arrays:
@@ -109,7 +113,8 @@ def check(fn, *shapes, dtypes=None, sizes=(0, 1, 7, 33), tolerance=1e-4, arrays=
                 with pytest.raises(InvalidArgument):
                     stage(feeds)
             continue
-        for stage in stages:
+        behind_passes = [s.after for s in steps if s.changed and size == sizes[-1]]
+        for stage in (*stages, *(partial(interpreted, made) for made in behind_passes)):
             assert_close(stage(feeds), expected, tolerance)
     return program
 

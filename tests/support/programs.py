@@ -17,6 +17,7 @@ from sirius_tf.ir.program import (
     Statement,
     Tensor,
 )
+from sirius_tf.pipeline import PIPELINE, run
 
 B, T = symbol("B"), symbol("T")
 b, i, j, k, t = (symbol(name) for name in "bijkt")
@@ -63,6 +64,11 @@ def program(name, params, tensors, statements, shape, checks=(), context=()):
         inputs,
         (output,),
     )
+
+
+def simplified(program, passes=PIPELINE):
+    """The program behind the passes that know nothing of a target."""
+    return run(program, pipeline=passes.before("overlap"))[0]
 
 
 def dense(depth=499, width=16):

@@ -280,7 +280,7 @@ def test_bytes_that_a_schedule_moves():
 
 
 def test_what_each_part_is_worth(tmp_path):
-    from sirius_tf import compile as compiler
+    from sirius_tf.pipeline import PIPELINE
     from sirius_tf.tools.models import zoo
     from sirius_tf.tools.perf import ablation
 
@@ -288,7 +288,7 @@ def test_what_each_part_is_worth(tmp_path):
     case = read_case(tmp_path / "model", "serving_default", 2)
     variants = {v.without: v for v in ablation.measure(case, rounds=1)}
     in_tensorflow = [ablation.WHOLE_IN_TF, ablation.HOST]
-    assert list(variants) == [ablation.WHOLE, *compiler.PARTS, *in_tensorflow]
+    assert list(variants) == [ablation.WHOLE, *PIPELINE.names("cpu"), *in_tensorflow]
     lines = ablation.markdown({"model": list(variants.values())}).splitlines()
     assert len(lines) == 2 + len(variants)
     whole_in_tf, outside = (variants.pop(name) for name in in_tensorflow)

@@ -6,10 +6,10 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.compile import simplified
 from sirius_tf.ir.printer import show_statement
 from sirius_tf.ir.verify import verify
 from tests.support.parity import check, compiled, program_of
+from tests.support.programs import simplified
 
 WEIGHTS = np.random.default_rng(3).standard_normal((33, 19)).astype(np.float32)
 BIAS = np.arange(19, dtype=np.float32)

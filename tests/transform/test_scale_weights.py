@@ -8,13 +8,26 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from sirius_tf.compile import NOT_STRICT, simplified
 from sirius_tf.ir.expr import Call, walk
 from sirius_tf.ir.interp import run
 from sirius_tf.ir.program import Reduce
+from sirius_tf.pipeline import PIPELINE, STRICT
 from sirius_tf.transform.scale_weights import scale_weights
 from tests.support.parity import check, program_of
-from tests.support.programs import B, b, call, it, k, load, param, program, stmt, symbol, tensor
+from tests.support.programs import (
+    B,
+    b,
+    call,
+    it,
+    k,
+    load,
+    param,
+    program,
+    simplified,
+    stmt,
+    symbol,
+    tensor,
+)
 
 n = symbol("n")
 RNG = np.random.default_rng(4)
@@ -22,9 +35,9 @@ WEIGHTS, FACTORS = (RNG.standard_normal(s).astype(np.float32) for s in ((33, 19)
 FILTERS = RNG.standard_normal((3, 3, 5, 2)).astype(np.float32)
 
 
-def products(fn, without=()):
+def products(fn, passes=PIPELINE):
     """Multiplications of the last statement that come after its sum."""
-    program = simplified(program_of(fn, np.zeros((2, 33), "f")), without)
+    program = simplified(program_of(fn, np.zeros((2, 33), "f")), passes)
     (last,) = (s for s in program.statements if s.reduce)
     return sum(1 for e in walk(last.finish or last.value) if isinstance(e, Call) and e.fn == "mul")
 
@@ -36,7 +49,7 @@ def normalized(x):
 def test_a_factor_by_column_goes_into_the_weights():
     check(normalized, (None, 33))
     assert products(normalized) == 0
-    assert products(normalized, NOT_STRICT) == 1
+    assert products(normalized, STRICT) == 1
 
 
 def test_filters_of_convolutions_take_factors_too():

@@ -7,7 +7,9 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf import compile as compiler
+from sirius_tf.pipeline import STRICT
 from tests.support.parity import check, program_of
+from tests.support.programs import simplified
 
 RNG = np.random.default_rng(7)
 
@@ -26,8 +28,8 @@ def convolution(weights, padding="SAME", strides=1, dilations=1):
 
 def steps(program):
     """How many statements Winograd makes of one."""
-    strict = compiler.simplified(program, compiler.NOT_STRICT)
-    return len(compiler.simplified(program).statements) - len(strict.statements)
+    strict = simplified(program, STRICT)
+    return len(simplified(program).statements) - len(strict.statements)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 14), (14, 12)])
@@ -65,7 +67,7 @@ def test_a_group_is_worth_it_if_it_is_wide():
 def test_it_can_be_left_out():
     fn = convolution(filters(3, 3, 32, 32))
     program = program_of(fn, np.zeros((1, 14, 14, 32), "f"))
-    strict = compiler.schedule_program(program, without=compiler.NOT_STRICT)
+    strict = compiler.schedule_program(program, passes=STRICT)
     assert len(strict.program.statements) < 10
     assert steps(program) > 10
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Costs of the CUDA kernels of SavedModels: to make them, and of a GPU. No GPU is needed.
 
-usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90] [--without=wavefronts,...]
+usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90] [--without=wavefront,...]
 
 For each region and architecture a row of a table: the phases that a call runs, each of which ends
 with a barrier or a kernel, if blocks do not await words in a loop; seconds of one core until there
@@ -20,7 +20,7 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from sirius_tf.config import Options
 from sirius_tf.ir.program import Program
 from sirius_tf.mapping.launch import BARRIER_US
 from sirius_tf.mapping.targets import machine_of
+from sirius_tf.pipeline import PIPELINE, Pipeline
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import work
 from sirius_tf.schedule.split_k import choices
@@ -63,16 +64,18 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of this command."""
     archs = list(Options().arch)
     flags.DEFINE_list("arch", archs, "GPU architectures to compile for.", flag_values=values)
-    flags.DEFINE_list("without", [], "Optimizations to leave out.", flag_values=values)
+    flags.DEFINE_list(
+        "without", [], "Passes, and parts of the scheduler, to leave out.", flag_values=values
+    )
 
 
 def rows(
-    program: Program, archs: list[str], without: Collection[str] = ()
+    program: Program, archs: list[str], passes: Pipeline = PIPELINE
 ) -> Iterator[tuple[str, ...]]:
     """A row of COLUMNS for each architecture."""
     start = time.process_time()
     machine = machine_of(archs[-1], others=archs)
-    scheduled = schedule_program(program, machine, without=without)
+    scheduled = schedule_program(program, machine, passes=passes)
     kernel = print_kernel(scheduled)
     phases = sum(e.times for e in traffic.phases(scheduled.nest, program.hints))
     made = time.process_time() - start
@@ -92,7 +95,7 @@ def rows(
 
 def reductions(program: Program, machine: Machine) -> Iterator[tuple[str, ...]]:
     """A row of REDUCTIONS for all reductions that are alike."""
-    program, _ = laid_out(program, machine, without=("pieces",))
+    program, _ = laid_out(program, machine, passes=PIPELINE.without(["split_k"]))
     statements = {s.name: s for s in program.statements}
     us = BARRIER_US * machine.threads / machine.worth_a_barrier
     found = Counter[tuple[str, ...]]()
@@ -115,13 +118,14 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     from sirius_tf.driver import programs
 
+    passes = PIPELINE.without(values.without)
     for path in map(Path, argv[1:]):
         file = path.with_suffix(".npz")
         samples = convert.read_samples(path, None, {}, str(file) if file.exists() else None)
         table = convert.table(path.name, *COLUMNS)
         found = list(programs(path, samples=samples or None))
         for program in found:
-            for row in rows(program, values.arch, values.without):
+            for row in rows(program, values.arch, passes):
                 table.add_row(*row)
         Console(width=140).print(table)
         table = convert.table(f"{path.name}: reductions, modelled", *REDUCTIONS)

@@ -33,6 +33,7 @@ from sirius_tf.frontend import savedmodel
 from sirius_tf.lower.graph import lower
 from sirius_tf.lower.rules import RULES
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.pipeline import PIPELINE
 from sirius_tf.runtime import native
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.tools import benchmark
@@ -67,14 +68,15 @@ def schedule(case: Case, without: str) -> Scheduled:
     names = {key: tensor.name.split(":")[0] for key, tensor in signature.inputs.items()}
     hints = {names[key]: array.shape for key, array in case.feed.items()}
     program = lower(signature.graph, hints)
-    return compiler.schedule_program(program, Machine(case.threads), without={without})
+    passes = PIPELINE.without([] if without == WHOLE else [without])
+    return compiler.schedule_program(program, Machine(case.threads), passes=passes)
 
 
 def measure(case: Case, rounds: int) -> list[Variant]:
     """All variants of a model, timed in turns."""
     found, runs = list[Variant](), dict[str, Run]()
     with tempfile.TemporaryDirectory() as folder:
-        for number, without in enumerate((WHOLE, *compiler.PARTS)):
+        for number, without in enumerate((WHOLE, *PIPELINE.names("cpu"))):
             try:
                 scheduled = schedule(case, without)
             except SiriusError as error:

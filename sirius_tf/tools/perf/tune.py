@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,14 @@ from rich.table import Table
 
 from sirius_tf.bundle import link, tilings
 from sirius_tf.codegen.cpu.kernel import Kernel, print_kernel
-from sirius_tf.compile import NOT_STRICT, laid_out, realize
+from sirius_tf.compile import laid_out, realize
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.interp import elements
 from sirius_tf.ir.program import Program
+from sirius_tf.pipeline import PIPELINE, STRICT, Pipeline
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.rewrite.difference import relative_error
@@ -97,14 +98,12 @@ class Measured:
     best_ms: float
 
 
-def clusters(
-    programs: Iterable[Program], threads: int, without: Collection[str] = ()
-) -> list[Found]:
-    """The clusters of programs compiled `without` some parts, each once, the heaviest first."""
+def clusters(programs: Iterable[Program], threads: int, passes: Pipeline = PIPELINE) -> list[Found]:
+    """The clusters of programs, each once, the heaviest first."""
     first: dict[str, tuple[Program, Tiled]] = {}
     count = collections.Counter[str]()
     for program in programs:
-        stored, flows = laid_out(program, Machine(threads), without=without)
+        stored, flows = laid_out(program, Machine(threads), passes=passes)
         for one in tiled(stored, flows, Machine(threads)):
             first.setdefault(one.key, (stored, one))
             count[one.key] += 1
@@ -330,7 +329,7 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
     except SiriusError as error:
         print(f"tune: error: {error}", file=sys.stderr)
         return 1
-    found = clusters(programs, threads, NOT_STRICT if values.strict_math else ())
+    found = clusters(programs, threads, STRICT if values.strict_math else PIPELINE)
     measured = tune(found, values.seconds, threads)
     Console().print(report(measured, len(found)))
     if not values.dry_run:
