@@ -39,7 +39,7 @@ from sirius_tf.nest.nodes import (
     walk,
 )
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.plan import PANEL, Plan, choose
+from sirius_tf.schedule.plan import PANEL, Plan
 
 
 class SpmdPrinter(ABC):
@@ -62,9 +62,6 @@ class SpmdPrinter(ABC):
         self.kernel, self.variant = kernel, variant
         self.program = kernel.program
         self.statements = {s.name: s for s in kernel.program.statements}
-        self.plans = {
-            s.name: choose(kernel.program, s, kernel.machine) for s in kernel.program.statements
-        }
         self.functions: dict[str, str] = {}  # text of a leaf -> its name
         self.clusters: list[str] = []  # of the phase so far
         self.loops = 0  # sequential ones around
@@ -300,7 +297,7 @@ class SpmdPrinter(ABC):
             low, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
             passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
         starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
-        plan, storage = self.plans[s.name], self.kernel.storage
+        plan, storage = self.kernel.plans[s.name], self.kernel.storage
         joined, passed = coalesce(self.program, storage, plan, Leaf(s, tuple(box)), passed)
         function = self.print_leaf(joined, plan)
         name = self.functions.setdefault(

@@ -20,6 +20,7 @@ from sirius_tf.ir.rewrite import fresh, map_loads
 from sirius_tf.mapping.exchange import Exchange, Near
 from sirius_tf.nest.nodes import Block, Bound, Guard, Loop, LoopNest, Run, Tile
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.plan import choose_all
 from sirius_tf.schedule.storage import Storage, Words
 
 
@@ -75,7 +76,8 @@ def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled,
     nest = _awaiting(kernel.nest, copies)
     storage = Storage(windows, private, slots, words)
     made = frozenset(a.name for a in awaited)
-    return replace(kernel, program=program, nest=nest, storage=storage), made
+    plans = choose_all(program, kernel.machine)
+    return replace(kernel, program=program, nest=nest, plans=plans, storage=storage), made
 
 
 def _shared(awaited: Sequence[Awaited], first: int) -> dict[str, int]:

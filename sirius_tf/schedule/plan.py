@@ -101,6 +101,11 @@ def choose(
     return min(plans, key=coster.cost)
 
 
+def choose_all(program: Program, machine: Machine) -> dict[str, Plan]:
+    """The plan of every statement, by name."""
+    return {s.name: choose(program, s, machine) for s in program.statements}
+
+
 class _Coster:
     def __init__(self, program: Program, s: Statement, machine: Machine, strides: Strides) -> None:
         self.s, self.machine, self.strides = s, machine, strides

@@ -71,7 +71,7 @@ def _print(
         source = printer.source(nests, cooperative)
     if machine.precision == "half" and (rounded := printer.readers.rounded(program)):
         scheduled = half_weights.in_half(scheduled, rounded)
-        program, printer = scheduled.program, _Printer(scheduled, found, resident, printer.plans)
+        program, printer = scheduled.program, _Printer(scheduled, found, resident)
         source = printer.source(nests, cooperative)
     plan = print_plan(replace(scheduled, program=replace(program, name=name)))
     plan += print_geometry(printer.kernel, name, list(nests.values()))
@@ -102,10 +102,8 @@ class _Printer(SpmdPrinter):
         kernel: Scheduled,
         found: Sequence[Exchange],
         resident: Resident = residency.NOTHING,
-        plans: Mapping[str, Plan] | None = None,
     ) -> None:
         super().__init__(kernel, "cuda")
-        self.plans |= plans or {}
         self.slots = len(set(kernel.storage.slots.values()))
         self.persistent, self.placed, self.exchanges = True, resident, found
         self.exchange: Exchange | None = None  # of the loop around
