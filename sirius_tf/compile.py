@@ -23,15 +23,16 @@ from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.observers import Dump
 from sirius_tf.pipeline import PIPELINE, Observer, Pipeline
 from sirius_tf.poly.dependence import Flow
-from sirius_tf.poly.scop import extract
+from sirius_tf.poly.scop import Scop, extract
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import passed_on
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.options import ALL, ScheduleOptions
+from sirius_tf.schedule.plan import choose_all
 from sirius_tf.schedule.private import private
-from sirius_tf.schedule.schedule import show_tree
+from sirius_tf.schedule.schedule import Schedule, check_complete, show
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import (
     check_cells,
@@ -49,12 +50,15 @@ def compile_program(
     dump: Dump | None = None,
     passes: Pipeline = PIPELINE,
     tilings: Tilings | None = None,
+    given: Schedule | None = None,
 ) -> Kernel:
     """The kernel of a program; `dump` is given the text of every stage.
 
-    `tilings` are tile sizes that were measured, by the key of the cluster.
+    `tilings` are tile sizes that were measured, by the key of the cluster; a schedule that is given
+    takes the place of the scheduler's.
     """
-    kernel = print_kernel(schedule_program(program, Machine(threads), dump, passes, tilings))
+    scheduled = schedule_program(program, Machine(threads), dump, passes, tilings, given=given)
+    kernel = print_kernel(scheduled)
     if dump:
         dump("c", kernel.plan + kernel.runs["v3"])
     return kernel
@@ -86,11 +90,16 @@ def schedule_program(
     passes: Pipeline = PIPELINE,
     tilings: Tilings | None = None,
     watching: Collection[Observer] = (),
+    given: Schedule | None = None,
 ) -> Scheduled:
-    """Run the passes on a program and schedule it; isl verifies the order, and the storage."""
+    """Run the passes on a program and schedule it, or take the schedule that is given; isl verifies
+    the order, and the storage."""
     program, flows = laid_out(program, machine, dump, passes, watching)
-    root = fuse(program, flows, machine, passes.options, tilings)
-    return realize(program, flows, root, machine, dump, passes.options)
+    scop = extract(program)
+    if given is None:
+        root = fuse(program, flows, machine, passes.options, tilings)
+        given = allocate(program, scop, root, machine, passes.options)
+    return realize(program, scop, flows, given, machine, dump)
 
 
 def laid_out(
@@ -113,36 +122,52 @@ def laid_out(
     return program, context.flows
 
 
-def realize(
+def allocate(
     program: Program,
-    flows: Sequence[Flow],
+    scop: Scop,
     root: tree.Node,
     machine: Machine = CPU,
-    dump: Dump | None = None,
     options: ScheduleOptions = ALL,
-) -> Scheduled:
-    """The loops and the storage of a program whose schedule is `root`."""
-    scop = extract(program)
-    if dump:
-        dump("schedule", show_tree(root))
-    schedule = tree.build(scop, root)
-    check_order(scop, schedule, flows)
-    check_phases(scop, root, flows)
-    updates = [s.name for s in program.statements if passed_on(s)] if machine.threads == 1 else []
-    folded = windows(program, scop, root, updates)
+) -> Schedule:
+    """The schedule of which `root` is the tree: with plans, and a place for each temporary."""
     own = private(program, root) if options.private else {}
-    check_reflow(scop, schedule, storage_maps(scop, folded, own))
-    cells = storage_maps(scop, folded)
-    check_cells(scop, root, cells, updates)
+    folded = windows(program, scop, root, updated(program, machine))
+    storage = Storage(folded, own, slots(program, root, own))
+    return Schedule(root, choose_all(program, machine), storage)
+
+
+def realize(
+    program: Program,
+    scop: Scop,
+    flows: Sequence[Flow],
+    schedule: Schedule,
+    machine: Machine = CPU,
+    dump: Dump | None = None,
+) -> Scheduled:
+    """The loops of a program that is scheduled. VerifyError says what is wrong with the schedule,
+    with an example."""
+    if dump:
+        dump("schedule", show(schedule))
+    root, storage = schedule.tree, schedule.storage
+    check_complete(program, scop, schedule)
+    order = tree.build(scop, root)
+    check_order(scop, order, flows)
+    check_phases(scop, root, flows)
+    check_reflow(scop, order, storage_maps(scop, storage.windows, storage.private))
+    cells = storage_maps(scop, storage.windows)
+    check_cells(scop, root, cells, updated(program, machine))
     check_looks(scop, root, cells, program.conditions)
-    shared = slots(program, root, own)
-    check_slots(scop, root, shared, program.conditions)
-    loops = decide(program, build_loops(scop, schedule))
-    storage = Storage(folded, own, shared)
-    scheduled = Scheduled(program, loops, storage, machine)
+    check_slots(scop, root, storage.slots, program.conditions)
+    loops = decide(program, build_loops(scop, order))
+    scheduled = Scheduled(program, loops, schedule.plans, storage, machine)
     if dump:
         dump("loops", nodes.show(scheduled.nest))
     return scheduled
+
+
+def updated(program: Program, machine: Machine) -> list[str]:
+    """The statements that update their tensor in place, as one thread can."""
+    return [s.name for s in program.statements if passed_on(s)] if machine.threads == 1 else []
 
 
 def compile_graph(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
@@ -95,10 +95,23 @@ def choose(
 ) -> Plan:
     """The plan of least cost."""
     coster = _Coster(program, s, machine, strides or Strides(program))
-    lanes = [Plan(i.name) for i in s.iters if not i.loop]
-    lanes += [Plan(i.name, across=True) for i in (s.reduce.iters if s.reduce else ())]
-    plans = [Plan(None), *(coster.with_rows(p) for p in reversed(lanes))]
+    plans = [Plan(None), *(coster.with_rows(p) for p in reversed(_vectors(s)))]
     return min(plans, key=coster.cost)
+
+
+def _vectors(s: Statement) -> list[Plan]:
+    """The plans with one iterator along lanes, and none in a register block."""
+    lanes = [Plan(i.name) for i in s.iters if not i.loop]
+    return lanes + [Plan(i.name, across=True) for i in (s.reduce.iters if s.reduce else ())]
+
+
+def possible(s: Statement) -> list[Plan]:
+    """All plans that a statement may have."""
+    found = [Plan(None), *_vectors(s)]
+    if s.reduce is None:
+        return found
+    rows = [i.name for i in s.iters if not i.loop]
+    return found + [replace(p, rows=r) for p in _vectors(s) for r in rows if r != p.lanes]
 
 
 def choose_all(program: Program, machine: Machine) -> dict[str, Plan]:

@@ -19,13 +19,16 @@ the scheduler made: isl verifies both.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sirius_tf.errors import SiriusError
+from sirius_tf.errors import SiriusError, VerifyError
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.parser import parse_affine
-from sirius_tf.schedule.plan import Plan
+from sirius_tf.ir.program import Program
+from sirius_tf.poly.scop import Scop
+from sirius_tf.schedule.plan import Plan, possible
+from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import Storage, Window, Words
 from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Sequence, Tile
 
@@ -79,6 +82,38 @@ def parse(text: str) -> Schedule:
         name, place = _matched(number, line, _PLACE)
         storage = _placed(storage, name, place)
     return Schedule(_Tree(sections["schedule"]).whole(), plans, storage)
+
+
+def check_complete(program: Program, scop: Scop, schedule: Schedule) -> None:
+    """VerifyError unless a schedule decides all that a program leaves open, and no more.
+
+    What isl verifies, the order and the places of elements, is not looked at here.
+    """
+    plans, storage = schedule.plans, schedule.storage
+    statements = {s.name: s for s in program.statements}
+    _same("plans", plans.keys(), statements.keys())
+    for name, plan in plans.items():
+        if plan not in possible(statements[name]):
+            raise VerifyError(f"{name} cannot be computed as '{_show_plan(plan)}'")
+    known = set(scop.shapes)
+    _same("places", storage.slots.keys(), {t for t in known if program.tensor[t].role == "temp"})
+    for what in (storage.windows, storage.private):
+        for name, window in what.items():
+            if name not in storage.slots or len(window) != len(program.tensor[name].shape):
+                raise VerifyError(f"{name} is no temporary with {len(window)} dimensions")
+    own = private(program, schedule.tree)
+    for name, tile in storage.private.items():
+        if own.get(name) != tile:
+            raise VerifyError(f"{name} is needed outside of tiles of the size {list(tile)}")
+
+
+def _same(what: str, found: Collection[str], wanted: Collection[str]) -> None:
+    if missing := sorted(set(wanted) - set(found)):
+        raise VerifyError(f"a schedule without {what} of {', '.join(missing)}")
+    if strange := sorted(set(found) - set(wanted)):
+        raise VerifyError(
+            f"a schedule with {what} of {', '.join(strange)}, which the program lacks"
+        )
 
 
 # Plans and places

@@ -3,7 +3,9 @@
 
 import pytest
 
-from sirius_tf.errors import SiriusError
+from sirius_tf.codegen.cpu.kernel import print_run
+from sirius_tf.compile import schedule_program
+from sirius_tf.errors import SiriusError, VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
@@ -80,3 +82,58 @@ def test_what_is_no_schedule_is_an_error(right: str, wrong: str, problem: str) -
     assert right in text
     with pytest.raises(SiriusError, match=problem):
         parse(text.replace(right, wrong))
+
+
+def scheduled(program) -> str:
+    """The text of its schedule."""
+    texts: dict[str, str] = {}
+    schedule_program(program, dump=texts.__setitem__)
+    return texts["schedule"]
+
+
+@pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
+def test_a_schedule_is_replayed(make) -> None:
+    program = make()
+    text = scheduled(program)
+    assert show(parse(text)) == text
+    replayed = schedule_program(program, given=parse(text))
+    assert print_run(replayed, "v3") == print_run(schedule_program(program), "v3")
+
+
+def test_an_edited_schedule_is_accepted() -> None:
+    """Other tiles, other vectors, no window: all of that is legal."""
+    text = scheduled(programs.lstm())
+    edits = {
+        "parallel h0: b by 4": "parallel h0: b by 6",
+        "c0: lanes i": "c0: lanes b",
+        "window [2, ., .]": "window [3, ., .]",
+    }
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    replayed = schedule_program(programs.lstm(), given=parse(text))
+    assert show(Schedule(parse(text).tree, replayed.plans, replayed.storage)) == text
+    assert print_run(replayed, "v3") != print_run(schedule_program(programs.lstm()), "v3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("loop h1: t, c1: t, z: t", "parallel h1: t, c1: t, z: t", "carries a dependence.*e.g."),
+        (
+            "loop h1: t, c1: t, z: t",
+            "loop h1: t + 1, c1: t, z: t",
+            "runs the sink first, e.g. .*h1\\[t, b, i\\] -> z",
+        ),
+        ("window [2, ., .]", "window [1, ., .]", "a cell of .* that is? .*another|two elements"),
+        ("c0: lanes i", "c0: lanes t", "c0 cannot be computed as 'lanes t'"),
+        ("  c0: lanes i\n", "", "a schedule without plans of c0"),
+        ("private [", "private [., ", "z is no temporary with 4 dimensions"),
+        ("private [., 16", "private [., 8", "needed outside of tiles of the size"),
+    ],
+)
+def test_a_broken_schedule_is_refused(old, new, problem) -> None:
+    text = scheduled(programs.lstm())
+    assert old in text
+    with pytest.raises(VerifyError, match=problem):
+        schedule_program(programs.lstm(), given=parse(text.replace(old, new)))

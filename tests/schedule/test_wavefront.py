@@ -12,7 +12,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.bundle.link import link
 from sirius_tf.codegen.cpu.kernel import print_kernel
-from sirius_tf.compile import laid_out, realize, schedule_program
+from sirius_tf.compile import allocate, laid_out, realize, schedule_program
 from sirius_tf.errors import VerifyError
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.nest.nodes import Loop, Phase, walk
@@ -183,13 +183,19 @@ def test_known_sizes() -> None:
     check(concrete, program, [(9, 2)])
 
 
+def realized(program, flows, machine):
+    scop = extract(program)
+    schedule = allocate(program, scop, fuse(program, flows, machine), machine)
+    return realize(program, scop, flows, schedule, machine)
+
+
 @pytest.mark.parametrize("units", [(6, 6), (6, 5, 4)])
 def test_a_broken_shift_is_found(units) -> None:
     """isl has the last word on the shifts that were chosen."""
     _, program = sampled(stack(lstm, *units))
     machine = machine_of("sm_90")
     program, flows = laid_out(program, machine)
-    realize(program, flows, fuse(program, flows, machine), machine)
+    realized(program, flows, machine)
     last = max(i.shift or 0 for s in program.statements for i in s.iters)
     statements = tuple(
         replace(
@@ -199,7 +205,7 @@ def test_a_broken_shift_is_found(units) -> None:
     )
     broken = replace(program, statements=statements)
     with pytest.raises(VerifyError):
-        realize(broken, flows, fuse(broken, flows, machine), machine)
+        realized(broken, flows, machine)
 
 
 def test_a_slot_too_few_is_found() -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 import sirius_tf
 from sirius_tf.bundle import link, tilings
 from sirius_tf.codegen.cpu.kernel import print_kernel
-from sirius_tf.compile import compile_program, laid_out, realize
+from sirius_tf.compile import allocate, compile_program, laid_out, realize
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.affine import symbol
@@ -227,8 +227,10 @@ def test_a_cluster_alone_computes_what_it_is_to(make, tmp_path) -> None:
     sub = alone(Uses(program), one.cluster, "alone")
     verify(sub)
     assert sub.inputs[-1] == "sizes_"
-    flows = flow(extract(sub))
-    kernel = print_kernel(realize(sub, flows, fuse_alone(sub, flows, Machine(2), one, one.sizes)))
+    scop = extract(sub)
+    flows = flow(scop)
+    root = fuse_alone(sub, flows, Machine(2), one, one.sizes)
+    kernel = print_kernel(realize(sub, scop, flows, allocate(sub, scop, root)))
     link.link([kernel], tmp_path / "a.so", {}, isas=[link.ISAS[native.isa()]])
     feed = {name: tune.made_up(sub, name) for name in sub.inputs}
     got = native.Bundle(tmp_path / "a.so").call("alone", feed.values())

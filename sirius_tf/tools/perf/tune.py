@@ -38,7 +38,7 @@ from rich.table import Table
 
 from sirius_tf.bundle import link, tilings
 from sirius_tf.codegen.cpu.kernel import Kernel, print_kernel
-from sirius_tf.compile import laid_out, realize
+from sirius_tf.compile import allocate, laid_out, realize
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import numpy_dtype
@@ -185,9 +185,10 @@ def _kernels(found: Found, sizes: Sequence[Sizes], threads: int) -> Iterator[Ker
     uses = Uses(found.program)
     for tile in sizes:
         program = alone(uses, found.tiled.cluster, f"alone_{shown(tile)}")
-        flows = flow(extract(program))
+        scop = extract(program)
+        flows = flow(scop)
         root = fuse_alone(program, flows, Machine(threads), found.tiled, tile)
-        yield print_kernel(realize(program, flows, root))
+        yield print_kernel(realize(program, scop, flows, allocate(program, scop, root)))
 
 
 def made_up(program: Program, name: str) -> Array:
