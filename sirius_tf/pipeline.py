@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The passes of the compiler in running order, all from Program to Program, and what runs them.
+"""The passes of the compiler in running order, all from Program to Program, and their runner.
 
 A new pass is a function in a module of its own and a line of PASSES.
 """
@@ -34,13 +34,13 @@ from sirius_tf.transform.split_dims import split
 from sirius_tf.transform.winograd import winograd
 
 Rounding = Literal["none", "order", "more"]
-"""How a pass changes floating-point results: not at all, as another order of the terms of sums
-does, or in other ways (which `strict_math` forbids)."""
+"""The change of a pass to floating-point results: none, that of another order of the terms of sums,
+or another one (which `strict_math` forbids)."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What passes may ask for: the target, the switches, and dependences.
+    """The input of passes beside the program: the target, the switches, and dependences.
 
     These are of `program`, the last one whose statements had other instances or flows. They are
     found when they are first asked for.
@@ -52,8 +52,8 @@ class Context:
 
     @cached_property
     def flows(self) -> tuple[Flow, ...]:
-        """Which instance needs which; VerifyError unless every element that is read is defined, and
-        none is defined twice."""
+        """The flow dependences of the program; VerifyError unless every element that is read is
+        defined, and none is defined twice."""
         scop = extract(self.program)
         check_single_assignment(scop)
         check_defined(scop)
@@ -125,7 +125,7 @@ class Pipeline:
         return self.without([p.name for p in self.passes if p.rounding == "more"])
 
     def names(self, target: Target) -> tuple[str, ...]:
-        """What can be left out for a target."""
+        """Names of the passes for a target, and of the switches: all that can be left out."""
         passes = (p.name for p in self.passes if target in p.targets)
         return tuple(dict.fromkeys((*passes, *asdict(self.options))))
 
@@ -165,7 +165,7 @@ def run(
     pipeline: Pipeline = PIPELINE,
     watching: Collection[Observer] = (),
 ) -> tuple[Program, Context]:
-    """The program behind all passes for a machine, and what knows its dependences.
+    """The program behind all passes for a machine, and the context, which has its dependences.
 
     Observers are shown every pass.
     """

@@ -136,7 +136,7 @@ def pipeline_of(options: Options) -> Pipeline:
 
 
 def _writer(folder: Path, region: str) -> Dump:
-    """What writes a numbered file for each stage of a region."""
+    """A function that writes a numbered file for each stage of a region."""
     numbers = itertools.count()
 
     def write(stage: str, text: str) -> None:

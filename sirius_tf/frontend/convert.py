@@ -291,9 +291,9 @@ class _Converter:
         return tuple(dict.fromkeys(waits))
 
     def _node(self, op: Any) -> Node:
-        attrs = {
+        attrs = {  # in order: that of a map of protobuf differs between runs
             key: _value(self.source, value)
-            for key, value in op.node_def.attr.items()
+            for key, value in sorted(op.node_def.attr.items())
             if not key.startswith("_")
         }
         return Node(

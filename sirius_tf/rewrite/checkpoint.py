@@ -43,7 +43,7 @@ def variables_hash(model: Path) -> str:
 
 
 def tensor_places(model: Path) -> dict[str, Place]:
-    """Where each tensor of a checkpoint is, by its key; tensors in parts are left out."""
+    """The place of each tensor of a checkpoint, by its key; tensors in parts are left out."""
     index = model / "variables" / "variables.index"
     data = index.read_bytes()
     header = tensor_bundle_pb2.BundleHeaderProto()

@@ -45,7 +45,7 @@ class Machine:
 
     @property
     def target(self) -> Target:
-        """What code is made for."""
+        """The kind of machine that code is made for."""
         return "cuda" if self.threads > 1 else "cpu"
 
     @property

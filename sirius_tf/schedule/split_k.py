@@ -170,8 +170,8 @@ def _piece(
     return replace(s, target=part.name, index=index, reduce=reduce, finish=None)
 
 
-# Costs, in points of a thread of every block. A barrier is 1.5 us of an H100 (cuda_launch.py), in
-# which a block gets 4 kilofloats from memory, or 8 by way of the second-level cache.
+# Costs, in points of a thread of every block. A barrier is 1.5 us of an H100 (mapping/launch.py):
+# a block then gets 4 kilofloats from memory, or 8 by way of the second-level cache.
 
 
 def _cost(program: Program, name: str, machine: Machine) -> tuple[int, float]:

@@ -6,9 +6,9 @@ usage: gpu_check.py --prepare=DIR [--arch=...] [--cuda_launch=...] [--precision=
        gpu_check.py --stamp=FILE MODEL ...
 
 First, on a machine with TensorFlow: converts models of the zoo, or others with samples in
-MODEL.npz, to DIR/NAME.tar.xz, or DIR/NAME-PRECISION.tar.xz if that is not strict (gpu_archive.py).
+MODEL.npz, to DIR/NAME.tar.xz, or DIR/NAME-PRECISION.tar.xz if that is not strict (archive.py).
 Then, on a machine with a GPU and CuPy: compares each region with the CPU's code, which is the
-reference, times both and the models of gpu_peers.py, and measures what the GPU can do. Exits with 1
+reference, times both and the models of peers.py, and measures what the GPU can do. Exits with 1
 if a result is wrong, or a model fails. Last, anywhere: writes into the bundles of rewritten models
 what the JSON of such a check says of the same code.
 """

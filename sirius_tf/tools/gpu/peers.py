@@ -31,7 +31,7 @@ def standardized(x: Any, epsilon: float = 1e-12) -> Any:
 
 
 def lstm10(f: Any, x: Any) -> Model:
-    """See zoo_loops.py."""
+    """See models/recurrent.py."""
     cells = [f.recurrent("LSTM", x.shape[-1], x.shape[-1]) for _ in range(10)]
 
     def model(x: Any) -> Any:
@@ -44,7 +44,7 @@ def lstm10(f: Any, x: Any) -> Model:
 
 
 def nasrnn(f: Any, x: Any) -> Model:
-    """See zoo_loops.py."""
+    """See models/recurrent.py."""
     width = x.shape[-1]
     w, u = matrix(f, width, 8 * width), matrix(f, width, 8 * width)
 
@@ -66,7 +66,7 @@ def nasrnn(f: Any, x: Any) -> Model:
 
 
 def greedy(f: Any, ids: Any, width: int = 128, words: int = 1000, most: int = 50) -> Model:
-    """See zoo_loops.py."""
+    """See models/recurrent.py."""
     table, out = matrix(f, words, width), matrix(f, width, words)
     encoder, (w, u, b) = f.recurrent("GRU", width, width), weights(f, width, width, 3)
     end = 2
@@ -90,7 +90,7 @@ def greedy(f: Any, ids: Any, width: int = 128, words: int = 1000, most: int = 50
 
 
 def attn_decode(f: Any, x: Any, k: Any, v: Any, steps: int = 64) -> Model:
-    """See zoo_loops.py."""
+    """See models/recurrent.py."""
     batch, heads, start, size = k.shape
     width, most = heads * size, start + steps
     wq, wk, wv, wo = (matrix(f, width, width) for _ in range(4))
@@ -115,7 +115,7 @@ def attn_decode(f: Any, x: Any, k: Any, v: Any, steps: int = 64) -> Model:
 
 
 def dien(f: Any, hist: Any, item: Any, seqlen: Any, width: int = 36, items: int = 5000) -> Model:
-    """See zoo_loops.py."""
+    """See models/recurrent.py."""
     table, score = matrix(f, items, width), matrix(f, 4 * width, 1)
     first, (w, u, b) = f.recurrent("GRU", width, width), weights(f, width, width, 3)
     head = [matrix(f, 3 * width, 200), matrix(f, 200, 80), matrix(f, 80, 2)]
@@ -141,7 +141,7 @@ def dien(f: Any, hist: Any, item: Any, seqlen: Any, width: int = 36, items: int 
 
 
 def mmoe(f: Any, x: Any) -> Model:
-    """See zoo_dense.py."""
+    """See models/dense.py."""
     features = x.shape[-1]
     experts = [(matrix(f, features, 64), matrix(f, 64, 16)) for _ in range(8)]
     tasks = [(matrix(f, features, 8), matrix(f, 16, 8), matrix(f, 8, 1)) for _ in range(2)]
@@ -156,7 +156,7 @@ def mmoe(f: Any, x: Any) -> Model:
 
 
 def bert(f: Any, ids: Any, mask: Any, width: int = 768, heads: int = 12, depth: int = 12) -> Model:
-    """See zoo_dense.py."""
+    """See models/dense.py."""
     tokens, places = matrix(f, 30522, width), matrix(f, 512, width)
     shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
     layers = [[(matrix(f, *s), matrix(f, s[1])) for s in shapes] for _ in range(depth)]
