@@ -54,7 +54,9 @@ class _Encoder:
 
     def reference(self, value: Any) -> Any:
         """The stand-in for a value in rows: the value itself if it is plain, else the number of its
-        row."""
+        row. Scalars of numpy become Python's."""
+        if isinstance(value, np.generic):
+            value = value.item()
         if type(value) in _PLAIN:
             return value
         if id(value) not in self._known:
