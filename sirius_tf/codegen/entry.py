@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.scalar import Language
-from sirius_tf.ir.affine import Affine, FloorDiv, affine
-from sirius_tf.ir.expr import Call, Expr, Load, loads
-from sirius_tf.ir.program import UNBOUNDED, Program, Tensor
+from sirius_tf.ir.affine import Affine, FloorDiv, affine, symbol
+from sirius_tf.ir.expr import Call, Expr, Index, Load, loads
+from sirius_tf.ir.program import UNBOUNDED, Program, Statement, Tensor
 from sirius_tf.nest.nodes import Bound, Loop, LoopNest, Phase, parts_of
 from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.storage import ALIGN
 
 PLAN = """\
 int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
-    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
+    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t workspace_bytes[2], int64_t *work,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
 BARRIER = 1 << 12  # points that are worth the wait of two workers for each other
@@ -78,8 +79,9 @@ def print_plan(kernel: Scheduled) -> str:
     body += [line for t in program.tensors for line in _require_sizes(kernel, t)]
     body += _output_shapes(program)
     body += _require("overflow == 0", "a size does not fit into 64 bits", "0")
-    body.append(f"*workspace_bytes = {_total(slot_bytes(kernel, 'threads', _sizes))};")
-    body.append("if (overflow) *workspace_bytes = -1;")
+    body.append(f"workspace_bytes[0] = {_total(slot_bytes(kernel, 'threads', _sizes))};")
+    body.append(f"workspace_bytes[1] = {_certain_bytes(kernel)};")
+    body.append("if (overflow) workspace_bytes[0] = workspace_bytes[1] = -1;")
     body += [f"*work = {_work(kernel)};", "(void)in; (void)threads; (void)params;"]
     body += ["if (call->failed) *error = call->error;", "return call->failed;"]
     lines = "".join(f"  {line}\n" for line in body)
@@ -217,6 +219,36 @@ def nested(function: str, texts: list[str]) -> str:
     for text in texts[1:]:
         result = f"sirius_{function}_i64({result}, {text})"
     return result
+
+
+def _certain_bytes(kernel: Scheduled) -> str:
+    """C of the bytes of workspace, and of outputs whose shape data decides, that a call needs if
+    each loop that data may end has one iteration."""
+    program = kernel.program
+    if not program.exits:
+        return "workspace_bytes[0]"
+    ends = [symbol(name) for name in program.exits]
+    ends += [p.value.value for p in program.params if p.exit and isinstance(p.value, Index)]
+    loops = {s.target for s in program.statements if program.exits.keys() & _trips(s)}
+
+    def least(extent: Affine) -> Affine:
+        beyond = ((extent - end) for end in ends)
+        return next((affine(1 + e.const) for e in beyond if e.is_const), extent)
+
+    def shrunk(t: Tensor) -> Tensor:
+        known = t.role == "output" or t.name in loops
+        return replace(t, shape=tuple(map(least, t.shape))) if known else t
+
+    one = replace(kernel, program=replace(program, tensors=tuple(map(shrunk, program.tensors))))
+    outputs = [one.program.tensor[o.tensor] for o in program.outputs]
+    late = [t for t, is_late in zip(outputs, late_outputs(program), strict=True) if is_late]
+    sizes = [tensor_bytes(one, t, _sizes) for t in late]
+    return _total(slot_bytes(one, "threads", _sizes) + sizes)
+
+
+def _trips(s: Statement) -> set[str]:
+    """The parameters that say how often the loops around a statement run."""
+    return {name for i in s.iters if i.loop for name in i.extent.names()}
 
 
 def _total(sizes: list[str]) -> str:

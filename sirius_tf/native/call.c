@@ -25,12 +25,12 @@
 #define STACK_ITEMS 64  /* params and outputs of nearly all regions fit on the stack */
 
 typedef struct {
-  SiriusCall call; /* the first member: what has the one has the other */
+  SiriusCall call;                     /* the first member: who has the one has the other */
   SiriusRun run;
   const SiriusCaller *caller;
   int64_t deadline, next_poll, looked; /* nanoseconds */
-  int32_t rest; /* how often the first worker need not look now */
-  int32_t code; /* why the call is to stop */
+  int32_t rest;       /* how often the first worker need not look now */
+  int32_t code;       /* why the call is to stop */
   uint32_t denormals; /* the caller's treatment of them */
 } Job;
 
@@ -97,11 +97,9 @@ static int32_t hand_over(const SiriusRequest *r) {
 /* Of a call, by its shapes. */
 typedef struct {
   int32_t threads;
-  int64_t workspace; /* bytes */
-  int64_t work;      /* multiplications */
+  int64_t workspace[2]; /* bytes, as plan has them */
+  int64_t work;         /* multiplications */
 } Cost;
-
-static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost);
 
 /* A region whose workers found the machine crowded in two calls, one after the other, is run by one for a while, twice
  * as long each time that happens again. One call may be late since workers had slept for long. Two regions may share an
@@ -125,37 +123,9 @@ static void note_load(const SiriusRegionInfo *region, int32_t crowded) {
   if (again) __atomic_store_n(&load->until, sirius_now() + span, __ATOMIC_RELAXED);
 }
 
-/* With the shapes planned for so many workers: allocate and run. */
-static int32_t execute(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
-  const SiriusRegionInfo *region = r->region;
-  int32_t code = sirius_check_sizes(r);
-  for (int32_t i = 0; i < region->n_out; ++i) r->out[i] = NULL;
-  for (int32_t i = 0; i < region->n_out && code == SIRIUS_OK; ++i) {
-    if (!sirius_is_late(region, i)) {
-      code = sirius_allocate_output(r, i, &r->out[i]);
-    } else if (posix_memalign(&r->out[i], 64, sirius_output_bytes(r, i) + 1) != 0) {
-      snprintf(r->error, r->error_bytes, "cannot allocate output %d of region %s", i, region->name);
-      code = SIRIUS_EXHAUSTED;
-    }
-  }
-  if (code == SIRIUS_OK) code = run_region(r, run, cost);
-  if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
-  for (int32_t i = 0; i < region->n_out; ++i)
-    if (sirius_is_late(region, i)) free(r->out[i]);
-  return code;
-}
-
-static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
+static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cost, char *workspace) {
   const SiriusRegionInfo *region = r->region;
   const int32_t threads = cost->threads;
-  SiriusWorkspace workspace;
-  const int32_t fits = sirius_check_workspace(r, cost->workspace);
-  if (fits != SIRIUS_OK) return fits;
-  if (sirius_take_workspace((size_t)cost->workspace, &workspace)) {
-    snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s",
-             (long long)cost->workspace, region->name);
-    return SIRIUS_EXHAUSTED;
-  }
   SiriusBarrier barrier = {0};
   SiriusQueue queues[threads];
   memset(queues, 0, sizeof queues);
@@ -163,7 +133,7 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   Job job = {.call = {.in = r->in,
                       .out = r->out,
                       .params = r->params,
-                      .workspace = workspace.data,
+                      .workspace = workspace,
                       .weights = r->bundle->weights + region->weights_offset,
                       .threads = threads,
                       .barrier = &barrier,
@@ -183,8 +153,43 @@ static int32_t run_region(const SiriusRequest *r, SiriusRun run, const Cost *cos
   sirius_team_run(threads, run_job, &job);
   if (threads > 1) note_load(region, call->crowded || sirius_is_crowded(call));
   sirius_restore_denormals(job.denormals);
-  sirius_give_workspace(workspace);
   return call->failed ? sirius_report(r, &call->error) : job.code ? report_stop(r, job.code, began) : SIRIUS_OK;
+}
+
+static int64_t aligned(size_t bytes) { return ((int64_t)bytes + 63) & -64; }
+
+/* With the shapes planned for so many workers: allocate and run. Outputs of which data decides the shape are behind the
+ * workspace until it is known. */
+static int32_t execute(const SiriusRequest *r, SiriusRun run, const Cost *cost) {
+  const SiriusRegionInfo *region = r->region;
+  int32_t code = sirius_check_sizes(r);
+  if (code == SIRIUS_OK) code = sirius_check_workspace(r, cost->workspace[0]);
+  int64_t bytes = cost->workspace[0];
+  for (int32_t i = 0; i < region->n_out && code == SIRIUS_OK; ++i) {
+    r->out[i] = NULL;
+    if (!sirius_is_late(region, i))
+      code = sirius_allocate_output(r, i, &r->out[i]);
+    else
+      bytes += aligned(sirius_output_bytes(r, i));
+  }
+  if (code == SIRIUS_OK) code = sirius_check_workspace(r, bytes);
+  if (code != SIRIUS_OK) return code;
+  SiriusWorkspace workspace;
+  if (sirius_take_workspace((size_t)bytes, (size_t)cost->workspace[1], &workspace)) {
+    snprintf(r->error, r->error_bytes, "cannot allocate %lld bytes of workspace for region %s", (long long)bytes,
+             region->name);
+    return SIRIUS_EXHAUSTED;
+  }
+  char *late = (char *)workspace.data + cost->workspace[0];
+  for (int32_t i = 0; i < region->n_out; ++i) {
+    if (!sirius_is_late(region, i)) continue;
+    r->out[i] = late;
+    late += aligned(sirius_output_bytes(r, i));
+  }
+  code = run_region(r, run, cost, workspace.data);
+  if (code == SIRIUS_OK && region->shapes) code = hand_over(r);
+  sirius_give_workspace(workspace, sirius_now());
+  return code;
 }
 
 /* How many are worth it, of at most `threads` (0: the default). */
@@ -208,13 +213,13 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   SiriusError problem = {0};
   Cost cost = {.threads = 1};
   /* Planned for one worker first: only then is it known whether more of them are worth it. */
-  if (r->region->plan(r->in, 1, r->params, r->dims, &cost.workspace, &cost.work, &problem))
+  if (r->region->plan(r->in, 1, r->params, r->dims, cost.workspace, &cost.work, &problem))
     return sirius_report(r, &problem);
   threads = sirius_team_acquire(workers_for(r, threads, cost.work));
   if (threads <= 1) return execute(r, run, &cost);
   cost.threads = threads;
   int32_t code;
-  if (r->region->plan(r->in, threads, r->params, r->dims, &cost.workspace, &cost.work, &problem))
+  if (r->region->plan(r->in, threads, r->params, r->dims, cost.workspace, &cost.work, &problem))
     code = sirius_report(r, &problem);
   else
     code = execute(r, run, &cost);

@@ -235,14 +235,14 @@ static int32_t hand_over(const SiriusRequest *r, const Frame *frame, const Layou
 static int32_t run(const SiriusDevice *d, const SiriusKernels *kernels, const SiriusRequest *r, SiriusProblem *problem) {
   const SiriusRegionInfo *region = r->region;
   SiriusError unfit = {0};
-  int64_t workspace_bytes = 0, work = 0;
-  if (region->cuda->plan(r->in, kernels->blocks, r->params, r->dims, &workspace_bytes, &work, &unfit))
+  int64_t workspace_bytes[2] = {0}, work = 0;
+  if (region->cuda->plan(r->in, kernels->blocks, r->params, r->dims, workspace_bytes, &work, &unfit))
     return sirius_report(r, &unfit);
   int32_t code = sirius_check_sizes(r);
-  if (code == SIRIUS_OK) code = sirius_check_workspace(r, workspace_bytes);
+  if (code == SIRIUS_OK) code = sirius_check_workspace(r, workspace_bytes[0]);
   if (code != SIRIUS_OK) return code;
   uint64_t arrays[region->n_in + region->n_out + 1];
-  const Layout layout = lay_out(r, (size_t)workspace_bytes, arrays);
+  const Layout layout = lay_out(r, (size_t)workspace_bytes[0], arrays);
   Frame *frame = take_frame();
   if (!frame) {
     snprintf(r->error, r->error_bytes, "out of memory");

@@ -67,11 +67,12 @@ struct SiriusCall {
 };
 
 /* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument): also if a size is negative, or does not fit into
- * 64 bits. `workspace_bytes` is -1 if they do not. `out_dims[i]` receives the shape of output i; `work` an estimate of the multiplications of this call,
- * from which the host decides how many workers it takes. */
+ * 64 bits. `out_dims[i]` receives the shape of output i; `workspace_bytes` the size of the workspace, -1 if it does not fit,
+ * and how many bytes of it, and of outputs whose shape is an upper bound, are used whatever data decides; `work` an estimate
+ * of the multiplications of this call, from which the host decides how many workers it takes. */
 typedef int32_t (*SiriusPlan)(const SiriusTensor *in, int32_t threads, int64_t *params,
-                              int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes,
-                              int64_t *work, SiriusError *error);
+                              int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t workspace_bytes[2], int64_t *work,
+                              SiriusError *error);
 typedef void (*SiriusRun)(SiriusCall *call, int32_t worker);
 /* After a run: the shapes of all outputs, of which plan gave upper bounds where data decides. */
 typedef void (*SiriusShapes)(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK]);

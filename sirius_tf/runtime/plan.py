@@ -38,7 +38,7 @@ _Plan = ctypes.CFUNCTYPE(
     ctypes.c_int32,  # workers
     ctypes.c_void_p,  # parameters
     ctypes.c_void_p,  # shapes of outputs
-    ctypes.POINTER(ctypes.c_int64),  # bytes of workspace
+    ctypes.c_int64 * 2,  # bytes of workspace
     ctypes.POINTER(ctypes.c_int64),  # work
     ctypes.POINTER(_Error),
 )
@@ -89,14 +89,14 @@ class Planner:
             tensor.data = None if data is None else data.ctypes.data
         params = np.zeros(self.n_params, np.int64)
         sizes = self._no_sizes()
-        workspace, work, error = ctypes.c_int64(), ctypes.c_int64(), _Error()
+        workspace, work, error = (ctypes.c_int64 * 2)(), ctypes.c_int64(), _Error()
         failed = _Plan(self.plan)(
             ctypes.addressof(tensors), workers, params.ctypes.data, sizes.ctypes.data,
-            ctypes.byref(workspace), ctypes.byref(work), ctypes.byref(error),
+            workspace, ctypes.byref(work), ctypes.byref(error),
         )  # fmt: skip
         if failed:
             raise InvalidArgument(message(error.format.decode(), error.args))
-        if workspace.value < 0:
+        if workspace[0] < 0:
             raise SiriusError(
                 "a call needs more bytes of workspace than 64 bits can count: take smaller inputs"
             )

@@ -57,6 +57,25 @@ def test_an_early_exit(rows):
     check(budget, [MATRIX], [np.array(rows, np.float32)[:, None] * np.ones((1, 3), np.float32) / 3])
 
 
+@pytest.mark.parametrize("most", [0, 3, 7, 8, 2**31 - 1])
+def test_a_bound_that_is_as_good_as_none(most):
+    """All that a loop could leave has 8 TB, in rows of 500."""
+
+    def fn(x, most):
+        made = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[500])
+        going = lambda i, h, made: (i < most) & (tf.reduce_max(h) < 100.0)
+        body = lambda i, h, made: (i + 1, h * 2.0, made.write(i, tf.sin(h)))
+        i, h, made = tf.while_loop(going, body, (0, x, made))
+        return i, h, made.stack()
+
+    concrete, program = traced(fn, ([500], tf.float32), ([], tf.int32))
+    feeds = [np.linspace(0, 1, 500, dtype=np.float32), np.int32(most)]
+    expected = concrete(*map(tf.constant, feeds))
+    assert expected[0].numpy() == min(most, 7)
+    for have, want in zip(compiled(program)(feeds), expected, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-6)
+
+
 def test_no_iteration():
     def fn(x):
         return tf.while_loop(lambda y: tf.reduce_sum(y) < 0.0, lambda y: y - x, [x])[0] + 1.0

@@ -191,7 +191,7 @@ def run(tmp_path_factory):
     ("program", "feeds"),
     [
         (programs.dense(), [np.ones((4, 499), "f")]),
-        (programs.growth(), [np.float32(1), np.zeros(2000, "f")]),  # allocates after its run
+        (programs.growth(), [np.float32(1), np.int64(2000)]),  # allocates after its run
     ],
     ids=["early", "late"],
 )

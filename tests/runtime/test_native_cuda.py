@@ -365,13 +365,13 @@ def test_memory_that_is_not_in_use_is_given_back(folder) -> None:
     body = """
 import os
 
-allocate, inner = native._Frame._allocate, [lambda: check("dense-7")]
+allocate, inner = native._Frame.allocate, [lambda: check("dense-7")]
 
 def allocate_and_call(*arguments):
     if inner: inner.pop()()
     return allocate(*arguments)
 
-native._Frame._allocate = allocate_and_call
+native._Frame.allocate = allocate_and_call
 check("dense-7")
 driver = ctypes.CDLL("libcuda.so.1")
 assert driver.emu_live() == 2 + 2 * 3

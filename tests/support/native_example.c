@@ -35,7 +35,7 @@ HIDDEN void run_v3(SiriusCall *call, int32_t worker);
 HIDDEN void run_v4(SiriusCall *call, int32_t worker);
 
 static int32_t plan(const SiriusTensor *in, int32_t threads, int64_t *params,
-                    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t *workspace_bytes, int64_t *work,
+                    int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t workspace_bytes[2], int64_t *work,
                     SiriusError *error) {
   (void)threads;
   const int64_t n = in[0].dims[0];
@@ -45,7 +45,7 @@ static int32_t plan(const SiriusTensor *in, int32_t threads, int64_t *params,
   }
   params[0] = n;
   out_dims[0][0] = n;
-  *workspace_bytes = n * 4;
+  workspace_bytes[0] = workspace_bytes[1] = n * 4;
   *work = n * 1000000; /* not true: makes the host use its team */
   return 0;
 }

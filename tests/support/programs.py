@@ -184,23 +184,23 @@ def lstm(units=3):
 def growth():
     """y[t] = x * 1.001^t while that is less than 2, at most T of them: data decides how many."""
     end = symbol("X")
-    go, h, less = load("go", t, dtype="bool"), load("h", t), Const(2.0, F)
+    go, h = load("go", t, dtype="bool"), load("h", t)
     step = [it("t", end, loop=True)]
     return program(
         "growth",
-        [param("T", "limit", 0), Param("X", index(T), hint=4, exit=go)],
+        [Param("T", Load("limit", (), "int64")), Param("X", index(T), hint=4, exit=go)],
         [
             tensor("x", [], role="input"),
-            tensor("limit", [T], role="input"),
+            tensor("limit", [], "int64", role="input"),
             tensor("go", [T + 1], "bool"),
             tensor("h", [T + 1]),
             tensor("y", [end], role="output"),
         ],
         [
             stmt("h0", [], "h", [0], load("x")),
-            stmt("go0", [], "go", [0], call("lt", load("x"), less, dtype="bool")),
+            stmt("go0", [], "go", [0], _going(0, load("x"))),
             stmt("h1", step, "h", [t + 1], call("mul", h, Const(1.001, F))),
-            stmt("go1", step, "go", [t + 1], _going(load("h", t + 1), less)),
+            stmt("go1", step, "go", [t + 1], _going(t + 1, load("h", t + 1))),
             stmt("out", [it("i", end)], "y", [i], load("h", i)),
         ],
         [end],
@@ -208,10 +208,10 @@ def growth():
     )
 
 
-def _going(value, less):
-    """Whether another iteration of `growth` follows: the value is small, and there is room."""
-    more = call("lt", index(t + 1, "int32"), index(T, "int32"), dtype="bool")
-    return call("and", more, call("lt", value, less, dtype="bool"), dtype="bool")
+def _going(iteration, value):
+    """Whether an iteration of `growth` is run: its value is small, and there is room."""
+    room = call("lt", index(iteration, "int64"), index(T, "int64"), dtype="bool")
+    return call("and", room, call("lt", value, Const(2.0, F), dtype="bool"), dtype="bool")
 
 
 def endless():
