@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from sirius_tf.errors import Unsupported
 from sirius_tf.ir.affine import Affine, FloorDiv
-from sirius_tf.ir.dtypes import numpy_dtype
+from sirius_tf.ir.dtypes import UNSIGNED, is_float, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
+from sirius_tf.ir.functions import ELEMENTARY, is_generated
 
 PRELUDE = """\
 #include "sirius_abi.h"
@@ -75,27 +77,6 @@ HELPER int64_t sirius_truncdiv(int64_t a, int64_t b) {
 }
 """
 
-_INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "and": "&&",
-    "or": "||",
-    "bitand": "&",
-    "bitor": "|",
-    "bitxor": "^",
-}
-_WRAPPED = {"int32": "uint32_t", "int64": "uint64_t"}  # narrower ones are computed as int
-_VECTOR = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "erfc", "sin", "cos", "pow"}
-_BUILTIN = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "abs": "abs"}
-
 
 def index(value: Affine) -> str:
     """A quasi-affine expression as an int64_t."""
@@ -124,10 +105,110 @@ def string(text: str) -> str:
     return json.dumps(text.encode("ascii", "replace").decode())
 
 
+@dataclass(frozen=True)
+class Applied:
+    """A function applied to C of its arguments, of which the last one's dtype is `source`; the
+    result's is `dtype`, in C `c_type`."""
+
+    fn: str
+    args: Sequence[str]
+    dtype: str
+    source: str
+    c_type: str
+
+
+Spelling = str | Callable[["Language", Applied], str]
+"""C of a function: a template of its arguments and the result's type, or what makes C of them."""
+
+OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&&", "or": "||"}
+OPERATORS |= {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+OPERATORS |= {"bitand": "&", "bitor": "|", "bitxor": "^"}
+_WRAPPED = {"int32": "uint32_t", "int64": "uint64_t"}  # narrower ones are computed as int
+
+
+def _arithmetic(language: Language, f: Applied) -> str:
+    a, b, operator, unsigned = *f.args, OPERATORS[f.fn], _WRAPPED.get(f.dtype)
+    if unsigned:  # signed overflow is undefined in C, and wraps in TF
+        a, b = f"({unsigned}){a}", f"({unsigned}){b}"
+    return f"({f.c_type})({a} {operator} {b})"
+
+
+def _negated(language: Language, f: Applied) -> str:
+    unsigned = _WRAPPED.get(f.dtype)
+    return f"({f.c_type})({f'0 - ({unsigned})' if unsigned else '-'}{f.args[0]})"
+
+
+def cast(language: Language, f: Applied) -> str:
+    """C of a conversion."""
+    if "bfloat16" in (f.dtype, f.source):
+        return f"sr_{'to' if f.dtype == 'bfloat16' else 'from'}_bf16({f.args[0]})"
+    return f"({f.c_type})({f.args[0]}{' != 0' if f.dtype == 'bool' else ''})"
+
+
+def _demand(language: Language, f: Applied) -> str:
+    failure = language.demand.format(number=f.args[1])
+    return f"({f.c_type})({f.args[0]} || ({failure}, 0))"
+
+
+def _quotient(language: Language, f: Applied) -> str:
+    a, b = f.args
+    if is_float(f.dtype):
+        return language.builtin("floor", f.dtype, f"({f.c_type})({a} / {b})")
+    return f"({f.c_type})sirius_{f.fn}({a}, sirius_divisor({language.report}, {b}))"
+
+
+def _extreme(language: Language, f: Applied) -> str:
+    a, b = f.args
+    if is_float(f.dtype):
+        return f"(({a} {'>' if f.fn == 'max' else '<'} {b}) | ({a} != {a}) ? {a} : {b})"
+    if f.dtype == "int64":
+        return f"({f.c_type})sirius_{f.fn}_i64({a}, {b})"
+    # in its own width, else the compiler makes no vectors of a loop
+    return language.builtin(f.fn, f.dtype, f"({f.c_type})({a})", f"({f.c_type})({b})")
+
+
+def _builtin(language: Language, f: Applied) -> str:
+    return f"({f.c_type}){language.builtin(f.fn, f.dtype, f'({f.c_type})({f.args[0]})')}"
+
+
+def _absolute(language: Language, f: Applied) -> str:
+    return f.args[0] if f.dtype in UNSIGNED else _builtin(language, f)
+
+
+def _reciprocal_root(language: Language, f: Applied) -> str:
+    return f"(1 / {language.builtin('sqrt', f.dtype, f'({f.c_type})({f.args[0]})')})"
+
+
+def _elementary(language: Language, f: Applied) -> str:
+    return language.elementary(f.fn, f.args, f.dtype)
+
+
+FUNCTIONS: Mapping[str, Spelling] = {
+    **{fn: f"({{type}})({{0}} {operator} {{1}})" for fn, operator in OPERATORS.items()},
+    **dict.fromkeys(("add", "sub", "mul"), _arithmetic),
+    **dict.fromkeys(("floordiv", "floormod", "truncdiv"), _quotient),
+    **dict.fromkeys(("max", "min"), _extreme),
+    **dict.fromkeys(("sqrt", "floor", "ceil", "round"), _builtin),
+    **dict.fromkeys(ELEMENTARY, _elementary),
+    "neg": _negated,
+    "abs": _absolute,
+    "sign": "({type})({0} > 0 ? 1 : {0} < 0 ? -1 : {0})",
+    "rsqrt": _reciprocal_root,
+    "not": "(!{0})",
+    "isnan": "({0} != {0})",
+    "isfinite": "({0} - {0} == 0)",
+    "select": "({0} ? {1} : {2})",
+    "cast": cast,
+    "bounded": "sirius_bounded({report}, {0}, {1})",
+    "demand": _demand,
+}
+
+
 class Language:
     """The spelling of scalars in C. A language that is close to it overrides what it spells
     otherwise."""
 
+    functions: ClassVar[Mapping[str, Spelling]] = FUNCTIONS
     report: ClassVar = "call"
     """The argument by which helpers report failures."""
     failed: ClassVar = "__atomic_load_n(&call->failed, __ATOMIC_RELAXED)"
@@ -182,7 +263,7 @@ class Language:
         """A constant of `dtype`, exactly."""
         if dtype == "bfloat16":
             return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
-        if dtype.startswith("float"):
+        if is_float(dtype):
             number = float(value)
             if math.isnan(number):
                 return self.nan
@@ -194,7 +275,7 @@ class Language:
     def identity(self, op: str, dtype: str) -> str:
         """Start of a reduction."""
         if op in ("max", "min"):
-            if dtype.startswith("float"):
+            if is_float(dtype):
                 return self.literal(-math.inf if op == "max" else math.inf, dtype)
             bits = int("".join(c for c in dtype if c.isdigit()) or 8)
             low, high = (
@@ -210,68 +291,19 @@ class Language:
     def apply(self, fn: str, args: list[str], dtype: str, source: str = "") -> str:
         """C of `fn(*args)` with a result of `dtype`; the last argument's dtype is `source`.
 
-        Unsupported where there is none yet.
+        Unsupported where there is none.
         """
-        c_type = self.types[dtype]
-        a, b = args[0], args[-1]
-        floating = dtype.startswith("float")
-        if fn in ("add", "sub", "mul", "neg") and dtype in _WRAPPED:
-            unsigned = _WRAPPED[dtype]  # signed overflow is undefined in C, and wraps in TF
-            left, sign = ("0", "-") if fn == "neg" else (f"({unsigned}){a}", _INFIX[fn])
-            return f"({c_type})({left} {sign} ({unsigned}){b})"
-        if fn in _INFIX:
-            return f"({c_type})({a} {_INFIX[fn]} {b})"
-        match fn:
-            case "neg":
-                return f"({c_type})(-{a})"
-            case "not":
-                return f"(!{a})"
-            case "select":
-                return f"({a} ? {args[1]} : {args[2]})"
-            case "sign":
-                return f"({c_type})({a} > 0 ? 1 : {a} < 0 ? -1 : {a})"
-            case "isnan":
-                return f"({a} != {a})"
-            case "isfinite":
-                return f"({a} - {a} == 0)"
-            case "cast" if "bfloat16" in (dtype, source):
-                return f"sr_{'to' if dtype == 'bfloat16' else 'from'}_bf16({a})"
-            case "cast":
-                return f"({c_type})({a} != 0)" if dtype == "bool" else f"({c_type})({a})"
-            case "demand":
-                return f"({c_type})({a} || ({self.demand.format(number=b)}, 0))"
-            case "bounded":
-                return f"sirius_bounded({self.report}, {a}, {b})"
-            case "floordiv" | "floormod" | "truncdiv" if not floating:
-                return f"({c_type})sirius_{fn}({a}, sirius_divisor({self.report}, {b}))"
-            case "floordiv" if floating:
-                return self.builtin("floor", dtype, f"({c_type})({a} / {b})")
-            case "max" | "min":
-                return self.extreme(fn, a, b, dtype)
-            case "rsqrt" if floating:
-                return f"(1 / {self.builtin('sqrt', dtype, f'({c_type})({a})')})"
-            case "abs" if dtype.startswith("u"):
-                return a
-            case _ if fn in _BUILTIN and (floating or fn == "abs"):
-                return f"({c_type}){self.builtin(fn, dtype, f'({c_type})({a})')}"
-            case _ if fn in _VECTOR and floating:
-                return self.elementary(fn, args, dtype)
-        raise Unsupported("", fn, f"no C code for {fn} of {dtype}")
-
-    def extreme(self, fn: str, a: str, b: str, dtype: str) -> str:
-        """C of the maximum or minimum; of floating-point numbers NaN, if one is."""
-        c_type = self.types[dtype]
-        if dtype.startswith("float"):
-            order = ">" if fn == "max" else "<"
-            return f"(({a} {order} {b}) | ({a} != {a}) ? {a} : {b})"
-        if dtype == "int64":
-            return f"({c_type})sirius_{fn}_i64({a}, {b})"
-        # in its own width, else the compiler makes no vectors of a loop
-        return self.builtin(fn, dtype, f"({c_type})({a})", f"({c_type})({b})")
+        if not is_generated(fn, dtype):
+            raise Unsupported("", fn, f"no code for {fn} of {dtype}")
+        spelling, c_type = self.functions[fn], self.types[dtype]
+        if isinstance(spelling, str):
+            return spelling.format(*args, type=c_type, report=self.report)
+        return spelling(self, Applied(fn, args, dtype, source, c_type))
 
     def builtin(self, fn: str, dtype: str, *args: str) -> str:
         """C of a function that takes an instruction or two, of arguments of `dtype`."""
-        return f"__builtin_elementwise_{_BUILTIN.get(fn, fn)}({', '.join(args)})"
+        name = "roundeven" if fn == "round" else fn
+        return f"__builtin_elementwise_{name}({', '.join(args)})"
 
     def elementary(self, fn: str, args: Sequence[str], dtype: str) -> str:
         """C of an elementary function of floating-point numbers."""

@@ -6,7 +6,12 @@ A vector of bool is a mask: an sr_i32 of zeros and minus ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sirius_tf.codegen.scalar import OPERATORS
+from sirius_tf.ir.dtypes import FLOAT, INTEGER
+from sirius_tf.ir.functions import ELEMENTARY, is_generated
 
 TYPES = {
     "float16": "sr_f16",
@@ -21,11 +26,6 @@ MEMORY = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "b
 MEMORY |= {"float16": "f16", "bfloat16": "u16"}
 
 _WIDE = ("float64", "int64")
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_LOGIC = {"and": "&", "or": "|", "bitand": "&", "bitor": "|", "bitxor": "^"}
-_FUNCTIONS = {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "erfc"}
-_FUNCTIONS |= {"sin", "cos", "floor", "ceil", "round", "abs", "pow", "max", "min"}
 
 
 class NotVectorizableError(Exception):
@@ -54,44 +54,69 @@ def convert(value: str, dtype: str) -> str:
 def apply(fn: str, args: Sequence[str], dtypes: Sequence[str], dtype: str) -> str:
     """C of `fn(*args)`, where the arguments are vectors of `dtypes`."""
     vector_type(dtype)
-    source = dtypes[-1]
-    if fn in _INFIX and dtype != "bool" and (fn != "div" or dtype.startswith("float")):
-        return f"({args[0]} {_INFIX[fn]} {args[1]})"
-    if fn in _COMPARE:
-        mask = f"({args[0]} {_COMPARE[fn]} {args[1]})"
-        return convert(mask, "int32") if source in _WIDE else mask
-    if fn in _LOGIC:
-        return f"({args[0]} {_LOGIC[fn]} {args[1]})"
-    match fn:
-        case "neg" if dtype != "bool":
-            return f"(-{args[0]})"
-        case "not":
-            return f"(~{args[0]})"
-        case "select":
-            mask = convert(args[0], "int64") if dtype in _WIDE else args[0]
-            return f"({mask} ? {args[1]} : {args[2]})"
-        case "cast":
-            return _cast(args[0], source, dtype)
-        case "sign" if dtype != "bool":
-            one, zero = splat("1", dtype), splat("0", dtype)
-            lower = apply("lt", [args[0], zero], [dtype] * 2, "bool")
-            upper = apply("gt", [args[0], zero], [dtype] * 2, "bool")
-            negative = apply("select", [lower, f"(-{one})", args[0]], dtypes, dtype)
-            return apply("select", [upper, one, negative], dtypes, dtype)
-        case "isnan":
-            return apply("ne", [args[0]] * 2, [source] * 2, "bool")
-        case "isfinite":
-            magnitude = apply("abs", args, dtypes, source)
-            return apply("lt", [magnitude, splat("__builtin_inff()", source)], [source] * 2, "bool")
-        case "max" | "min" if dtype in ("int32", "int64"):
-            return f"__builtin_elementwise_{fn}({args[0]}, {args[1]})"
-        case _ if fn in _FUNCTIONS and dtype in ("float32", "float64"):
-            suffix = "" if dtype == "float32" else "_f64"
-            return f"sr_{fn}{suffix}({', '.join(args)})"
-    raise NotVectorizableError(f"{fn} of {dtype}")
+    if fn in SCALAR or not is_generated(fn, dtype):
+        raise NotVectorizableError(f"{fn} of {dtype}")
+    spelling = FUNCTIONS[fn]
+    if isinstance(spelling, str):
+        return spelling.format(*args)
+    return spelling(Applied(fn, args, dtypes, dtype))
 
 
-def _cast(value: str, source: str, dtype: str) -> str:
+@dataclass(frozen=True)
+class Applied:
+    """A function applied to vectors of `dtypes`; the result is one of `dtype`."""
+
+    fn: str
+    args: Sequence[str]
+    dtypes: Sequence[str]
+    dtype: str
+
+    @property
+    def source(self) -> str:
+        """The dtype of the last argument."""
+        return self.dtypes[-1]
+
+
+def _comparison(f: Applied) -> str:
+    mask = f"({f.args[0]} {OPERATORS[f.fn]} {f.args[1]})"
+    return convert(mask, "int32") if f.source in _WIDE else mask
+
+
+def _select(f: Applied) -> str:
+    mask = convert(f.args[0], "int64") if f.dtype in _WIDE else f.args[0]
+    return f"({mask} ? {f.args[1]} : {f.args[2]})"
+
+
+def _sign(f: Applied) -> str:
+    one, zero = splat("1", f.dtype), splat("0", f.dtype)
+    lower, upper = (apply(fn, [f.args[0], zero], [f.dtype] * 2, "bool") for fn in ("lt", "gt"))
+    negative = apply("select", [lower, f"(-{one})", f.args[0]], f.dtypes, f.dtype)
+    return apply("select", [upper, one, negative], f.dtypes, f.dtype)
+
+
+def _is_nan(f: Applied) -> str:
+    return apply("ne", [f.args[0]] * 2, [f.source] * 2, "bool")
+
+
+def _is_finite(f: Applied) -> str:
+    magnitude, infinity = apply("abs", f.args, f.dtypes, f.source), "__builtin_inff()"
+    return apply("lt", [magnitude, splat(infinity, f.source)], [f.source] * 2, "bool")
+
+
+def _extreme(f: Applied) -> str:
+    if f.dtype in INTEGER:
+        return f"__builtin_elementwise_{f.fn}({f.args[0]}, {f.args[1]})"
+    return _of_header(f)
+
+
+def _of_header(f: Applied) -> str:
+    if f.dtype not in FLOAT:
+        raise NotVectorizableError(f"{f.fn} of {f.dtype}")
+    return f"sr_{f.fn}{'' if f.dtype == 'float32' else '_f64'}({', '.join(f.args)})"
+
+
+def _cast(f: Applied) -> str:
+    value, source, dtype = f.args[0], f.source, f.dtype
     if source == dtype:
         return value
     if source == "bool":
@@ -101,3 +126,24 @@ def _cast(value: str, source: str, dtype: str) -> str:
     if dtype == "bool":
         return apply("ne", [value, splat("0", source)], [source, source], dtype)
     return convert(value, dtype)
+
+
+FUNCTIONS: Mapping[str, str | Callable[[Applied], str]] = {
+    **{fn: f"({{0}} {operator} {{1}})" for fn, operator in OPERATORS.items()},
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _comparison),
+    **dict.fromkeys(("max", "min"), _extreme),
+    **dict.fromkeys(("sqrt", "rsqrt", "floor", "ceil", "round", "abs", *ELEMENTARY), _of_header),
+    "and": "({0} & {1})",
+    "or": "({0} | {1})",
+    "not": "(~{0})",
+    "neg": "(-{0})",
+    "sign": _sign,
+    "isnan": _is_nan,
+    "isfinite": _is_finite,
+    "select": _select,
+    "cast": _cast,
+}
+"""Templates of the arguments, or what makes C of them."""
+
+SCALAR = frozenset({"bounded", "demand", "floordiv", "floormod", "truncdiv"})
+"""Functions that only scalar code computes: those that can fail do so for one element."""

@@ -1,32 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meaning of the function names of `Call`, as numpy code on arrays that broadcast.
+"""The functions of `Call`, a row for each: all that is known of one whatever the target.
 
-The dtype of the result is the caller's business: the interpreter converts it to the dtype of the
-Call, so `cast` is the identity here and a function may compute in a wider type than it returns.
-`select` evaluates both branches. NaN propagates through `max` and `min`.
+A row has the meaning, as numpy code on arrays that broadcast. The dtype of the result is the
+caller's business: the interpreter converts it to the dtype of the Call, so `cast` is the identity
+here and a function may compute in a wider type than it returns. `select` evaluates both branches.
+NaN propagates through `max` and `min`.
+
+How a target spells a function is in its table: codegen/scalar.py, codegen/vector.py and
+codegen/cuda/scalar.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sirius_tf.errors import InvalidArgument
+from sirius_tf.ir.dtypes import FLOAT, INTEGER
 
 Array = npt.NDArray[Any]
 
 
+SLOW = 10.0
+"""The cost of exp, tanh, ..., and of what a processor divides."""
+
+
 @dataclass(frozen=True)
 class Function:
-    """A scalar function: its number of arguments, and its numpy meaning."""
+    """A scalar function of `arity` arguments.
+
+    `dtypes`: those of results for which there is code, on every target; None for any. A `predicate`
+    is a bool, whatever it is applied to. `cost`: vector operations that take as long. `short`:
+    whether it is an instruction or two, of which there may be one for each register of a block.
+    `fails`: what can make the call fail, a zero as second argument or what a condition says of
+    data. `symbol`: the operator that it is printed as, and how strongly that binds.
+    `elementary`: whether the headers of all targets have it under its name (sirius_math.h).
+    """
 
     arity: int
     evaluate: Callable[..., Array]
+    dtypes: Set[str] | None
+    cost: float = 1.0
+    short: bool = True
+    fails: Literal["", "divisor", "data"] = ""
+    symbol: tuple[str, int] | None = None
+    predicate: bool = False
+    elementary: bool = False
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -60,6 +84,13 @@ def rsqrt(x: Array) -> Array:
     """1 / sqrt(x), computed in float64 and rounded to the type of `x`."""
     x = np.asarray(x)
     return _like(1.0 / np.sqrt(x.astype(np.float64)), x)
+
+
+def floordiv(x: Array, y: Array) -> Array:
+    """Quotient rounded toward minus infinity; of floats that of x / y, as TensorFlow has it, where
+    numpy has that of the exact quotient."""
+    floating = str(np.result_type(x, y)) in FLOAT
+    return np.asarray(np.floor(np.true_divide(x, y)) if floating else np.floor_divide(x, y))
 
 
 def truncdiv(x: Array, y: Array) -> Array:
@@ -96,69 +127,83 @@ def _identity(x: Array) -> Array:
     return x
 
 
-FUNCTIONS: dict[str, Function] = {
-    "add": Function(2, np.add),
-    "sub": Function(2, np.subtract),
-    "mul": Function(2, np.multiply),
-    "div": Function(2, np.true_divide),
-    "floordiv": Function(2, np.floor_divide),
-    "floormod": Function(2, np.mod),
-    "truncdiv": Function(2, truncdiv),
-    "max": Function(2, np.maximum),
-    "min": Function(2, np.minimum),
-    "pow": Function(2, np.power),
-    "neg": Function(1, np.negative),
-    "abs": Function(1, np.abs),
-    "exp": Function(1, np.exp),
-    "expm1": Function(1, np.expm1),
-    "log": Function(1, np.log),
-    "log1p": Function(1, np.log1p),
-    "sqrt": Function(1, np.sqrt),
-    "rsqrt": Function(1, rsqrt),
-    "tanh": Function(1, np.tanh),
-    "sigmoid": Function(1, sigmoid),
-    "erf": Function(1, erf),
-    "erfc": Function(1, erfc),
-    "sin": Function(1, np.sin),
-    "cos": Function(1, np.cos),
-    "floor": Function(1, np.floor),
-    "ceil": Function(1, np.ceil),
-    "round": Function(1, np.rint),  # half to even, as tf.round
-    "sign": Function(1, np.sign),
-    "eq": Function(2, np.equal),
-    "ne": Function(2, np.not_equal),
-    "lt": Function(2, np.less),
-    "le": Function(2, np.less_equal),
-    "gt": Function(2, np.greater),
-    "ge": Function(2, np.greater_equal),
-    "and": Function(2, np.logical_and),
-    "or": Function(2, np.logical_or),
-    "not": Function(1, np.logical_not),
-    "bitand": Function(2, np.bitwise_and),
-    "bitor": Function(2, np.bitwise_or),
-    "bitxor": Function(2, np.bitwise_xor),
-    "select": Function(3, np.where),
-    "cast": Function(1, _identity),
-    "isnan": Function(1, np.isnan),
-    "isfinite": Function(1, np.isfinite),
-    "bounded": Function(2, bounded),
-    "demand": Function(2, demand),
+_NUMBER = FLOAT | INTEGER
+
+
+def _operator(symbol: str, strength: int, evaluate: Callable[..., Array]) -> Function:
+    return Function(2, evaluate, _NUMBER, symbol=(symbol, strength))
+
+
+def _comparison(symbol: str, evaluate: Callable[..., Array]) -> Function:
+    return Function(2, evaluate, None, symbol=(symbol, COMPARISON), predicate=True)
+
+
+def _bits(evaluate: Callable[..., Array]) -> Function:
+    return Function(2, evaluate, INTEGER)
+
+
+def _elementary(arity: int, evaluate: Callable[..., Array]) -> Function:
+    return Function(arity, evaluate, FLOAT, SLOW, short=False, elementary=True)
+
+
+COMPARISON, SUM, PRODUCT, UNARY = 3, 4, 5, 6
+"""How strongly operators bind."""
+
+FUNCTIONS: Mapping[str, Function] = {
+    "add": _operator("+", SUM, np.add),
+    "sub": _operator("-", SUM, np.subtract),
+    "mul": _operator("*", PRODUCT, np.multiply),
+    "div": Function(2, np.true_divide, FLOAT, SLOW, symbol=("/", PRODUCT)),
+    "floordiv": Function(2, floordiv, _NUMBER, SLOW, False, "divisor", ("//", PRODUCT)),
+    "floormod": Function(2, np.mod, INTEGER, SLOW, False, "divisor", ("%", PRODUCT)),
+    "truncdiv": Function(2, truncdiv, INTEGER, SLOW, False, "divisor"),
+    "max": Function(2, np.maximum, _NUMBER),
+    "min": Function(2, np.minimum, _NUMBER),
+    "neg": Function(1, np.negative, _NUMBER, symbol=("-", UNARY)),
+    "abs": Function(1, np.abs, _NUMBER),
+    "sign": Function(1, np.sign, _NUMBER, 4.0, short=False),
+    "pow": _elementary(2, np.power),
+    "exp": _elementary(1, np.exp),
+    "expm1": _elementary(1, np.expm1),
+    "log": _elementary(1, np.log),
+    "log1p": _elementary(1, np.log1p),
+    "tanh": _elementary(1, np.tanh),
+    "sigmoid": _elementary(1, sigmoid),
+    "erf": _elementary(1, erf),
+    "erfc": _elementary(1, erfc),
+    "sin": _elementary(1, np.sin),
+    "cos": _elementary(1, np.cos),
+    "sqrt": Function(1, np.sqrt, FLOAT),
+    "rsqrt": Function(1, rsqrt, FLOAT, SLOW, short=False),
+    "floor": Function(1, np.floor, FLOAT),
+    "ceil": Function(1, np.ceil, FLOAT),
+    "round": Function(1, np.rint, FLOAT),  # half to even, as tf.round
+    "eq": _comparison("==", np.equal),
+    "ne": _comparison("!=", np.not_equal),
+    "lt": _comparison("<", np.less),
+    "le": _comparison("<=", np.less_equal),
+    "gt": _comparison(">", np.greater),
+    "ge": _comparison(">=", np.greater_equal),
+    "and": Function(2, np.logical_and, None, symbol=("and", 2), predicate=True),
+    "or": Function(2, np.logical_or, None, symbol=("or", 1), predicate=True),
+    "not": Function(1, np.logical_not, None, symbol=("not ", UNARY), predicate=True),
+    "isnan": Function(1, np.isnan, None, predicate=True),
+    "isfinite": Function(1, np.isfinite, None, 2.0, predicate=True),
+    "bitand": _bits(np.bitwise_and),
+    "bitor": _bits(np.bitwise_or),
+    "bitxor": _bits(np.bitwise_xor),
+    "select": Function(3, np.where, None),
+    "cast": Function(1, _identity, None, short=False),  # of 64 bits, several instructions
+    "bounded": Function(2, bounded, INTEGER, SLOW, False, "data"),
+    "demand": Function(2, demand, None, SLOW, False, "data", predicate=True),
 }
 
-_EXACT = frozenset({"add", "sub", "mul", "max", "min", "abs", "sign", "neg", "select", "cast"})
-_INTEGER = frozenset({"floordiv", "floormod", "truncdiv", "bounded", "bitand", "bitor", "bitxor"})
+PREDICATES = frozenset(fn for fn, row in FUNCTIONS.items() if row.predicate)
+OPERATORS = frozenset(fn for fn, row in FUNCTIONS.items() if row.symbol)
+ELEMENTARY = frozenset(fn for fn, row in FUNCTIONS.items() if row.elementary)
 
 
 def is_generated(fn: str, dtype: str) -> bool:
     """Whether generated code has `fn` with a result of `dtype`."""
-    if fn in PREDICATES or fn in ("select", "cast"):
-        return True
-    if dtype in ("float32", "float64"):
-        return fn in FUNCTIONS and fn not in _INTEGER - {"floordiv"}
-    return dtype.lstrip("u").startswith("int") and fn in _EXACT | _INTEGER
-
-
-PREDICATES = frozenset(
-    {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isnan", "isfinite", "demand"}
-)
-"""Functions whose value is a bool whatever they are applied to."""
+    dtypes = FUNCTIONS[fn].dtypes
+    return dtypes is None or dtype in dtypes

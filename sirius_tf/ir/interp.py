@@ -19,7 +19,7 @@ import numpy as np
 
 from sirius_tf.errors import InvalidArgument, VerifyError
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
-from sirius_tf.ir.dtypes import numpy_dtype
+from sirius_tf.ir.dtypes import identity, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
 from sirius_tf.ir.functions import FUNCTIONS, Array, demand
 from sirius_tf.ir.order import components
@@ -32,15 +32,6 @@ MOST_TRIPS = 1 << 12
 """Iterations for which there is memory here, where nothing bounds their number."""
 
 Grid = Mapping[str, Any]  # a name -> int, or an integer array that broadcasts over the domain
-
-_UFUNC: dict[str, np.ufunc] = {
-    "add": np.add,
-    "mul": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "and": np.logical_and,
-    "or": np.logical_or,
-}
 
 
 def run(
@@ -238,13 +229,15 @@ class _Machine:
         floating = dtype.kind not in "iub"
         wide = np.dtype(np.float64) if floating and reduce.op in ("add", "mul") else dtype
         if 0 in inner:
-            return np.full(outer, _identity(reduce.op, dtype), dtype)
+            return np.full(outer, identity(reduce.op, value.dtype).value, dtype)
         axes = tuple(range(len(outer), len(outer) + len(inner)))
         if reduce.op == "add" and floating and isinstance(value, Call) and value.fn == "mul":
             factors = [self.value(a, grid) for a in value.args]
             return _contraction(factors, len(outer), inner)
         terms = np.broadcast_to(self.value(value, grid), outer + inner)
-        return np.asarray(_UFUNC[reduce.op].reduce(terms, axis=axes, dtype=wide))
+        combine = FUNCTIONS[reduce.op].evaluate
+        assert isinstance(combine, np.ufunc)
+        return np.asarray(combine.reduce(terms, axis=axes, dtype=wide))
 
     # Expressions
 
@@ -365,15 +358,6 @@ def _contraction(factors: list[Array], rank: int, inner: tuple[int, ...]) -> Arr
     for axis, extent in enumerate(inner, rank):
         repeated *= 1 if axis in covered else extent
     return result.reshape([sizes.get(axis, 1) for axis in range(rank)]) * repeated
-
-
-def _identity(op: str, dtype: np.dtype[Any]) -> Any:
-    if op in ("max", "min"):
-        if dtype.kind in "iu":
-            info = np.iinfo(dtype)
-            return info.min if op == "max" else info.max
-        return -np.inf if op == "max" else np.inf
-    return {"add": 0, "mul": 1, "and": True, "or": False}[op]
 
 
 def _poison(dtype: np.dtype[Any]) -> Any:

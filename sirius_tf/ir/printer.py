@@ -16,34 +16,20 @@ import re
 from collections.abc import Iterator
 
 from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.dtypes import INTEGER, is_float
 from sirius_tf.ir.expr import Call, Const, Dim, DType, Expr, Index, Load, rewrite
-from sirius_tf.ir.functions import PREDICATES
+from sirius_tf.ir.functions import COMPARISON, FUNCTIONS, PREDICATES, UNARY
 from sirius_tf.ir.program import Iter, Param, Program, Statement, Tensor
 
 SHORT = 8
 """Elements of a constant that are part of the text, at most."""
 
-# Symbol and binding strength; every operator associates to the left.
-INFIX = {
-    "or": ("or", 1),
-    "and": ("and", 2),
-    "eq": ("==", 3),
-    "ne": ("!=", 3),
-    "lt": ("<", 3),
-    "le": ("<=", 3),
-    "gt": (">", 3),
-    "ge": (">=", 3),
-    "add": ("+", 4),
-    "sub": ("-", 4),
-    "mul": ("*", 5),
-    "div": ("/", 5),
-    "floordiv": ("//", 5),
-    "floormod": ("%", 5),
-}
-_PREFIX = {"neg": "-", "not": "not "}
-COMPARISON = 3
-_UNARY = 6
-_ATOM = 7
+INFIX, _PREFIX = (
+    {fn: row.symbol for fn, row in FUNCTIONS.items() if row.symbol and row.arity == arity}
+    for arity in (2, 1)
+)
+"""Operators and their binding strengths; those of two operands associate to the left."""
+_ATOM = UNARY + 1
 _AFFINE = frozenset({"add", "sub", "mul", "div", "neg"})
 """Operators that make an affine expression of literals: as calls they are written as functions."""
 REDUCTION = {"add": "sum", "mul": "product", "and": "all", "or": "any"}
@@ -116,9 +102,9 @@ def swap_integers(expr: Expr) -> Expr:
 
     def swapped(node: Expr) -> Expr | None:
         match node:
-            case Const(int(value), dtype) if "int" in dtype:
+            case Const(int(value), dtype) if dtype in INTEGER:
                 return Index(affine(value), dtype)
-            case Index(Affine((), value), dtype) if "int" in dtype:
+            case Index(Affine((), value), dtype) if dtype in INTEGER:
                 return Const(value, dtype)
             case _:
                 return None
@@ -203,7 +189,7 @@ def _untyped(expr: Expr, beside: DType) -> tuple[str, int, DType]:
 def _number(value: float, dtype: DType) -> str:
     if dtype == "bool":
         return str(bool(value))
-    return str(float(value) if "float" in dtype else int(value))
+    return str(float(value) if is_float(dtype) else int(value))
 
 
 def _call(call: Call) -> tuple[str, int, DType]:
@@ -216,7 +202,8 @@ def _call(call: Call) -> tuple[str, int, DType]:
         left = _wrapped(args[0], strength + (strength == COMPARISON), beside)
         return f"{left} {operator} {_wrapped(args[1], strength + 1, beside)}", strength, dtype
     if fn in _PREFIX and len(args) == 1 and not affine:
-        return _PREFIX[fn] + _wrapped(args[0], _ATOM, beside), _UNARY, dtype
+        operator, strength = _PREFIX[fn]
+        return operator + _wrapped(args[0], _ATOM, beside), strength, dtype
     name, dtype = (call.dtype, call.dtype) if fn == "cast" else (fn, dtype)
     return f"{name}({', '.join(_show(a, beside)[0] for a in args)})", _ATOM, dtype
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, symbol
+from sirius_tf.ir.dtypes import INTEGER
 from sirius_tf.ir.expr import Call, Dim, Expr, Index, Load, loads, walk
 from sirius_tf.ir.functions import FUNCTIONS, PREDICATES
 from sirius_tf.ir.printer import show_expr, show_statement
-from sirius_tf.ir.program import Program, Statement, Tensor
-
-_REDUCTIONS = frozenset({"add", "mul", "max", "min", "and", "or"})
-_ROLES = frozenset({"input", "constant", "temp", "output"})
+from sirius_tf.ir.program import Program, ReduceOp, Role, Statement, Tensor
 
 
 def verify(program: Program) -> None:
@@ -77,7 +76,7 @@ def _tensors(program: Program) -> Iterator[str]:
     yield from _duplicates("statement", (s.name for s in program.statements))
     exits = set(program.exits)
     for tensor in program.tensors:
-        if tensor.role not in _ROLES:
+        if tensor.role not in get_args(Role):
             yield f"tensor {tensor.name} has the role {tensor.role}"
         for extent in tensor.shape:
             for name in _unbound(extent, params | (exits if tensor.role == "output" else set())):
@@ -139,7 +138,7 @@ def _statement(program: Program, statement: Statement, loops: dict[str, Affine])
     if statement.reduce:
         if any(i.loop for i in statement.reduce.iters):
             yield "a loop iterator is reduced over"
-        if statement.reduce.op not in _REDUCTIONS:
+        if statement.reduce.op not in get_args(ReduceOp):
             yield f"no reduction {statement.reduce.op}"
     if statement.finish:
         if not statement.reduce:
@@ -233,7 +232,7 @@ def _call(call: Call) -> Iterator[str]:
         yield f"{call.fn} takes {function.arity} arguments, not {len(call.args)}"
     elif call.fn in PREDICATES and call.dtype != "bool":
         yield f"{call.fn} is a bool, not {call.dtype}"
-    elif call.fn == "bounded" and not call.args[0].dtype.lstrip("u").startswith("int"):
+    elif call.fn == "bounded" and call.args[0].dtype not in INTEGER:
         yield f"the index {show_expr(call.args[0])} is {call.args[0].dtype}, not an integer"
 
 

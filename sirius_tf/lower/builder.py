@@ -16,7 +16,7 @@ from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, call, names_in, walk
-from sirius_tf.ir.functions import is_generated
+from sirius_tf.ir.functions import FUNCTIONS, is_generated
 from sirius_tf.ir.polynomial import PolyLike, poly
 from sirius_tf.ir.rewrite import fresh
 from sirius_tf.lower import value as values
@@ -270,7 +270,7 @@ class Emitter:
             made.args[1]
             for part in needed
             for made in walk(part)
-            if isinstance(made, Call) and made.fn in ("floordiv", "floormod", "truncdiv")
+            if isinstance(made, Call) and FUNCTIONS[made.fn].fails == "divisor"
         )
         return any(
             not (isinstance(d, Const) and d.value)

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine
-from sirius_tf.ir.dtypes import HALF, numpy_dtype
+from sirius_tf.ir.dtypes import HALF, INTEGER, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite
 from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.polynomial import Poly, poly
@@ -25,7 +25,7 @@ HOST_LIMIT = 64
 
 def small(value: Value, element: Callable[[Expr], Poly | Expr | None]) -> Host | None:
     """`element` of every element of a small integer or bool tensor; None if one is None."""
-    if not value.dtype.startswith(("int", "uint", "bool")):
+    if value.dtype not in INTEGER | {"bool"}:
         return None
     if not all(s.is_const for s in value.shape):
         return None

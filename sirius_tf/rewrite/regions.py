@@ -18,15 +18,13 @@ from tensorflow.python.framework import op_def_registry
 
 from sirius_tf.errors import Unsupported, blame
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
+from sirius_tf.ir.dtypes import FLOAT, HALF
 from sirius_tf.lower.graph import lower
 from sirius_tf.lower.rules import EFFECTS, RULES, has_effect
 from sirius_tf.rewrite.canonical import digest
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them
-DTYPES = frozenset(
-    {"bool", "int8", "int16", "int32", "int64", "uint8"}
-    | {"float16", "bfloat16", "float32", "float64"}
-)
+DTYPES = FLOAT | HALF | {"bool", "int8", "int16", "int32", "int64", "uint8"}
 TABLE_BYTES = 1 << 20
 """A variable of this size that is only looked up is read where it is, not copied. Of a smaller one
 that is a constant, sums over its rows can be kept, and to read it from TensorFlow takes 6 us."""

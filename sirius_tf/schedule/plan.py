@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
+from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.machine import Machine
@@ -25,9 +26,6 @@ IN_FLIGHT = 8  # fused multiply-adds that keep the units busy: latency times thr
 ROWS = 8  # values of an iterator that registers hold at once
 PANEL = 16  # lanes-iterator values that packed constants keep together: a multiple of any ISA's
 
-_ELEMENTARY = 10.0  # vector operations of exp, tanh, ...
-_CHEAP = {"add", "sub", "mul", "max", "min", "neg", "abs", "select", "cast", "eq", "ne", "lt", "le"}
-_CHEAP |= {"gt", "ge", "and", "or", "not", "isnan", "floor", "ceil", "round", "sqrt"}
 _STREAMS = 1.5  # reading several streams at a time instead of one or two
 _SCATTERED = 16.0  # a vector whose lanes lie apart, in loads of a contiguous one
 
@@ -127,7 +125,7 @@ class _Coster:
         self.loads = tuple(dict.fromkeys(loads(s.value)))
         self.finish_loads = s.finish_loads
         calls = [e for e in dict.fromkeys(walk(s.value)) if isinstance(e, Call)]
-        self.functions = sum(1.0 if c.fn in _CHEAP else _ELEMENTARY for c in calls)
+        self.functions = sum(FUNCTIONS[c.fn].cost for c in calls)
         self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
         self.points = math.prod(self.extents[i.name] for i in s.iters if not i.loop)
         self.known = dict[tuple[Load, str], Poly | None]()

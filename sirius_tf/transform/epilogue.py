@@ -5,7 +5,7 @@ reduction.
     c[i, j] = sum over k of a[i, k] * b[k, j];  y[i, j] = max(c[i, j] + d[j], 0)
     ->  y[i, j] = max(y[i, j] + d[j], 0),  y[i, j] = sum over k of a[i, k] * b[k, j]
 
-The sum is then never in memory. Only cheap functions are worth it: the code is there once for
+The sum is then never in memory. Only short functions are worth it: their code is there once for
 every register of a block. A sum that can leave a loop (x[t] W for all t) does not join what cannot.
 """
 
@@ -16,12 +16,11 @@ from dataclasses import replace
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.expr import Call, Load, loads, walk
+from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.ir.rewrite import replace_loads, substitute_in
 
 LARGEST = 24  # nodes of an expression
-_CHEAP = frozenset({"add", "sub", "mul", "div", "max", "min", "neg", "abs", "select"})
-_CHEAP |= {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "sqrt"}
 
 
 def finish_reductions(program: Program) -> Program:
@@ -62,9 +61,9 @@ def _finished(program: Program, s: Statement, reader: Statement) -> Statement | 
     found = {load for load in loads(reader.value) if load.tensor == s.target}
     nodes = list(walk(reader.value))
     calls = [e for e in nodes if isinstance(e, Call)]
-    cheap = all(e.fn in _CHEAP and e.dtype in ("float32", "bool") for e in calls)
+    short = all(FUNCTIONS[e.fn].short and e.dtype in ("float32", "bool") for e in calls)
     dtypes = {program.tensor[t].dtype for t in (s.target, reader.target)}
-    if reader.reduce or len(found) != 1 or len(nodes) > LARGEST or not cheap:
+    if reader.reduce or len(found) != 1 or len(nodes) > LARGEST or not short:
         return None
     if dtypes != {"float32"} or s.guards != reader.guards or reader.target in program.conditions:
         return None

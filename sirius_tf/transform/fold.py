@@ -12,12 +12,12 @@ from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import HALF
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
+from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
 from sirius_tf.ir.rewrite import map_exprs, map_statements, numbered
 
 LARGEST_CONSTANT = 1 << 22  # elements of a folded constant
 MOST_POINTS = 1 << 26  # evaluated for a folded constant
-_FAILING = frozenset({"bounded", "demand", "floordiv", "floormod", "truncdiv"})
 
 
 def _constant_loads(program: Program, expr: Expr) -> bool:
@@ -50,7 +50,7 @@ def _foldable(program: Program, s: Statement) -> bool:
 
 def total(expr: Expr) -> bool:
     """Whether nothing can fail."""
-    return all(e.fn not in _FAILING for e in walk(expr) if isinstance(e, Call))
+    return not any(isinstance(e, Call) and FUNCTIONS[e.fn].fails for e in walk(expr))
 
 
 def _closed(value: Affine, s: Statement) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.defuse import Uses, inside, places, under_guards
+from sirius_tf.ir.dtypes import is_float
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, rewrite, substitute, walk
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.ir.rewrite import (
@@ -76,7 +77,7 @@ def _unify_sizes(program: Program) -> Program:
 def _arithmetic(expr: Expr) -> Expr | None:
     """The same value from a cheaper function."""
     match expr:
-        case Call("div", (x, Const(value)), dtype) if dtype.startswith("float") and value:
+        case Call("div", (x, Const(value)), dtype) if is_float(dtype) and value:
             if math.frexp(abs(float(value)))[0] == 0.5:  # a power of two
                 return (
                     _arithmetic(product := Call("mul", (x, Const(1.0 / value, dtype)), dtype))

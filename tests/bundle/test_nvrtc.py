@@ -8,10 +8,11 @@ import pytest
 
 from sirius_tf.bundle import nvrtc
 from sirius_tf.errors import SiriusError
+from sirius_tf.ir.functions import ELEMENTARY, FUNCTIONS
 
 ARCHS = ("sm_80", "sm_90", "sm_90a")
 HEADER = nvrtc.HEADER.read_text()
-UNARY = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "erfc", "sin", "cos", "rsqrt"]
+UNARY = sorted(fn for fn in ELEMENTARY if FUNCTIONS[fn].arity == 1)
 #: Bodies of kernels with the parameters of `kernel`, one for each function of the header.
 BODIES = {
     "max_i64": "n[0] = sirius_max_i64(n[1], n[2]);",

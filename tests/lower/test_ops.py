@@ -54,6 +54,7 @@ def test_binary_broadcasts(name):
         lambda x: tf.truncatemod(tf.cast(x * 9.0, tf.int32), 4),
         lambda x: tf.sequence_mask(tf.cast(x, tf.int32), 5),
         lambda x: tf.clip_by_value(x, -1.0, 1.0) * tf.math.reciprocal(x * x + 1.0),
+        lambda x: x + tf.math.floordiv(tf.range(12.0), 0.1),  # 10.0 of 1.0, as TensorFlow has it
     ],
 )
 def test_formulas(fn):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * sirius_math.h and sirius_math64.h over arrays, for test_math*.py. Every loop ends with a partial vector, as generated
- * code does.
+ * code does. ALL_UNARY(f) is f of each function of one argument; conftest.py defines it.
  */
 #include "sirius_math.h"
 #include "sirius_math64.h"
@@ -21,21 +21,7 @@
         const int k = (int)(n - i);                                                                          \
         sr_store_n(y + i, k, sr_##f(sr_load_n(x + i, k), sr_load_n(z + i, k)));                              \
     }
-UNARY(exp)
-UNARY(expm1)
-UNARY(log)
-UNARY(log1p)
-UNARY(sqrt)
-UNARY(rsqrt)
-UNARY(tanh)
-UNARY(sigmoid)
-UNARY(erf)
-UNARY(erfc)
-UNARY(floor)
-UNARY(ceil)
-UNARY(round)
-UNARY(sin)
-UNARY(cos)
+ALL_UNARY(UNARY)
 BINARY(max)
 BINARY(min)
 BINARY(pow)
@@ -50,21 +36,7 @@ BINARY(pow)
         for (int64_t i = 0; i < n; i += SIRIUS_LANES)                                                        \
             sr_store_f64(y + i, sr_##f##_f64(sr_load_f64(x + i), sr_load_f64(z + i)));                       \
     }
-UNARY64(exp)
-UNARY64(expm1)
-UNARY64(log)
-UNARY64(log1p)
-UNARY64(sqrt)
-UNARY64(rsqrt)
-UNARY64(tanh)
-UNARY64(sigmoid)
-UNARY64(erf)
-UNARY64(erfc)
-UNARY64(floor)
-UNARY64(ceil)
-UNARY64(round)
-UNARY64(sin)
-UNARY64(cos)
+ALL_UNARY(UNARY64)
 BINARY64(max)
 BINARY64(min)
 BINARY64(pow)

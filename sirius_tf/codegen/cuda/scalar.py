@@ -4,20 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from sirius_tf.codegen.scalar import C, Language
-from sirius_tf.ir.dtypes import HALF, numpy_dtype
+from sirius_tf.codegen import scalar
+from sirius_tf.codegen.scalar import Applied, C, Language, Spelling, cast
+from sirius_tf.ir.dtypes import HALF, is_float, numpy_dtype
 
 _HALF = {"float16": "f16", "bfloat16": "bf16"}
 _NAMES = {"round": "rint", "abs": "fabs"}
 
 
+def _cast(language: Language, f: Applied) -> str:
+    """A conversion; the header has those from and to half precision, which are of float32."""
+    if f.dtype == f.source or HALF.isdisjoint((f.dtype, f.source)):
+        return cast(language, f)
+    value = f"sirius_from_{_HALF[f.source]}({f.args[0]})" if f.source in HALF else f.args[0]
+    if f.dtype in HALF:
+        return f"sirius_to_{_HALF[f.dtype]}((float)({value}))"
+    return cast(language, replace(f, args=[value], source="float32"))
+
+
+FUNCTIONS: Mapping[str, Spelling] = {**scalar.FUNCTIONS, "cast": _cast}
+
+
 class CudaLanguage(Language):
     """Half precision is its bits; elementary functions are the header's."""
 
+    functions = FUNCTIONS
     report = "failure"
     failed = "atomicCAS(&failure->failed, 0, 0)"
     demand = "sirius_fail(failure, SIRIUS_FORMATS + {number}, 0, 0)"
@@ -31,19 +47,10 @@ class CudaLanguage(Language):
             return super().literal(value, dtype)
         return f"(uint16_t){int(numpy_dtype(dtype).type(value).view(np.uint16))}"
 
-    def apply(self, fn: str, args: list[str], dtype: str, source: str = "") -> str:
-        """C of `fn(*args)` with a result of `dtype`; half precision is only cast."""
-        if fn != "cast" or dtype == source or HALF.isdisjoint((dtype, source)):
-            return super().apply(fn, args, dtype, source)
-        value = f"sirius_from_{_HALF[source]}({args[0]})" if source in HALF else args[0]
-        if dtype in HALF:
-            return f"sirius_to_{_HALF[dtype]}((float)({value}))"
-        return super().apply(fn, [value], dtype, "float32")
-
     def builtin(self, fn: str, dtype: str, *args: str) -> str:
         """C of a function that takes an instruction or two."""
         a, b = args[0], args[-1]
-        if dtype.startswith("float"):
+        if is_float(dtype):
             return f"{_NAMES.get(fn, fn)}({a})"
         match fn:
             case "abs":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.dtypes import zero
+from sirius_tf.ir.dtypes import FLOAT, identity, number, zero
 from sirius_tf.ir.expr import Const, DType, Expr, call, index
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import ReduceOp
@@ -41,8 +41,7 @@ def _scan(ctx: Lowering, node: Node) -> Value:
         return x
     _short(ctx, x.shape[axis])
     op: ReduceOp = "add" if node.op == "Cumsum" else "mul"
-    one = Const(1.0 if "float" in x.dtype else 1, x.dtype)
-    neutral = zero(x.dtype) if op == "add" else one
+    neutral = identity(op, x.dtype)
     order = ("l" if node.attrs.get("reverse") else "g") + (
         "t" if node.attrs.get("exclusive") else "e"
     )
@@ -65,7 +64,7 @@ def _bucketize(ctx: Lowering, node: Node) -> Value:
     x, given = ctx.input(0), node.attrs["boundaries"]
     assert isinstance(given, list | tuple)
     _short(ctx, poly(len(given)))
-    dtype = x.dtype if x.dtype.startswith("float") else "float32"
+    dtype = x.dtype if x.dtype in FLOAT else "float32"
     bounds = ctx.constant(np.array(given, np.float32).astype(np.dtype(dtype)).reshape(-1))
 
     def at(i: Indices, r: Indices) -> Expr:
@@ -81,8 +80,7 @@ def _not_more(bound: Expr, value: Expr) -> Expr:
 
 
 def _count(condition: Expr, dtype: DType) -> Expr:
-    one = Const(1.0 if "float" in dtype else 1, dtype)
-    return call("select", condition, one, zero(dtype))
+    return call("select", condition, number(1, dtype), zero(dtype))
 
 
 @lowers("LowerBound", "UpperBound")

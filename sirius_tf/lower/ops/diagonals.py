@@ -90,7 +90,7 @@ def _on_diagonal(
 def _diagonal(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
     _main_diagonal(ctx, 1)
-    filler = zero(x.dtype)
+    filler: Expr = zero(x.dtype)
     if len(node.inputs) > 1:
         sizes = ctx.host_int(2), ctx.host_int(3)
         if any(size != -1 and poly(size) != x.shape[-1] for size in sizes):

@@ -9,7 +9,9 @@ from math import inf
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
+from sirius_tf.ir.dtypes import is_float, number
 from sirius_tf.ir.expr import Const, Expr, call
+from sirius_tf.ir.functions import OPERATORS, PREDICATES
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import UNBOUNDED
 from sirius_tf.lower import value as values
@@ -35,7 +37,7 @@ _FUNCTIONS = {
 
 
 def _number(value: float, like: Expr) -> Expr:
-    return Const(value if "float" in like.dtype else int(value), like.dtype)
+    return number(value, like.dtype)
 
 
 def _square(x: Expr) -> Expr:
@@ -49,7 +51,7 @@ def _unless_zero(number: Expr, result: Expr) -> Expr:
 
 
 def _div(x: Expr, y: Expr) -> Expr:
-    return call("div" if "float" in x.dtype else "truncdiv", x, y)
+    return call("div" if is_float(x.dtype) else "truncdiv", x, y)
 
 
 def _softplus(x: Expr) -> Expr:
@@ -101,7 +103,7 @@ _ARITHMETIC: Mapping[str, Callable[[Lowering, Poly, Poly], Poly]] = {
     "floormod": lambda ctx, a, b: ctx.params.opaque("floormod", a, b),
 }
 _RING = frozenset({"add", "sub", "mul"})  # exact results wrap to what wrapping ones are
-_CONDITIONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
+_CONDITIONS = PREDICATES & OPERATORS
 
 
 def _may_wrap(ctx: Lowering, value: Poly) -> bool:

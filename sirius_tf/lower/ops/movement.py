@@ -9,7 +9,7 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import affine
-from sirius_tf.ir.dtypes import numpy_dtype, zero
+from sirius_tf.ir.dtypes import INTEGER, is_float, number, numpy_dtype, zero
 from sirius_tf.ir.expr import Const, Expr, call, index
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import UNBOUNDED
@@ -48,7 +48,7 @@ def _rank(ctx: Lowering, node: Node) -> Value:
 def _range(ctx: Lowering, node: Node) -> Value:
     literals = [x.at(()) for x in ctx.inputs()]
     numbers = [x.value for x in literals if isinstance(x, Const)]
-    if len(numbers) == 3 and "float" in node.dtypes[0]:
+    if len(numbers) == 3 and is_float(node.dtypes[0]):
         return ctx.constant(np.arange(*numbers, dtype=numpy_dtype(node.dtypes[0])))
     start, limit = elements(ctx.host(0))[0], elements(ctx.host(1))[0]
     step = ctx.host_int(2)
@@ -57,7 +57,7 @@ def _range(ctx: Lowering, node: Node) -> Value:
     count = ctx.params.opaque("floordiv", span + (abs(step) - 1), abs(step))
     count = ctx.params.opaque("max", count, 0)
     dtype, first = node.dtypes[0], start.to_affine()
-    if count.is_const and count.const <= 64 and "int" in dtype:
+    if count.is_const and count.const <= 64 and dtype in INTEGER:
         return ctx.from_host(polys([start + k * step for k in range(count.const)]), dtype)
     dim = values.dim_of(count)
     return Value(dtype, (dim,), lambda i: index(values.flat_index(dim, i) * step + first, dtype))
@@ -338,8 +338,7 @@ def _fill(ctx: Lowering, node: Node) -> Value:
 @lowers("ZerosLike", "OnesLike")
 def _like(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
-    one = Const(True if x.dtype == "bool" else 1.0 if "float" in x.dtype else 1, x.dtype)
-    return fill(x.dtype, x.dims, one if node.op == "OnesLike" else zero(x.dtype))
+    return fill(x.dtype, x.dims, number(node.op == "OnesLike", x.dtype))
 
 
 @lowers("BroadcastTo")

@@ -16,14 +16,14 @@ from typing import Literal
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.dtypes import zero
-from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, call, index, substitute
+from sirius_tf.ir.dtypes import identity, is_float, number, zero
+from sirius_tf.ir.expr import Call, Expr, Index, Load, call, index, substitute
 from sirius_tf.ir.polynomial import poly
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill
 from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.ops.lists import conform
-from sirius_tf.lower.ops.selection import extreme, own_position
+from sirius_tf.lower.ops.selection import own_position
 from sirius_tf.lower.rules import lowers
 from sirius_tf.lower.value import Host, Indices, Value
 
@@ -47,16 +47,16 @@ def _combine(fn: _Function, old: Expr, met: Expr, new: Expr, alone: bool) -> Exp
     says what was there once: its readers would double with each update."""
     if not fn:
         return call("select", met, new, old)
-    floating = "float" in new.dtype
+    floating = is_float(new.dtype)
     if fn in ("max", "min") and floating:  # TF keeps what was there if the update is NaN
         met = call("and", met, call("eq", new, new, dtype="bool"))
     if alone:
         return call("select", met, call(fn, old, new), old)
     nothing = zero(new.dtype)
     if fn == "max" or fn == "min":
-        nothing = extreme(fn, new.dtype)
+        nothing = identity(fn, new.dtype)
     elif fn == "add" and floating:
-        nothing = Const(-0.0, new.dtype)  # 0 + -0 = 0
+        nothing = number(-0.0, new.dtype)  # 0 + -0 = 0
     return call(fn, old, call("select", met, new, nothing))
 
 

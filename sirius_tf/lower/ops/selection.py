@@ -7,13 +7,10 @@ argmax[b]  = min over j of  (j where x[b, j] = m[b], else n)       m[b] = max ov
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
-
-import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import affine
-from sirius_tf.ir.dtypes import zero
+from sirius_tf.ir.dtypes import identity, is_float, zero
 from sirius_tf.ir.expr import Const, DType, Expr, call, index
 from sirius_tf.ir.program import ReduceOp
 from sirius_tf.lower import value as values
@@ -26,27 +23,17 @@ MOST_PASSES = 16
 """Passes over a row, at most, that TopKV2 becomes."""
 
 
-def extreme(op: ReduceOp, dtype: DType) -> Const:
-    """The identity element of `max`, or `min`, for a dtype."""
-    if "float" in dtype:
-        return Const(-inf if op == "max" else inf, dtype)
-    if dtype == "bool":
-        return Const(op == "min", dtype)
-    info = np.iinfo(np.dtype(dtype))
-    return Const(int(info.min if op == "max" else info.max), dtype)
-
-
 def comparable(x: Value, op: ReduceOp) -> Value:
     """The elements in order: bool as numbers, and NaN as what every number beats."""
     if x.dtype == "bool":
         return Value("int32", x.dims, lambda i: call("cast", x.at(i), dtype="int32"))
-    if "float" not in x.dtype:
+    if not is_float(x.dtype):
         return x
 
     def at(i: Indices) -> Expr:
         element = x.at(i)
         number = call("eq", element, element, dtype="bool")
-        return call("select", number, element, extreme(op, x.dtype))
+        return call("select", number, element, identity(op, x.dtype))
 
     return Value(x.dtype, x.dims, at)
 
@@ -129,7 +116,7 @@ def _first(ctx: Lowering, x: Value, condition: _Condition, position: DType) -> t
     end = index(x.shape[-1].to_affine(), position)
 
     def number(i: Indices) -> Expr:
-        return call("select", condition(i), x.at(i), extreme("max", x.dtype))
+        return call("select", condition(i), x.at(i), identity("max", x.dtype))
 
     best = ctx.reduce("max", Value(x.dtype, x.dims, number), axis, keep=True)
     top = values.broadcast_to(best, x.dims, ctx.equal)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
+from sirius_tf.ir.dtypes import FLOAT
 from sirius_tf.ir.expr import call
 from sirius_tf.lower import value as values
 from sirius_tf.lower.context import Lowering
@@ -41,6 +42,6 @@ def _cast(ctx: Lowering, node: Node) -> Value:
     if host is not None and dtype in ("int32", "int64") and x.dtype != "bool":
         return ctx.from_host(host, dtype)
     number = values.element(host, ()) if host is not None and x.rank == 0 else None
-    if number is not None and number.is_const and dtype in ("float32", "float64"):
+    if number is not None and number.is_const and dtype in FLOAT:
         return ctx.constant(np.array(number.const, np.dtype(dtype)))
     return x if x.dtype == dtype else ctx.map(lambda e: call("cast", e, dtype=dtype), x)

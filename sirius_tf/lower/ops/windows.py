@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import gcd, inf
+from math import gcd
 
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.dtypes import zero
+from sirius_tf.ir.dtypes import identity, zero
 from sirius_tf.ir.expr import Const, Expr, call
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import ReduceOp
@@ -302,7 +302,7 @@ def _pool(ctx: Lowering, node: Node) -> Value:
         raise ctx.unsupported("a window has more than one channel, or image: ksize must be 1 there")
     axes, widths = _axes(ctx, node, x.shape[1:-1], size)
     if node.op.startswith("Max"):
-        return _as_given(node, _slide(ctx, x, axes, widths, "max", _least(x.dtype)))
+        return _as_given(node, _slide(ctx, x, axes, widths, "max", identity("max", x.dtype)))
     total = _slide(ctx, x, axes, widths, "add", zero(x.dtype))
     divisor = fill(x.dtype, [()] * x.rank, Const(float(np.prod(size)), x.dtype))
     if widths != [_NONE] * len(widths):
@@ -322,8 +322,3 @@ def _slide(
     """Reduction of every window of x, channels apart."""
     windows = _windows(pad(ctx, x, [_NONE, *widths, _NONE], filler), axes)
     return ctx.reduce(op, windows, range(len(axes) + 1, windows.rank - 1), keep=False)
-
-
-def _least(dtype: str) -> Expr:
-    """The least value of a dtype: the identity of max-pooling."""
-    return Const(-inf if "float" in dtype else int(np.iinfo(dtype).min), dtype)
