@@ -57,6 +57,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sirius-convert = sirius_tf.tools:run_convert",
+            "sirius-inspect = sirius_tf.tools:run_inspect",
             "sirius-benchmark = sirius_tf.tools:run_benchmark",
         ]
     },

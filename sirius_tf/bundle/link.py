@@ -131,6 +131,16 @@ def _link(units: Sequence[_Unit], folder: Path, tables: str, command: str | None
     return output.read_bytes()
 
 
+def assembly(kernel: Kernel, isa: str) -> str:
+    """The assembly of a kernel for an instruction set, as the compiler of bundles writes it."""
+    with tempfile.TemporaryDirectory() as name:
+        source, made = Path(name, "code.c"), Path(name, "code.s")
+        source.write_text(PRELUDE + kernel.runs[isa])
+        flags = [*_FLAGS, *MARCH[isa], f"-I{_NATIVE}", "-S", "-fPIC"]
+        cc.run_compiler([*flags, "-o", str(made), source.name], folder=source.parent)
+        return made.read_text()
+
+
 def repack(
     bundle: Path,
     output: Path,

@@ -18,7 +18,6 @@ from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.draft import Draft, draft
 from sirius_tf.driver.kernels import compile_parts
-from sirius_tf.driver.parts import hints
 from sirius_tf.driver.publish import published
 from sirius_tf.driver.steps import (
     check_options,
@@ -30,8 +29,6 @@ from sirius_tf.driver.steps import (
 )
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
-from sirius_tf.ir.program import Program
-from sirius_tf.lower.graph import lower
 from sirius_tf.report import Result
 from sirius_tf.rewrite import metagraph, output
 from sirius_tf.rewrite import samples as sampling
@@ -113,23 +110,3 @@ def _drafted(
         bundles.link(work, meta_graph, timed, kernels, bundle)
     stage("rewrite")
     return draft(content, work, saved_model, timed, bundle, given, options)
-
-
-def programs(
-    saved_model_dir: str | os.PathLike[str],
-    *,
-    signatures: Sequence[str] | None = None,
-    samples: Mapping[str, Any] | None = None,
-) -> list[Program]:
-    """The programs of a SavedModel's regions as `optimize` compiles them, one for equal regions."""
-    source = Path(saved_model_dir)
-    register_with_tensorflow()
-    model = savedmodel.read(source, signatures)
-    meta_graph = metagraph.select(loader_impl.parse_saved_model(str(source)))
-    given = sampling.of_signatures(model.signatures, samples)
-    found = {
-        use.region.digest: (part, use.region)
-        for part in cut_signatures(source, cache.content(source), meta_graph, model, given)
-        for use in part.uses
-    }
-    return [lower(region.graph, hints(part, region)) for part, region in found.values()]

@@ -12,16 +12,17 @@ twice and subscripts out of range are all VerifyErrors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sirius_tf.errors import InvalidArgument, VerifyError
-from sirius_tf.ir.affine import Affine, FloorDiv, symbol
+from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.dtypes import identity, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
 from sirius_tf.ir.functions import FUNCTIONS, Array, demand
+from sirius_tf.ir.grids import Grid, contraction, evaluated, open_grid, poison
 from sirius_tf.ir.order import components
 from sirius_tf.ir.printer import show_expr, show_statement
 from sirius_tf.ir.program import UNLIMITED, Iter, Program, Reduce, Statement, Tensor
@@ -30,8 +31,6 @@ CHUNK = 1 << 24
 """Points of a domain that are evaluated at once, at most."""
 MOST_TRIPS = 1 << 12
 """Iterations for which there is memory here, where nothing bounds their number."""
-
-Grid = Mapping[str, Any]  # a name -> int, or an integer array that broadcasts over the domain
 
 
 def run(
@@ -44,16 +43,46 @@ def run(
     `constants` overrides the values of constant tensors. Raises InvalidArgument where the compiled
     program would (a check, an index out of range), VerifyError where the program is ill-formed.
     """
+    return _run(_Machine(program, inputs), constants or {})
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A run: its outputs, and all that statements have defined.
+
+    `made[name]` says of each element which entry of `log` defined it, -1 if none did. `log` has
+    the statements in the order in which they ran, in a loop once for each iteration.
+    """
+
+    outputs: tuple[Array, ...]
+    arrays: Mapping[str, Array]
+    made: Mapping[str, Array]
+    log: Sequence[Statement]
+
+
+def trace(program: Program, inputs: Mapping[str, Array]) -> Trace:
+    """Run a program like `run`, and return all that it has computed."""
+    machine = _Machine(program, inputs, log=[])
+    outputs = _run(machine, {})
+    return Trace(outputs, machine.arrays, machine.made, machine.log or [])
+
+
+def _run(machine: _Machine, constants: Mapping[str, Array]) -> tuple[Array, ...]:
     with np.errstate(all="ignore"):
-        machine = _Machine(program, inputs)
-        machine.enter(constants or {})
-        machine.execute(program.statements, {})
+        machine.enter(constants)
+        machine.execute(machine.program.statements, {})
         return machine.outputs()
 
 
 class _Machine:
-    def __init__(self, program: Program, inputs: Mapping[str, Array]) -> None:
-        self.program = program
+    def __init__(
+        self,
+        program: Program,
+        inputs: Mapping[str, Array],
+        log: list[Statement] | None = None,
+    ) -> None:
+        self.program, self.log = program, log
+        self.made: dict[str, Array] = {}  # by which entry of the log, if there is one
         self.params: dict[str, int] = {}
         self.arrays: dict[str, Array] = {}
         self.defined: dict[str, Array] = {}
@@ -97,8 +126,10 @@ class _Machine:
                 raise VerifyError(f"constant {tensor.name} has no value")
             self.arrays[tensor.name] = np.asarray(value, dtype).reshape(shape)
         else:
-            self.arrays[tensor.name] = np.full(shape, _poison(dtype), dtype)
+            self.arrays[tensor.name] = np.full(shape, poison(dtype), dtype)
             self.defined[tensor.name] = np.zeros(shape, np.bool_)
+            if self.log is not None:
+                self.made[tensor.name] = np.full(shape, -1, np.int32)
 
     def outputs(self) -> tuple[Array, ...]:
         results = []
@@ -106,6 +137,8 @@ class _Machine:
             sizes = [e.evaluate(self.params) for e in self.program.tensor[output.tensor].shape]
             part = tuple(slice(size) for size in sizes)  # smaller than on entry if data decides
             self.arrays[output.tensor] = self.arrays[output.tensor][part]
+            if output.tensor in self.made:
+                self.made[output.tensor] = self.made[output.tensor][part]
             if output.tensor in self.defined and not self.defined[output.tensor][part].all():
                 raise VerifyError(f"output {output.tensor} is not defined everywhere")
             shape = [int(self.value(extent, self.params)) for extent in output.shape]
@@ -190,7 +223,7 @@ class _Machine:
         """Evaluate and store one piece of a statement."""
         reduced = list(statement.reduce.iters) if statement.reduce else []
         fixed = dict(self.params) | dict(bound)
-        grid = fixed | _grid(free + reduced, ranges)
+        grid = fixed | open_grid(free + reduced, ranges)
         outer = tuple(len(ranges[i.name]) for i in free)
         dtype = numpy_dtype(self.program.tensor[statement.target].dtype)
         if statement.reduce:
@@ -199,9 +232,12 @@ class _Machine:
         else:
             value = self.value(statement.value, grid)
         value = np.broadcast_to(value, outer).astype(dtype)
-        points = fixed | _grid(free, ranges)
-        where = tuple(np.broadcast_to(_affine(i, points), outer) for i in statement.index)
+        points = fixed | open_grid(free, ranges)
+        where = tuple(np.broadcast_to(evaluated(i, points), outer) for i in statement.index)
         self.store(statement.target, where, value)
+        if self.log is not None:
+            self.made[statement.target][where] = len(self.log)
+            self.log.append(statement)
         if statement.finish:
             finished = np.broadcast_to(self.value(statement.finish, points), outer)
             self.arrays[statement.target][where] = finished.astype(dtype)
@@ -233,7 +269,7 @@ class _Machine:
         axes = tuple(range(len(outer), len(outer) + len(inner)))
         if reduce.op == "add" and floating and isinstance(value, Call) and value.fn == "mul":
             factors = [self.value(a, grid) for a in value.args]
-            return _contraction(factors, len(outer), inner)
+            return contraction(factors, len(outer), inner)
         terms = np.broadcast_to(self.value(value, grid), outer + inner)
         combine = FUNCTIONS[reduce.op].evaluate
         assert isinstance(combine, np.ufunc)
@@ -247,7 +283,7 @@ class _Machine:
             case Const(value, dtype):
                 return np.asarray(value, numpy_dtype(dtype))
             case Index(value, dtype):
-                return np.asarray(_affine(value, grid)).astype(numpy_dtype(dtype))
+                return np.asarray(evaluated(value, grid)).astype(numpy_dtype(dtype))
             case Dim(tensor, axis, dtype):
                 return np.asarray(self.given[tensor].shape[axis], numpy_dtype(dtype))
             case Load():
@@ -265,7 +301,7 @@ class _Machine:
 
     def load(self, expr: Load, grid: Grid) -> Array:
         where = tuple(
-            np.asarray(_affine(i, grid) if isinstance(i, Affine) else self.value(i, grid))
+            np.asarray(evaluated(i, grid) if isinstance(i, Affine) else self.value(i, grid))
             for i in expr.index
         )
         try:
@@ -310,57 +346,3 @@ def _common_loop(group: tuple[Statement, ...], bound: Grid) -> Iter:
         text = "\n  ".join(show_statement(s) for s in group)
         raise VerifyError(f"a cycle of dependences without a common loop:\n  {text}")
     return first
-
-
-def elements(array: Array, load: Load, box: Mapping[str, int]) -> Array:
-    """The elements of an array that a Load with affine subscripts reads, at every point of a box of
-    sizes."""
-    sizes = tuple(box.values())
-    points = np.meshgrid(*map(np.arange, sizes), indexing="ij", sparse=True)
-    grid = dict(zip(box, points, strict=True))
-    where = tuple(_affine(i, grid) for i in load.index if isinstance(i, Affine))
-    return np.broadcast_to(array[where], sizes)
-
-
-def _affine(value: Affine, grid: Grid) -> Any:
-    total: Any = value.const
-    for key, coefficient in value.terms:
-        if isinstance(key, FloorDiv):
-            total = total + coefficient * (_affine(key.numerator, grid) // key.divisor)
-        else:
-            total = total + coefficient * grid[key]
-    return total
-
-
-def _grid(iters: list[Iter], ranges: Mapping[str, range]) -> dict[str, Any]:
-    """An open grid: iterator n varies along axis n, of as many axes as iterators."""
-    shapes = [[-1 if n == axis else 1 for n in range(len(iters))] for axis in range(len(iters))]
-    return {
-        it.name: np.array(ranges[it.name], np.int64).reshape(shape)
-        for it, shape in zip(iters, shapes, strict=True)
-    }
-
-
-def _contraction(factors: list[Array], rank: int, inner: tuple[int, ...]) -> Array:
-    """Sum over the trailing axes of the product of two arrays, accumulated in float64."""
-    total = rank + len(inner)
-    operands: list[Any] = []
-    covered: set[int] = set()
-    for factor in factors:
-        full = factor.reshape((1,) * (total - factor.ndim) + factor.shape)
-        used = [axis for axis in range(total) if full.shape[axis] != 1]
-        covered.update(used)
-        operands += [full.reshape([full.shape[a] for a in used]).astype(np.float64), used]
-    kept = [axis for axis in range(rank) if axis in covered]
-    result = np.asarray(np.einsum(*operands, kept, optimize=True))
-    sizes = dict(zip(kept, result.shape, strict=True))
-    repeated = 1  # a sum over an iterator that neither factor depends on
-    for axis, extent in enumerate(inner, rank):
-        repeated *= 1 if axis in covered else extent
-    return result.reshape([sizes.get(axis, 1) for axis in range(rank)]) * repeated
-
-
-def _poison(dtype: np.dtype[Any]) -> Any:
-    if dtype.kind in "iu":
-        return np.iinfo(dtype).max
-    return True if dtype.kind == "b" else np.nan

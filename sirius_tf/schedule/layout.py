@@ -17,7 +17,7 @@ import numpy as np
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, loads
-from sirius_tf.ir.interp import elements
+from sirius_tf.ir.grids import elements
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.ir.rewrite import fresh, map_statements, move, replace_loads

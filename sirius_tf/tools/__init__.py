@@ -14,6 +14,11 @@ def run_convert() -> None:
     start("convert")
 
 
+def run_inspect() -> None:
+    """The command sirius-inspect."""
+    start("inspect")
+
+
 def run_benchmark() -> None:
     """The command sirius-benchmark."""
     start("benchmark")

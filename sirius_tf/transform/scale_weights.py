@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Expr, Load, names_in, rewrite, walk
-from sirius_tf.ir.interp import elements
+from sirius_tf.ir.grids import elements
 from sirius_tf.ir.program import Program, Statement, Tensor
 from sirius_tf.ir.rewrite import fresh
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Expr, Load, names_in, substitute
-from sirius_tf.ir.interp import elements
+from sirius_tf.ir.grids import elements
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
 from sirius_tf.ir.rewrite import finished, fresh, substitute_in
 

@@ -43,7 +43,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Load
-from sirius_tf.ir.interp import elements
+from sirius_tf.ir.grids import elements
 from sirius_tf.ir.program import Program
 from sirius_tf.pipeline import PIPELINE, STRICT, Pipeline
 from sirius_tf.poly.dependence import flow

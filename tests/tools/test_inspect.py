@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command sirius-inspect."""
+
+from dataclasses import replace
+
+import pytest
+from absl import flags
+
+tf = pytest.importorskip("tensorflow")
+
+from sirius_tf.debug import reproducer
+from sirius_tf.ir.expr import Const
+from sirius_tf.ir.parser import parse
+from sirius_tf.ir.program import Program
+from sirius_tf.pipeline import PASSES, Pipeline
+from sirius_tf.tools import inspect
+from tests.support.models import export_mmoe
+from tests.support.programs import F, call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("inspect") / "model"
+    export_mmoe(path)
+    return path
+
+
+def start(*arguments):
+    values = flags.FlagValues()
+    inspect.define_flags(values)
+    argv = values(["inspect.py", *map(str, arguments)])
+    return inspect.main(argv, values)
+
+
+def test_regions_and_passes_are_listed(model, capsys):
+    assert start(model) == 0
+    out = capsys.readouterr().out
+    assert "serving_default_0" in out and all(p.name in out for p in PASSES if "cpu" in p.targets)
+
+
+@pytest.mark.parametrize(
+    "stage, wanted",
+    [
+        ("graph", "MatMul"),
+        ("epilogue", "where acc = sum over"),
+        ("winograd", "# winograd changes nothing"),
+        ("schedule", "# phase"),
+        ("c_v4", "_run_v4(SiriusCall"),
+        ("asm", ".text"),
+    ],
+)
+def test_stages_are_printed(model, capsys, stage, wanted):
+    assert start(model, f"--stage={stage}") == 0
+    assert wanted in capsys.readouterr().out
+
+
+def test_programs_are_printed_as_they_are_read(model, capsys):
+    start(model, "--stage=program")
+    assert isinstance(parse(capsys.readouterr().out), Program)
+
+
+def test_cuda_is_printed_for_gpus_alone(model, capsys):
+    assert start(model, "--stage=cuda", "--target=cuda", "--arch=sm_90") == 0
+    assert '#include "sirius_cuda.cuh"' in capsys.readouterr().out
+    assert start(model, "--stage=cuda") == 1
+    assert "there is no cuda for this target, but program, " in capsys.readouterr().err
+
+
+def test_a_region_that_is_not_there(model, capsys):
+    assert start(model, "--region=none") == 1
+    assert "has no region none, but serving_default_0" in capsys.readouterr().err
+
+
+def test_a_mistake_is_found_written_and_replayed(model, tmp_path, monkeypatch, capsys):
+    def spoiled(program):
+        more = [
+            replace(s, finish=call("mul", s.finish, Const(1.01, F))) if s.finish else s
+            for s in program.statements
+        ]
+        return replace(program, statements=tuple(more))
+
+    passes = tuple(
+        replace(p, apply=lambda p, c, one=p: spoiled(one.apply(p, c)))
+        if p.name == "epilogue"
+        else p
+        for p in PASSES
+    )
+    assert start(model, "--bisect") == 0
+    assert "all passes and the code agree" in capsys.readouterr().out
+    monkeypatch.setattr(reproducer, "PIPELINE", Pipeline(passes))
+    assert start(model, "--bisect", f"--save={tmp_path}") == 1
+    out = capsys.readouterr().out
+    assert "serving_default_0: epilogue: " in out and " where acc = sum over " in out
+    folder = tmp_path / "serving_default_0"
+    assert start(f"--replay={folder}") == 1
+    assert capsys.readouterr().out.startswith("epilogue: ")
+    monkeypatch.undo()
+    assert start(f"--replay={folder}") == 0
