@@ -14,7 +14,23 @@ from sirius_tf.ir.expr import Const
 from sirius_tf.ir.program import Reduce
 from tests.support import programs, sanitized
 from tests.support.arrays import assert_close
-from tests.support.programs import B, F, b, call, i, it, j, k, load, param, program, stmt, tensor
+from tests.support.programs import (
+    B,
+    F,
+    b,
+    call,
+    i,
+    index,
+    it,
+    j,
+    k,
+    load,
+    param,
+    program,
+    stmt,
+    symbol,
+    tensor,
+)
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc has the sanitizers' runtimes")
 SIZES = ({"B": 1, "T": 1}, {"B": 7, "T": 33}, {"B": 33, "T": 7})
@@ -128,3 +144,26 @@ def test_a_workspace_without_room_for_all_workers_is_found(host, tmp_path) -> No
     assert len(built.call(inputs, workers=[1])) == 1
     with pytest.raises(sanitized.SanitizerError, match="heap-buffer-overflow"):
         built.call(inputs, workers=[2])
+
+
+def test_nothing_is_read_of_a_table_without_rows(host, tmp_path) -> None:
+    """The call fails, since there is no row 0, and not by reading it."""
+    rows = symbol("R")
+    at = call("bounded", load("ids", b, dtype="int32"), index(rows, "int32"), dtype="int32")
+    made = program(
+        "lookup",
+        [param("B", "ids", 0), param("R", "table", 0)],
+        [
+            tensor("ids", [B], "int32", "input"),
+            tensor("table", [rows, 9], role="input"),
+            tensor("y", [B, 9], role="output"),
+        ],
+        [stmt("S", [it("b", B), it("i", 9)], "y", [b, i], load("table", at, i))],
+        [B, 9],
+    )
+    built = sanitized.build(compile_program(made), host, tmp_path / "built", "v3")
+    ids, table = np.zeros(5, "int32"), np.ones((1, 9), F)
+    for (result,) in built.call([ids, table]):
+        np.testing.assert_array_equal(result, np.ones((5, 9), F))
+    with pytest.raises(sanitized.SanitizerError, match=r"^1: index 0 is not in \[0, 0\)"):
+        built.call([ids, table[:0]])
