@@ -79,12 +79,9 @@ def test_a_mistake_is_found_written_and_replayed(model, tmp_path, monkeypatch, c
         ]
         return replace(program, statements=tuple(more))
 
-    passes = tuple(
-        replace(p, apply=lambda p, c, one=p: spoiled(one.apply(p, c)))
-        if p.name == "epilogue"
-        else p
-        for p in PASSES
-    )
+    one = next(p for p in PASSES if p.name == "epilogue")
+    mistaken = replace(one, apply=lambda p, c: spoiled(one.apply(p, c)))
+    passes = tuple(mistaken if p is one else p for p in PASSES)
     assert start(model, "--bisect") == 0
     assert "all passes and the code agree" in capsys.readouterr().out
     monkeypatch.setattr(reproducer, "PIPELINE", Pipeline(passes))
