@@ -21,6 +21,7 @@ LATE = {
             "sirius_tf/tools/convert.py",
             "sirius_tf/tools/gpu/archive.py",
             "sirius_tf/tools/gpu/kernels.py",
+            "sirius_tf/tools/inspect.py",
             "sirius_tf/tools/peers.py",
             "sirius_tf/tools/perf/random_requests.py",
             "sirius_tf/tools/perf/roofline.py",

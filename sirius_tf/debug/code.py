@@ -39,7 +39,7 @@ def in_code(
     passes: Pipeline = PIPELINE,
     tolerance: float = 1e-5,
 ) -> Finding | None:
-    """What is wrong first in the code of a program for this CPU; None if its results are right.
+    """Find the first statement whose code for this CPU is wrong; None if the results are right.
 
     A number may be off by the tolerance times the largest number of a result.
     """

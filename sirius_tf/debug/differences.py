@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the values of two runs differ first."""
+"""The first place where the values of two runs differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sirius_tf.ir.program import Statement
 
 @dataclass(frozen=True)
 class Finding:
-    """Where a program goes wrong: behind the pass, or in the code, that `stage` names.
+    """The place where a program goes wrong: behind the pass, or in the code, that `stage` names.
 
     `statement` is the text of the first statement that is wrong, `tensor` is what it defines; both
     are "" if that is not known.
@@ -50,8 +50,8 @@ class Element:
 
 
 def wrong(got: Array, want: Array, tolerance: float) -> Array:
-    """Which elements of two arrays of one shape differ: of integers and bools at all, of numbers by
-    more than the tolerance times the largest number wanted."""
+    """A mask of the elements in which two arrays differ: integers and bools at all, numbers by more
+    than the tolerance times the largest number wanted."""
     if want.dtype.kind not in "fcV":
         return np.asarray(got != want)
     got, want = (np.asarray(x, np.float64) for x in (got, want))

@@ -29,7 +29,7 @@ Inputs = Mapping[str, Array]
 LAST_BIT = 2.0**-24
 FLOOR = 1e-9  # of the largest number of a result: double precision, in any order
 ROUNDINGS = {"none": 8.0, "order": 8.0, "more": 256.0}
-"""How many times what a change of the last bits makes is allowed behind a pass."""
+"""Factors by which results may change behind a pass, of their change with the last bits."""
 
 
 def in_passes(
@@ -39,7 +39,7 @@ def in_passes(
     passes: Pipeline = PIPELINE,
     say: Callable[[str], None] = lambda _: None,
 ) -> Finding | None:
-    """What the first wrong pass does, None if all are right on these inputs.
+    """Find the first pass that is wrong; None if all are right on these inputs.
 
     `say` is told what is being done.
     """
@@ -103,8 +103,8 @@ def _between(step: Step, before: Trace, after: Trace, tolerance: float) -> Findi
 
 
 def _noise(program: Program, inputs: Inputs, exact: Trace) -> float:
-    """How much results change with the last bits of inputs and constants, at most, by the largest
-    number of a result."""
+    """The largest change of results with the last bits of inputs and constants, as a share of the
+    largest number of a result."""
     rng = np.random.default_rng(0)
 
     def moved(array: Array) -> Array:

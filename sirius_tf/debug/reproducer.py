@@ -45,7 +45,7 @@ class Case:
 
     @property
     def machine(self) -> Machine:
-        """What it is compiled for."""
+        """The machine that it is compiled for."""
         return machine_of(self.arch) if self.arch else Machine(self.workers)
 
 

@@ -147,7 +147,7 @@ def _elementary(arity: int, evaluate: Callable[..., Array]) -> Function:
 
 
 COMPARISON, SUM, PRODUCT, UNARY = 3, 4, 5, 6
-"""How strongly operators bind."""
+"""The strengths with which operators bind."""
 
 FUNCTIONS: Mapping[str, Function] = {
     "add": _operator("+", SUM, np.add),

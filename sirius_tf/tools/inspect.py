@@ -3,11 +3,14 @@
 
 usage: inspect.py MODEL [--region=NAME] [--stage=STAGE] [--samples=FILE.npz] [--input_shapes=...]
            [--signatures=a,b] [--threads=N] [--target=cuda] [--arch=sm_90] [--without=PASS,...]
+           [--schedule=FILE]
        inspect.py MODEL --bisect [--save=FOLDER]
        inspect.py --replay=FOLDER
 
 Lists regions, what each pass did, and stages; --stage prints one: graph, program, the name of a
-pass, schedule, loops, plan, c (for x86-64-v3), c_v4, asm, asm_v4; cuda for a GPU.
+pass, schedule, loops, plan, c (for x86-64-v3), c_v4, asm, asm_v4; cuda for a GPU. --schedule takes
+the text of a region's schedule, perhaps an edited one, in place of the scheduler's. It is verified,
+and refused with an example if it is wrong; stages behind it are then those of that schedule.
 
 --bisect interprets the program after each pass on the samples, then runs the code. It says which
 pass, statement and element differ first by more than rounding, and writes a folder that --replay
@@ -33,6 +36,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import show
 from sirius_tf.pipeline import PASSES, PIPELINE
 from sirius_tf.runtime import native
+from sirius_tf.schedule.schedule import Schedule, parse
 from sirius_tf.tools import convert
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
         ("region", "The region; all unless given."),
         ("save", "Where a wrong result goes; MODEL.reproducer unless given."),
         ("replay", "A folder that --bisect has written."),
+        ("schedule", "A file with the schedule of the region, for a CPU."),
     ):
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_enum("stage", None, STAGES, "The stage to print.", flag_values=values)
@@ -79,14 +84,14 @@ def regions(model: Path, values: flags.FlagValues) -> list[Sampled]:
 
 
 def case_of(region: Sampled, values: flags.FlagValues) -> Case:
-    """What a bisection of a region is of."""
+    """A region as a case to bisect."""
     arch = values.arch[-1] if values.target == "cuda" else ""
     workers = values.threads or native.default_threads()
     return Case(region.program, region.inputs, arch, workers, tuple(values.without))
 
 
-def stage_of(region: Sampled, case: Case, stage: str) -> str:
-    """The text of a stage."""
+def stage_of(region: Sampled, case: Case, stage: str, given: Schedule | None = None) -> str:
+    """The text of a stage, with the schedule that is given, if one is."""
     if stage == "graph":
         return show(region.graph)
     texts: dict[str, str] = {}
@@ -95,7 +100,8 @@ def stage_of(region: Sampled, case: Case, stage: str) -> str:
         compile_cuda(region.program, case.arch, texts.__setitem__, passes)
         texts = {name.removeprefix("cuda_"): text for name, text in texts.items()}
     else:
-        kernel = compile_program(region.program, case.workers, texts.__setitem__, passes)
+        dump = texts.__setitem__
+        kernel = compile_program(region.program, case.workers, dump, passes, given=given)
         texts["plan"] = kernel.plan
         texts |= {s: kernel.runs[isa] for s, isa in CODE.items() if s.startswith("c")}
         if stage.startswith("asm"):
@@ -139,13 +145,14 @@ def inspect(argv: list[str], values: flags.FlagValues) -> bool:
         return found is not None
     model = Path(argv[1])
     wrong = False
+    given = parse(Path(values.schedule).read_text()) if values.schedule else None
     for region in regions(model, values):
         case = case_of(region, values)
         if values.bisect:
             folder = Path(values.save or f"{model.name}.reproducer") / region.name
             wrong |= search(case, folder, console)
         elif values.stage:
-            print(stage_of(region, case, values.stage))
+            print(stage_of(region, case, values.stage, given))
         else:
             table = convert.table(region.name, "stage", "ms", "statements", "changed")
             for row in summary(region, case):

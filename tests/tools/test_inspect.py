@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command sirius-inspect."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,18 @@ def test_stages_are_printed(model, capsys, stage, wanted):
 def test_programs_are_printed_as_they_are_read(model, capsys):
     start(model, "--stage=program")
     assert isinstance(parse(capsys.readouterr().out), Program)
+
+
+def test_an_edited_schedule_is_replayed_and_a_broken_one_refused(model, tmp_path, capsys):
+    start(model, "--stage=schedule")
+    text, file = capsys.readouterr().out, tmp_path / "schedule.txt"
+    assert ": lanes " in text
+    name, lanes = re.search(r"  (\w+): lanes (\w+)", text).groups()
+    for plan, code in (("scalar", 0), ("lanes nothing", 1)):
+        file.write_text(text.replace(f"  {name}: lanes {lanes}", f"  {name}: {plan}", 1))
+        assert start(model, "--stage=schedule", f"--schedule={file}") == code
+        shown = capsys.readouterr()
+        assert f"  {name}: scalar" in shown.out if code == 0 else "cannot be" in shown.err
 
 
 def test_cuda_is_printed_for_gpus_alone(model, capsys):
