@@ -21,12 +21,10 @@ class Unsupported(SiriusError):  # noqa: N818
         return (type(self), (self.node, self.op, self.reason))
 
 
-def blame(node: str, op: str, error: Exception) -> Unsupported:
-    """The error of a node whose rule, or the code behind it, failed in a way nobody foresaw.
-
-    The node stays on TensorFlow; nobody's model should need a compiler without defects.
-    """
-    return Unsupported(node, op, f"the compiler failed: {type(error).__name__}: {error}")
+def defect(error: Exception) -> str:
+    """The reason why nodes stay on TensorFlow where the compiler fails in a way nobody foresaw:
+    nobody's model should need a compiler without defects."""
+    return f"the compiler failed: {type(error).__name__}: {error}"
 
 
 class VerifyError(SiriusError):

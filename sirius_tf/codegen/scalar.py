@@ -80,15 +80,25 @@ HELPER int64_t sirius_truncdiv(int64_t a, int64_t b) {
 
 def index(value: Affine) -> str:
     """A quasi-affine expression as an int64_t."""
+    return f"({combined(value, index, '{} + {}'.format, '{} * {}'.format)})"
+
+
+def combined(
+    value: Affine,
+    numerator: Callable[[Affine], str],
+    plus: Callable[[str, str], str],
+    times: Callable[[str, str], str],
+) -> str:
+    """A quasi-affine expression, of which functions spell numerators of floors, sums, products."""
     text = "" if value.const == 0 and value.terms else str(value.const)
     for key, coefficient in value.terms:
         if isinstance(key, FloorDiv):
-            name = f"sirius_floordiv({index(key.numerator)}, {key.divisor})"
+            name = f"sirius_floordiv({numerator(key.numerator)}, {key.divisor})"
         else:
             name = key
-        factor = name if coefficient == 1 else f"{coefficient} * {name}"
-        text = f"{text} + {factor}" if text else factor
-    return f"({text})"
+        factor = name if coefficient == 1 else times(str(coefficient), name)
+        text = plus(text, factor) if text else factor
+    return text
 
 
 def flat(indices: Sequence[Affine | str], shape: Sequence[Affine]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import traceback
 
 from sirius_tf.bundle import store
-from sirius_tf.errors import blame
+from sirius_tf.errors import defect
 from sirius_tf.frontend.graph import show
 from sirius_tf.rewrite.regions import Region
 
@@ -15,7 +15,7 @@ from sirius_tf.rewrite.regions import Region
 def noted(region: Region, error: Exception) -> str:
     """The reason why a region stays on TensorFlow, and the file that shows the failure and the
     region's graph: what a bug report needs."""
-    reason = blame(region.name, "", error).reason
+    reason = defect(error)
     text = "".join(traceback.format_exception(error)) + "\n" + show(region.graph) + "\n"
     folder = store.directory()
     if folder is None:

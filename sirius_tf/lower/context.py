@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from sirius_tf.errors import Unsupported, blame
+from sirius_tf.errors import Unsupported, defect
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine, affine
@@ -188,7 +188,7 @@ class Lowering(Emitter):
         except NotAffineError as error:
             raise self.unsupported(str(error)) from error
         except Exception as error:
-            raise blame(node.name, node.op, error) from error
+            raise self.unsupported(defect(error)) from error
         for k, value in enumerate(result if isinstance(result, list) else [result]):
             if isinstance(value, Value):
                 self._nonnegative(value)
@@ -219,7 +219,9 @@ class Lowering(Emitter):
 
         Sizes that depend on the iteration of a loop, or on data, are its rule's own business.
         """
-        for size in dict.fromkeys(value.atoms):
+        for size in dict.fromkeys(
+            atom for atom in value.atoms if not atom.is_const or atom.const < 0
+        ):
             if not self.params.iterates(poly(size)) and not self.params.depends(size):
                 self.nonnegative(size)
 

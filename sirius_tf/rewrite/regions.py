@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tensorflow.python.framework import op_def_registry
 
-from sirius_tf.errors import Unsupported, blame
+from sirius_tf.errors import Unsupported, defect
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
 from sirius_tf.ir.dtypes import FLOAT, HALF
 from sirius_tf.lower.graph import lower
@@ -203,8 +203,7 @@ def _rejected(region: Region) -> list[tuple[str, str]]:
     except Unsupported as error:
         return [(node, error.reason) for node in _blamed(region, error.node)]
     except Exception as error:  # behind all rules
-        reason = blame(region.name, "", error).reason
-        return [(node, reason) for node in sorted(region.nodes)]
+        return [(node, defect(error)) for node in sorted(region.nodes)]
     return []
 
 

@@ -26,7 +26,7 @@ from sirius_tf.schedule.hoist import demanded, ring, whole_loops
 from sirius_tf.schedule.join import Clusterer
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.options import ALL, ScheduleOptions
-from sirius_tf.schedule.plan import choose
+from sirius_tf.schedule.plan import choose_all
 from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Tile
 from sirius_tf.schedule.tree import Sequence as InOrder
@@ -96,7 +96,7 @@ class _Fuser:
         self.met = list[tuple[Cluster, frozenset[str]]]()
         self.carried = set[tuple[str, str, str]]()  # from one iteration to another, as met
         self.statements = {s.name: s for s in program.statements}
-        self.plans = {s.name: choose(program, s, machine) for s in program.statements}
+        self.plans = choose_all(program, machine)
         self.hints = program.hints
         self.waves = [pair for wave in members(program.statements) for pair in ring(wave)]
         self.machine, self.threads = machine, machine.workers

@@ -145,6 +145,8 @@ def inspect(argv: list[str], values: flags.FlagValues) -> bool:
         return found is not None
     model = Path(argv[1])
     wrong = False
+    if values.schedule and (values.target == "cuda" or not values.stage):
+        raise SiriusError("--schedule is for a CPU, and shows in the text of a --stage")
     given = parse(Path(values.schedule).read_text()) if values.schedule else None
     for region in regions(model, values):
         case = case_of(region, values)

@@ -72,6 +72,12 @@ def test_an_edited_schedule_is_replayed_and_a_broken_one_refused(model, tmp_path
         assert f"  {name}: scalar" in shown.out if code == 0 else "cannot be" in shown.err
 
 
+@pytest.mark.parametrize("flags", [[], ["--stage=schedule", "--target=cuda"]])
+def test_a_schedule_that_nothing_takes_is_an_error(model, capsys, flags):
+    assert start(model, "--schedule=schedule.txt", *flags) == 1
+    assert "--schedule is for a CPU" in capsys.readouterr().err
+
+
 def test_cuda_is_printed_for_gpus_alone(model, capsys):
     assert start(model, "--stage=cuda", "--target=cuda", "--arch=sm_90") == 0
     assert '#include "sirius_cuda.cuh"' in capsys.readouterr().out
