@@ -105,12 +105,12 @@ def _require_sizes(kernel: Scheduled, t: Tensor) -> Iterator[str]:
     if t.role not in ("temp", "output") or t.name in program.guarded:
         return
     for extent in dict.fromkeys((*t.shape, *kernel.storage.shape(t))):
-        if not _is_positive(program, extent):
+        if not _is_nonnegative(program, extent):
             size = _sizes.index(extent)
             yield from _require(f"{size} >= 0", f"a size of {t.name} is %lld, less than 0", size)
 
 
-def _is_positive(program: Program, extent: Affine) -> bool:
+def _is_nonnegative(program: Program, extent: Affine) -> bool:
     """Whether an extent follows from sizes of inputs without any subtraction."""
     least = {p.name: p.minimum for p in program.params}
     if any(isinstance(key, FloorDiv) or least[key] < 0 or c < 0 for key, c in extent.terms):
@@ -146,13 +146,24 @@ def _require(condition: str, message: str, arguments: str) -> list[str]:
 
 
 def _entry(program: Program, value: Expr) -> str:
-    """An expression of entry time: loads read the inputs themselves."""
+    """An expression of entry time: loads read the inputs themselves.
+
+    One that lies outside of its input, whose size is checked later, is 0 until then.
+    """
     inputs = {name: number for number, name in enumerate(program.inputs)}
 
     def address(load: Load) -> str:
         t = program.tensor[load.tensor]
-        flat = scalar.flat([affine(i) for i in load.index if isinstance(i, Affine)], t.shape)
-        return f"((const {scalar.C.types[t.dtype]} *)in[{inputs[load.tensor]}].data)[{flat}]"
+        number, index = (
+            inputs[load.tensor],
+            [affine(i) for i in load.index if isinstance(i, Affine)],
+        )
+        element = (
+            f"((const {scalar.C.types[t.dtype]} *)in[{number}].data)[{scalar.flat(index, t.shape)}]"
+        )
+        pairs = enumerate(zip(index, t.shape, strict=True))
+        inside = [f"in[{number}].dims[{k}] > {i.const}" for k, (i, n) in pairs if not n.is_const]
+        return f"({' && '.join(inside)} ? {element} : 0)" if inside else element
 
     return _sizes.expression(value, address, inputs)
 
@@ -173,14 +184,7 @@ class _Sizes(Language):
         return super().expression(expr, address, inputs)
 
     def index(self, value: Affine) -> str:
-        text = "" if value.const == 0 and value.terms else str(value.const)
-        for key, coefficient in value.terms:
-            term = key
-            if isinstance(key, FloorDiv):
-                term = f"sirius_floordiv({self.index(key.numerator)}, {key.divisor})"
-            term = str(term) if coefficient == 1 else self.times(str(coefficient), str(term))
-            text = self.plus(text, term) if text else term
-        return text
+        return scalar.combined(value, self.index, self.plus, self.times)
 
     def plus(self, a: str, b: str) -> str:
         return f"sirius_add({a}, {b})"

@@ -4,6 +4,8 @@
 Generated code runs in a forked child, so that a crash is a failure of one test.
 """
 
+import ctypes
+import mmap
 import os
 import pickle
 
@@ -98,6 +100,27 @@ def _answer(generated, n):
         return generated([X, n])
     except SiriusError as error:
         return SiriusError(str(error))
+
+
+def test_an_element_that_decides_a_size_is_not_read_where_there_is_none():
+    """Elements are read before sizes are checked. Behind the four here no memory may be read."""
+    fn = lambda x: tf.zeros([x[900]]) + 1.0
+    _, generated = region(fn, tf.TensorSpec([None], tf.int32))
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    x = np.frombuffer(memory, np.int32, 4, page - 16)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(x.ctypes.data + 16), ctypes.c_size_t(page), 0) == 0
+
+    def answer():
+        try:
+            return generated([x])
+        except SiriusError as error:
+            return SiriusError(str(error))
+
+    assert isinstance(in_child(answer), SiriusError)
+    x = np.full(901, 3, np.int32)
+    np.testing.assert_array_equal(generated([x])[0], np.ones(3, np.float32))
 
 
 def test_sizes_that_overflow_are_an_error():
