@@ -25,6 +25,13 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+def pytest_collection_modifyitems(items):
+    """What runs in the emulator is slow."""
+    for item in items:
+        if item.get_closest_marker("cuda_emu"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def quick(request):
     """A test of the quick tier that imports TensorFlow is in the wrong one."""

@@ -13,6 +13,8 @@ import pytest
 from sirius_tf.bundle import library, store
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def python(*words, folder, **environment):
     """Run Python with nothing on the PATH but what is beside it, and with an empty cache."""

@@ -2,6 +2,7 @@
 """Texts that people read: reasons of refusals, docstrings, and pages in Markdown."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ WIDTH = 120
 #: A docstring that begins with one of these says its noun last, or never.
 RIDDLES = {"What", "That", "Of", "Those", "Who", "Whose", "Where", "Which", "How"}
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+WORDS = 35
+#: What begins a paragraph, beside an empty line: an item of a list, a heading, a row of a table.
+ITEM = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.|#+|\||<!--) )|(?<=\n)(#.*)\n")
 
 
 def calls(path: Path, name: str) -> Iterator[ast.Call]:
@@ -48,6 +52,46 @@ def test_docstrings_begin_with_what_is_returned_or_done() -> None:
         if isinstance(text := node.value.value, str) and re.split(r"\W", text)[0] in RIDDLES
     ]
     assert riddles == []
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of a text in Markdown, without tables and code."""
+    text = re.sub(r"`[^`]*`", "code", CODE.sub("\n\n", text))
+    for paragraph in re.split(ITEM, f"\n{text}"):
+        lines = (paragraph or "").splitlines()
+        prose = (line.strip() for line in lines if not line.startswith(("    ", "|", "<!--")))
+        yield from re.split(r"(?<=[.!?])\s+", " ".join(prose))
+
+
+def too_long(text: str) -> list[str]:
+    """The sentences that a tired reader has to read twice."""
+    return [s for s in sentences(text) if len(re.findall(r"\w[\w'./-]*", s)) > WORDS]
+
+
+def test_sentences_end_where_paragraphs_do() -> None:
+    half = "word " * 20
+    joined = f"{half}\n{half}"
+    assert len(too_long(joined)) == 1 and len(too_long(f"# Title\n{joined}")) == 1
+    for between in (". ", "\n\n", "\n- ", "\n## Title\n", "\n```\ncode\n```\n"):
+        assert too_long(half.strip() + between + half) == []
+    assert too_long(f"| {joined} |") == [] == too_long(f"    {half}{half}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_sentences_of_a_page(page: Path) -> None:
+    assert too_long(page.read_text()) == []
+
+
+def test_sentences_of_docstrings() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {sentence}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(text := node.value.value, str)
+        for sentence in too_long(inspect.cleandoc(text))
+    ]
+    assert long == []
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)

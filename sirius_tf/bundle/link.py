@@ -89,8 +89,8 @@ def link(
     """Write the bundle of some kernels, whose programs have different names.
 
     `variables_hash` is that of the checkpoint the constants come from, `digests` are those of the
-    graphs that programs were made of, by name (sirius_abi.h); `command` is a C compiler other than
-    zig's; a bundle runs on the instruction sets `isas` only, and on GPUs where the programs are
+    graphs that programs were made of, by name (sirius_abi.h). `command` is a C compiler other than
+    zig's. A bundle runs on the instruction sets `isas` only, and on GPUs where the programs are
     among `cuda`, too. CodeError says which kernel's code does not compile.
     """
     units = _units(kernels, isas, cuda)

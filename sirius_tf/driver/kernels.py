@@ -28,8 +28,8 @@ from sirius_tf.rewrite.substitute import Use
 class Compiled:
     """A kernel, what it was made for, and a hash of its code, in which the weights are not.
 
-    `cuda` is the region's kernel for GPUs, if it has one; `no_cuda` says why not, if it was to have
-    one; `tilings` are the measured ones among its tile sizes, by the key of the cluster.
+    `cuda` is the region's kernel for GPUs, if it has one. `no_cuda` says why not, if it was to have
+    one. `tilings` are the measured ones among its tile sizes, by the key of the cluster.
     """
 
     kernel: Kernel

@@ -4,7 +4,7 @@
     Merge(f(Switch(x, p):0), g(Switch(x, p):1))    becomes    If(p, x; else_branch=f, then_branch=g)
 
 A node is *guarded* by (p, 1) if it runs only where p holds, and by (p, 0) if only where it does
-not: a Switch adds a guard, and a Merge takes a pair of them away. The Merges of one branch are
+not. A Switch adds a guard, and a Merge takes a pair of them away. The Merges of one branch are
 those that guarded nodes, or the Identity in front of p, connect.
 """
 

@@ -2,8 +2,8 @@
 """The functions of `Call`, a row for each: all that is known of one whatever the target.
 
 A row has the meaning, as numpy code on arrays that broadcast. The dtype of the result is the
-caller's business: the interpreter converts it to the dtype of the Call, so `cast` is the identity
-here and a function may compute in a wider type than it returns. `select` evaluates both branches.
+caller's business: the interpreter converts it to the dtype of the Call. So `cast` is the identity
+here, and a function may compute in a wider type than it returns. `select` evaluates both branches.
 NaN propagates through `max` and `min`.
 
 How a target spells a function is in its table: codegen/scalar.py, codegen/vector.py and

@@ -3,8 +3,8 @@
 
 Only dtypes that do not go without saying are written, as in `2:int32`. A tensor's is declared. A
 call has the dtype of its last argument, and a predicate is a bool. A literal, which is a number or
-an affine expression, has the dtype of what stands beside it in a call, else that of its kind,
-float32, int64 or bool; one that is all of a statement's value has the target's.
+an affine expression, has the dtype of what stands beside it in a call, else that of its kind:
+float32, int64 or bool. One that is all of a statement's value has the target's.
 
 An integer is a Const; as an affine expression it is written `(2)`. In parameters, checks and shapes
 of outputs, which are about sizes, it is the other way around.

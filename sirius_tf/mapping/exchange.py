@@ -5,9 +5,9 @@ elements.
     for t:  parallel i by 8:  h[t + 1, i] = sum over k of h[t, k] * u[k, i];  barrier
     ->  for t:  parallel i by 8:  await all words of h[t];  ...;  publish the words of h[t + 1]
 
-A word is an element beside a tag, which says which one it is; who needs it looks until it is there
-(an I-structure: Arvind, Nikhil and Pingali, "I-Structures: Data Structures for Parallel Computing",
-TOPLAS 1989, with as many presence bits as make a tag).
+A word is an element beside a tag, which says which one it is. Who needs it looks until it is there:
+an I-structure (Arvind, Nikhil and Pingali, "I-Structures: Data Structures for Parallel Computing",
+TOPLAS 1989), with as many presence bits as make a tag.
 
 Accesses decide. A block has the same tiles in every iteration, so each tensor that a loop writes is
 one of these, or all barriers of the loop stay:
@@ -19,8 +19,8 @@ one of these, or all barriers of the loop stay:
 
 Blocks poll for what earlier phases, or iterations, define, and publish before they poll again, so
 that the one that is furthest behind never waits. Once in EVERY iterations there is a barrier, and
-there are slots for EVERY + delay times, if iteration t reads what t - delay has defined at most:
-so a word is overwritten EVERY iterations after the last one that reads it, behind a barrier.
+there are slots for EVERY + delay times, if iteration t reads what t - delay has defined at most.
+So a word is overwritten EVERY iterations after the last one that reads it, behind a barrier.
 """
 
 from __future__ import annotations
@@ -113,8 +113,11 @@ def _loops(nest: LoopNest) -> Iterator[Loop]:
 
 @dataclass(frozen=True)
 class _Access:
-    """An access by the tiles of a cluster, in a phase: subscripts in terms of loops (None: of what
-    is reduced, or of data), the loops over tiles that they follow, and whether these are all."""
+    """An access by the tiles of a cluster, in a phase.
+
+    Known are subscripts in terms of loops (None: of what is reduced, or of data), the loops over
+    tiles that they follow, and whether these are all.
+    """
 
     s: Statement
     cluster: str

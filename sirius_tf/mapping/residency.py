@@ -5,7 +5,7 @@
     ->  keep u[:, i] of this block's tiles;  for t:  ... * kept[k, i]
 
 A block has the same tiles in every iteration of a sequential loop where neither their number nor
-that of blocks depends on it; a slice of a constant that follows from the tile is then copied once.
+that of blocks depends on it. A slice of a constant that follows from the tile is then copied once.
 That weights of a recurrence stay on chip is the idea of Diamos et al., "Persistent RNNs: Stashing
 Recurrent Weights On-Chip" (ICML 2016).
 """

@@ -2,7 +2,7 @@
 """The files of a checkpoint: their hash, and where in them a tensor is.
 
 `variables.index` is a table as LevelDB writes them: blocks of sorted entries, of which each key
-omits what it shares with the one before; the last block but for the footer is an index of blocks.
+omits what it shares with the one before. The last block but for the footer is an index of blocks.
 """
 
 from __future__ import annotations

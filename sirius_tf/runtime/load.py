@@ -180,7 +180,7 @@ def load(path: str | os.PathLike[str], threads: int = 0, device: str = "cpu") ->
 
     On "cpu" a call takes at most `threads` workers (0: all that the process may use). On "cuda",
     which needs CuPy and a bundle made with Options(target="cuda"), the model is on what is CuPy's
-    current device now; a call runs on CuPy's current stream, takes arrays of numpy or CuPy, and
+    current device now. A call runs on CuPy's current stream, takes arrays of numpy or CuPy, and
     returns CuPy's. SiriusError if the device cannot be used.
     """
     if device not in ("cpu", "cuda"):

@@ -49,9 +49,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Tiled:
-    """A cluster inside of the graph's loops `entered`, outer ones first, and its tiles: their sizes
-    along the loops of the cluster, the extents of these on the samples, and what sizes must be
-    multiples of."""
+    """A cluster inside of the graph's loops `entered`, outer ones first, and its tiles.
+
+    `sizes` are those of tiles along the loops of the cluster, `extents` those of the loops on the
+    samples; sizes must be multiples of `units`.
+    """
 
     cluster: Cluster
     entered: tuple[str, ...]
@@ -65,7 +67,7 @@ def key(uses: Uses, cluster: Cluster, entered: Collection[str], threads: int) ->
     """A hash of all that decides which tiling is best, but for the processor and the compiler.
 
     Statements with their shapes, sizes on the samples, element types and accesses, the loops that
-    they share, and those of the graph that they are in; no names, no weights: the layers of a model
+    they share, and those of the graph that they are in. No names, no weights: the layers of a model
     that are alike have one key.
     """
     digest = hashlib.sha256(repr(threads).encode())

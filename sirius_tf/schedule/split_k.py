@@ -40,8 +40,11 @@ READ, MOVED = 8, 4  # points that are worth an element from memory, or between b
 
 @dataclass(frozen=True)
 class Choice:
-    """A reduction's number of pieces (1: it stays whole), and what the model says of it: tiles, and
-    the time in points of a thread, first of the whole and then of its pieces and their sum."""
+    """A reduction's number of pieces (1: it stays whole), and what the model says of it.
+
+    `tiles` and `steps`, the time in points of a thread, are of the whole, and then of its pieces
+    and their sum.
+    """
 
     count: int
     tiles: tuple[int, int]

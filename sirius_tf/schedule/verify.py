@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """isl's verdict on a schedule: order, parallelism, and the flow through folded and shared storage.
 
-Nothing here trusts the scheduler. `check_order` is about the tree alone; `check_reflow` adds where
-elements are kept, and recomputes from scratch who wrote what each access reads; `check_cells`,
+Nothing here trusts the scheduler. `check_order` is about the tree alone. `check_reflow` adds where
+elements are kept, and recomputes from scratch who wrote what each access reads. `check_cells`,
 `check_looks` and `check_slots` are about workers, of which one may be a phase behind another.
 """
 

@@ -210,9 +210,9 @@ class _Aligner:
     def propagate(self, pairs: Pairs, rank: int) -> None:
         """Add pairs of statements to the map, and all that follow; none that contradict it.
 
-        What an iteration starts from may look like something else of the iteration before it, so
-        that pairs which differ there wait until the others are known, and pairs of temporaries
-        until it is known which statements define the next ones.
+        What an iteration starts from may look like something else of the iteration before it. So
+        pairs which differ there wait until the others are known, and pairs of temporaries until it
+        is known which statements define the next ones.
         """
         unlike: Pairs = []
         tensors: Pairs = []

@@ -7,10 +7,10 @@
     m[a, b, h, w, k] = sum over c of v[a, b, h, w, c] * u[a, b, c, k]       16 multiplications
     y[2h + p, 2w + q, k] = (A'mA)[p, q]                                     sums of nine
 
-u = G g G' is computed here, in double precision. (Lavin and Gray 2016, "Fast Algorithms for
-Convolutional Neural Networks"; Winograd 1980.) The result differs from that of the sum by a few
-units in the last place of its greatest term, and an infinity spreads to the results beside it: it
-is an option, and checked as all of a model is.
+u = G g G' is computed here, in double precision (Lavin and Gray 2016, "Fast Algorithms for
+Convolutional Neural Networks"; Winograd 1980). The result differs from that of the sum by a few
+units in the last place of its greatest term, and an infinity spreads to the results beside it. So
+it is an option, and checked as all of a model is.
 """
 
 from __future__ import annotations

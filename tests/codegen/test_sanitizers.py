@@ -32,7 +32,10 @@ from tests.support.programs import (
     tensor,
 )
 
-pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc has the sanitizers' runtimes")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("gcc"), reason="gcc has the sanitizers' runtimes"),
+]
 SIZES = ({"B": 1, "T": 1}, {"B": 7, "T": 33}, {"B": 33, "T": 7})
 
 

@@ -18,6 +18,7 @@ from sirius_tf.errors import InvalidArgument
 from sirius_tf.rewrite.difference import relative_error, rounding
 from sirius_tf.tools.models import fetch, zoo
 
+pytestmark = pytest.mark.slow
 tf1 = tf.compat.v1
 RNG = np.random.default_rng(5)
 

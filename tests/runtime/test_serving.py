@@ -18,6 +18,7 @@ from sirius_tf.tools.models import zoo
 
 SOURCE = Path(__file__).with_name("serving_example.c")
 SHAPE = (3, 64)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

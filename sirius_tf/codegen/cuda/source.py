@@ -16,12 +16,16 @@ class CudaKernel:
     """The CUDA of a program, `source`, its `kernels`, and how they are launched: in this order.
 
     `blocks` keep the machine busy, and are the most for which there is a workspace. A kernel takes
-    any number of blocks, if it is cooperative of those that run at the same time. All have the same
-    arguments: a pointer for each input and each output; the parameters as plan computed them,
-    int64; a pointer for each of the `slots` of the workspace; the constants; an array of int64, of
-    which element k receives parameter k if data decides it; a SiriusSync and a SiriusFailure, all
-    zero at first. No pointer is null, be an array empty or not. `plan` is C of what the host
-    computes before: `<name>_plan` and others (sirius_abi.h).
+    any number of blocks, if it is cooperative of those that run at the same time. `plan` is C of
+    what the host computes before: `<name>_plan` and others (sirius_abi.h).
+
+    All have the same arguments, of which no pointer is null, be an array empty or not:
+    - a pointer for each input and each output;
+    - the parameters as plan computed them, int64;
+    - a pointer for each of the `slots` of the workspace;
+    - the constants;
+    - an array of int64, of which element k receives parameter k if data decides it;
+    - a SiriusSync and a SiriusFailure, all zero at first.
     """
 
     program: Program

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of TensorLists, which become arrays: element i of a list is slice i.
 
-A list is a value, so a write makes a new one. No list is copied for it: writes are collected, and
-when a list is read whole, or its loop is over, one array gets a statement for each, and statements
+A list is a value, so a write makes a new one. No list is copied for it: writes are collected.
+When a list is read whole, or its loop is over, one array gets a statement for each, and statements
 for the elements that nothing wrote.
 """
 
@@ -338,9 +338,9 @@ def written(
 
     With `go`, only iterations in which it holds write.
 
-    With G = max(T - 1, 0), the positions between two writes are a box of G by |s| - 1, and
-    c + s*G + sign*(T - G) is the first one behind the last write, T = 0 included. If s = 0, the
-    last iteration counts: element c is that of iteration G, if there is one, T - G being 1 then.
+    With G = max(T - 1, 0), the positions between two writes are a box of G by |s| - 1. The first
+    one behind the last write is c + s*G + sign*(T - G), T = 0 included. If s = 0, the last
+    iteration counts: element c is that of iteration G, if there is one, T - G being 1 then.
     """
     t = symbol(loop.name)
     c = write.position.substitute({loop.name: 0})

@@ -2,7 +2,7 @@
 """Rules of loops.
 
 A While becomes an iterator t in [0, T). Of its variables, some stay as they are, some are counters
-`start + step * t`, some are lists that iteration t writes (see lists.py), and the others are
+`start + step * t`, and some are lists that iteration t writes (see lists.py). The others are
 carried: such a variable h is one tensor with a slice per iteration,
 
     h[0] = its initial value       h[t + 1] = its new value, from h[t]      after the loop: h[T]

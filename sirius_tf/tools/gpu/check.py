@@ -56,8 +56,8 @@ NOT_RUN = "not run"
 class Found:
     """Results for one signature, which is one region.
 
-    `source` is a hash of its CUDA code; `ms` are medians of wall-clock time, `event_ms` that of a
-    call on CuPy arrays between CUDA events; `floor_ms` is the roofline's, and `share` is what
+    `source` is a hash of its CUDA code. `ms` are medians of wall-clock time, `event_ms` that of a
+    call on CuPy arrays between CUDA events. `floor_ms` is the roofline's, and `share` is what
     that is of `event_ms`. `copied` are bytes that a call copies to the GPU, and back.
     """
 

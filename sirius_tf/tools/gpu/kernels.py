@@ -3,14 +3,18 @@
 
 usage: cuda_kernels.py MODEL ... [--arch=sm_80,sm_90] [--without=wavefront,...]
 
-For each region and architecture a row of a table: the phases that a call runs, each of which ends
-with a barrier or a kernel, if blocks do not await words in a loop; seconds of one core until there
-was source, and until NVRTC had compiled it (next to none if the cache had it); kB of source;
-kernels; the most registers, and bytes of spills and of stack, of a thread; bytes of shared memory,
-and blocks.
+For each region and architecture a row of a table:
+- the phases that a call runs, each of which ends with a barrier or a kernel, if blocks do not await
+  words in a loop;
+- seconds of one core until there was source, and until NVRTC had compiled it (next to none if the
+  cache had it);
+- kB of source, and kernels;
+- the most registers, and bytes of spills and of stack, of a thread;
+- bytes of shared memory, and blocks.
+
 Then its reductions, by the cost model of schedule/split_k.py, which knows no GPU: how many are
 alike, points, terms, tiles, and the time of a thread, in microseconds of an H100 at that model's
-prices; and the same of their pieces, where it divides them among blocks.
+prices. The same of their pieces, where it divides them among blocks.
 Samples are MODEL.npz if that exists. The last line is the greatest memory this process had.
 """
 

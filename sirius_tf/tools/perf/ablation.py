@@ -5,10 +5,10 @@ usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
 
 All of a model's default signature must compile. Samples are MODEL.npz, or made up. Prints, for each
 variant, milliseconds without TensorFlow (medians of rounds in turns), the phases of the program,
-how many are run in a call (each ends with a barrier), the bytes that they move, and those of its
-workspace. A phase moves each element that it reads or writes once, but for those that stay in a
-tile. The last two variants are measured in TensorFlow, from Python: the whole model, and one whose
-host ops, control flow and what computes shapes, stay outside of the program.
+and how many are run in a call (each ends with a barrier). Then the bytes that they move, and those
+of its workspace. A phase moves each element that it reads or writes once, but for those that stay
+in a tile. The last two variants are measured in TensorFlow, from Python: the whole model, and one
+whose host ops, control flow and what computes shapes, stay outside of the program.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ usage: roofline.py [--rows=1,7,64,128,512] [--sizes=256,768,3072] [--rounds=5] [
            [--json=FILE]
 
 Compiles y[m, n] = sum over k of x[m, k] * w[k, n], w constant, for every M in rows and K and N in
-sizes, and times it with one thread. Beside each, in the same round, since clocks change: fused
-multiply-adds that depend on nothing (the peak), and a sum over an array as large as w (the
-bandwidth of the cache, or memory, that holds it). From a few rows on the first is what counts,
+sizes, and times it with one thread. Beside each, in the same round, since clocks change, fused
+multiply-adds that depend on nothing: the peak. And a sum over an array as large as w: the
+bandwidth of the cache, or memory, that holds it. From a few rows on the first is what counts,
 with one row the second.
 """
 

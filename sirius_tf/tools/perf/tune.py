@@ -5,14 +5,14 @@ usage: tune.py MODEL [--seconds=60] [--threads=N] [--signatures=a,b] [--samples=
            [--input_shapes=x=1,100,256] [--strict_math] [--dry_run]
 
 A cluster, the statements that run in one tile, is compiled alone, with the tile sizes that the
-cost model chooses and with others near them, and timed on this machine; those with most work come
+cost model chooses and with others near them, and timed on this machine. Those with most work come
 first, until the time is used up. Tile sizes that are faster by more than 3 % are kept in the cache,
 for this processor and this number of threads: whoever converts this model, or another one with the
 same cluster, gets them. With --dry_run nothing is kept.
 
 Samples, and --strict_math, must be those of the conversion: sizes on the samples are part of what a
 cluster is. Calls of all candidates take turns, and each has its own copy of the weights, so that
-these come from where copies of them all find place; in a large model they may come from farther
+these come from where copies of them all find place. In a large model they may come from farther
 away. Nothing else should run meanwhile.
 """
 
@@ -120,7 +120,7 @@ def candidates(given: Tiled, stored: Sizes | None = None) -> list[Sizes]:
     """The model's tile sizes, the stored ones, and others near the model's.
 
     Half and twice as many tiles along one loop, the same along two loops one against the other, one
-    more or less, four times as many: all divide their loops as evenly as their units let them.
+    more or less, four times as many. All divide their loops as evenly as their units let them.
     """
     extents, units, model = given.extents, given.units, given.sizes
     counts = [-(-n // size) for n, size in zip(extents, model, strict=True)]
