@@ -86,7 +86,7 @@ def _included(symbol: str, data: bytes, folder: Path) -> str:
 
 def complete_source(kernel: CudaKernel) -> str:
     """The CUDA of a kernel with the header that it names, as a compiler wants it."""
-    return kernel.source.replace(HEADER, nvrtc.HEADER.read_text() + "\n")
+    return kernel.source.replace(HEADER, nvrtc.header() + "\n")
 
 
 def check_archs(archs: Sequence[str]) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 from sirius_tf.bundle import cache
 from sirius_tf.errors import SiriusError
 
-#: What generated code stands behind; NVRTC is given no folder of headers.
-HEADER = Path(__file__).parent.parent / "native" / "sirius_cuda.cuh"
+_NATIVE = Path(__file__).parent.parent / "native"
+_COEFFICIENTS = "sirius_coefficients.h"
 
 #: IEEE division and sqrt, subnormals kept, and no other liberty than contraction to FMA.
 OPTIONS = (
@@ -58,6 +58,12 @@ class Cubin:
 
     data: bytes
     kernels: Mapping[str, Resources]
+
+
+def header() -> str:
+    """The text that generated code stands behind; NVRTC is given no folder of headers."""
+    text = (_NATIVE / "sirius_cuda.cuh").read_text()
+    return text.replace(f'#include "{_COEFFICIENTS}"\n', (_NATIVE / _COEFFICIENTS).read_text())
 
 
 def compile_cubin(source: str, arch: str) -> Cubin:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What generated CUDA is built from. It stands in front of the source of a kernel, since NVRTC gets no
- * include path, and includes nothing, which keeps a compilation below 0.2 s. What is inline PTX here is
+ * include path, and includes nothing but coefficients, which keeps a compilation below 0.2 s. What is inline PTX here is
  * plain C++ in tests/emulator/cuda_emu.h, which defines SIRIUS_EMULATED and runs kernels on the CPU.
  *
  * Compile with --fmad=true -prec-div=true -prec-sqrt=true -ftz=false: division and sqrt are IEEE's, and
@@ -12,6 +12,8 @@
  */
 #ifndef SIRIUS_CUDA_CUH
 #define SIRIUS_CUDA_CUH
+
+#include "sirius_coefficients.h"
 
 #define SIRIUS_DEVICE __device__ __forceinline__
 
@@ -367,15 +369,11 @@ SIRIUS_DEVICE double sirius_pow(double x, double y) { return pow(x, y); }
 
 /* e^x for -104 <= x <= 0, or NaN */
 SIRIUS_DEVICE float sirius_exp_negative(float x) {
-  const float magic = 12582912.0f, t = fmaf(x, 1.44269504f, magic), n = t - magic;
-  const float r = fmaf(n, 1.9046542121259336e-09f, fmaf(n, -0.6931471824645996f, x));
-  float q = fmaf(r, 0.0013864266220480204f, 0.008366551250219345f);
-  q = fmaf(q, r, 0.04166750609874725f);
-  q = fmaf(q, r, 0.1666654348373413f);
-  q = fmaf(q, r, 0.4999999701976776f);
-  const float y = fmaf(q, r * r, r) + 1.0f;
+  const float t = fmaf(x, SIRIUS_LOG2_E, SIRIUS_MAGIC), n = t - SIRIUS_MAGIC;
+  const float r = fmaf(n, -SIRIUS_LN2_LO, fmaf(n, -SIRIUS_LN2_HI, x));
+  const float y = fmaf(SIRIUS_EXP_REST(fmaf, r), r * r, r) + 1.0f;
   /* 2^(n + 64) is a normal float, so that the product with 2^-64 is rounded once */
-  const uint32_t exponent = __float_as_uint(t) - __float_as_uint(magic) + 127 + 64;
+  const uint32_t exponent = __float_as_uint(t) - __float_as_uint(SIRIUS_MAGIC) + 127 + 64;
   return y * __uint_as_float(exponent << 23) * 0x1p-64f;
 }
 SIRIUS_DEVICE float sirius_sigmoid(float x) {
@@ -392,17 +390,7 @@ SIRIUS_DEVICE double sirius_sigmoid(double x) {
 /* t exp(p(t) - x x) with t = 2 / (2 + |x|) */
 SIRIUS_DEVICE float sirius_erfc(float x) {
   const double a = fabsf(x) > 10.5f ? 10.5 : (double)fabsf(x), t = 2.0 / (2.0 + a);
-  double p = fma(t, -0.14881162489379834, 1.0119477082316453);
-  p = fma(p, t, -2.8891730194808463);
-  p = fma(p, t, 4.386361931493367);
-  p = fma(p, t, -3.6910113087541245);
-  p = fma(p, t, 1.7539963290830298);
-  p = fma(p, t, -0.7479752247089942);
-  p = fma(p, t, 0.23553370931453374);
-  p = fma(p, t, 0.35287214480531737);
-  p = fma(p, t, 1.0018376453436886);
-  p = fma(p, t, -1.2655782900148866);
-  const double y = t * exp(fma(-a, a, p));
+  const double y = t * exp(fma(-a, a, SIRIUS_ERFC_LOG(fma, t)));
   return (float)(x < 0.0f ? 2.0 - y : y);
 }
 SIRIUS_DEVICE double sirius_erfc(double x) { return erfc(x); } /* within 5 ulp */

@@ -25,6 +25,8 @@
 #define SIRIUS_MATH_H
 #include <stdint.h>
 
+#include "sirius_coefficients.h"
+
 #ifndef SIRIUS_LANES
 #ifdef __AVX512F__
 #define SIRIUS_LANES 16
@@ -181,12 +183,6 @@ SR_REDUCE(sr_reduce_min, SR_MIN2)
 
 /* ---- exponentials */
 
-/* Adding 1.5*2^23 leaves round-to-even(x) in the low bits: rounding and conversion at once, and no
- * conversion of a NaN, which would be undefined. */
-#define SR_MAGIC 12582912.0f
-#define SR_LN2_HI 0.6931471824645996f
-#define SR_LN2_LO -1.9046542121259336e-09f
-
 /* x*2^n for integral -300 < n < 300, rounded once. */
 SR_FN sr_f32 sr_scale(sr_f32 x, sr_f32 t, sr_f32 n) {
 #if SIRIUS_LANES == 16 && defined(__AVX512F__)
@@ -194,36 +190,32 @@ SR_FN sr_f32 sr_scale(sr_f32 x, sr_f32 t, sr_f32 n) {
     return (sr_f32)__builtin_ia32_scalefps512_mask(x, n, x, (unsigned short)-1, 4);
 #else
     (void)n;
-    const sr_i32 i = (sr_i32)t - (sr_i32)(sr_f32)SR_MAGIC, half = i >> 1;
+    const sr_i32 i = (sr_i32)t - (sr_i32)(sr_f32)SIRIUS_MAGIC, half = i >> 1;
     return x * (sr_f32)((half + 127) << 23) * (sr_f32)((i - half + 127) << 23);
 #endif
 }
 
-/* e^x / 2^n for the integer n next to x/ln 2, which *t holds beside SR_MAGIC */
+/* e^x / 2^n for the integer n next to x/ln 2, which *t holds beside SIRIUS_MAGIC */
 SR_FN sr_f32 sr_exp_rest(sr_f32 x, sr_f32 *t) {
-    *t = sr_fma(x, 1.44269504f, SR_MAGIC);
-    const sr_f32 n = *t - SR_MAGIC;
-    sr_f32 r = sr_fma(n, -SR_LN2_HI, x);
-    r = sr_fma(n, -SR_LN2_LO, r);
-    sr_f32 q = sr_fma(r, 0.0013864266220480204f, 0.008366551250219345f);
-    q = sr_fma(q, r, 0.04166750609874725f);
-    q = sr_fma(q, r, 0.1666654348373413f);
-    q = sr_fma(q, r, 0.4999999701976776f);
-    return sr_fma(q, r * r, r) + 1.0f;
+    *t = sr_fma(x, SIRIUS_LOG2_E, SIRIUS_MAGIC);
+    const sr_f32 n = *t - SIRIUS_MAGIC;
+    sr_f32 r = sr_fma(n, -SIRIUS_LN2_HI, x);
+    r = sr_fma(n, -SIRIUS_LN2_LO, r);
+    return sr_fma(SIRIUS_EXP_REST(sr_fma, r), r * r, r) + 1.0f;
 }
 
 /* exp for -104 <= x <= 89 or NaN */
 SR_FN sr_f32 sr_exp_core(sr_f32 x) {
     sr_f32 t;
     const sr_f32 y = sr_exp_rest(x, &t);
-    return sr_scale(y, t, t - SR_MAGIC);
+    return sr_scale(y, t, t - SIRIUS_MAGIC);
 }
 
 /* exp for -104 <= x <= 40 or NaN: 2^(n + 64) is a float, and the product with 2^-64 is rounded once */
 SR_FN sr_f32 sr_exp_low(sr_f32 x) {
     sr_f32 t;
     const sr_f32 y = sr_exp_rest(x, &t);
-    return y * (sr_f32)(((sr_i32)t - (sr_i32)(sr_f32)SR_MAGIC + (127 + 64)) << 23) * 0x1p-64f;
+    return y * (sr_f32)(((sr_i32)t - (sr_i32)(sr_f32)SIRIUS_MAGIC + (127 + 64)) << 23) * 0x1p-64f;
 }
 
 /* The comparisons are false on NaN, which thus passes the clamp (also below). exp(-104) rounds to 0. */
@@ -236,9 +228,9 @@ SR_FN sr_f32 sr_exp(sr_f32 x) {
 SR_FN sr_f32 sr_expm1(sr_f32 x) {
     sr_f32 c = x < -30.0f ? (sr_f32)-30.0f : x;
     c = c > 89.0f ? (sr_f32)89.0f : c;
-    const sr_f32 t = sr_fma(c, 1.44269504f, SR_MAGIC), n = t - SR_MAGIC;
-    sr_f32 r = sr_fma(n, -SR_LN2_HI, c);
-    r = sr_fma(n, -SR_LN2_LO, r);
+    const sr_f32 t = sr_fma(c, SIRIUS_LOG2_E, SIRIUS_MAGIC), n = t - SIRIUS_MAGIC;
+    sr_f32 r = sr_fma(n, -SIRIUS_LN2_HI, c);
+    r = sr_fma(n, -SIRIUS_LN2_LO, r);
     sr_f32 q = sr_fma(r, 0.0001955501938937232f, 0.0013934052549302578f);
     q = sr_fma(q, r, 0.008333912119269371f);
     q = sr_fma(q, r, 0.04166647419333458f);
@@ -246,7 +238,7 @@ SR_FN sr_f32 sr_expm1(sr_f32 x) {
     q = sr_fma(q, r, 0.5f);
     const sr_f32 p = sr_fma(q, r * r, r);
     /* half of 2^n, since 2^128 is no float */
-    const sr_f32 s = (sr_f32)(((sr_i32)t - (sr_i32)(sr_f32)SR_MAGIC + 126) << 23);
+    const sr_f32 s = (sr_f32)(((sr_i32)t - (sr_i32)(sr_f32)SIRIUS_MAGIC + 126) << 23);
     const sr_f32 y = 2.0f * sr_fma(p, s, s - 0.5f);
     return sr_abs(x) < 0x1p-25f ? x : y; /* halving would round a subnormal, and -0 would lose its sign */
 }
@@ -303,9 +295,9 @@ SR_FN sr_f32 sr_log_core(sr_f32 f, sr_f32 e) {
     p = sr_fma(p, f, -0.25000011920928955f);
     p = sr_fma(p, f, 0.3333331346511841f);
     const sr_f32 g = f * f;
-    sr_f32 y = sr_fma(p * f, g, e * SR_LN2_LO);
+    sr_f32 y = sr_fma(p * f, g, e * SIRIUS_LN2_LO);
     y = sr_fma(g, -0.5f, y);
-    return sr_fma(e, SR_LN2_HI, f + y);
+    return sr_fma(e, SIRIUS_LN2_HI, f + y);
 }
 
 SR_FN sr_f32 sr_log(sr_f32 x) {
@@ -356,7 +348,7 @@ SR_FN sr_f64 sr_log2_f64(sr_f64 x) { /* 0 < x, normal */
 #define SR_MAGIC64 6755399441055744.0 /* 1.5*2^52 */
 
 SR_FN sr_f64 sr_exp2_f64(sr_f64 x) { /* -1000 < x < 1000 or NaN */
-    const sr_f64 t = x + SR_MAGIC64, r = (x - (t - SR_MAGIC64)) * 0x1.62e42fefa39efp-1;
+    const sr_f64 t = x + SR_MAGIC64, r = (x - (t - SR_MAGIC64)) * SIRIUS_LN2;
     sr_f64 p = sr_fma_f64(r, 1.0 / 362880, 1.0 / 40320);
     p = sr_fma_f64(p, r, 1.0 / 5040);
     p = sr_fma_f64(p, r, 1.0 / 720);
@@ -375,17 +367,8 @@ SR_FN sr_f32 sr_erfc(sr_f32 x) {
     const sr_f32 c = sr_abs(x);
     const sr_f64 a = __builtin_convertvector(c > 10.5f ? (sr_f32)10.5f : c, sr_f64); /* rounds to 0 */
     const sr_f64 t = 2.0 / (2.0 + a);
-    sr_f64 p = sr_fma_f64(t, -0.14881162489379834, 1.0119477082316453);
-    p = sr_fma_f64(p, t, -2.8891730194808463);
-    p = sr_fma_f64(p, t, 4.386361931493367);
-    p = sr_fma_f64(p, t, -3.6910113087541245);
-    p = sr_fma_f64(p, t, 1.7539963290830298);
-    p = sr_fma_f64(p, t, -0.7479752247089942);
-    p = sr_fma_f64(p, t, 0.23553370931453374);
-    p = sr_fma_f64(p, t, 0.35287214480531737);
-    p = sr_fma_f64(p, t, 1.0018376453436886);
-    p = sr_fma_f64(p, t, -1.2655782900148866);
-    const sr_f64 y = t * sr_exp2_f64(sr_fma_f64(-a, a, p) * 1.4426950408889634);
+    const sr_f64 p = SIRIUS_ERFC_LOG(sr_fma_f64, t);
+    const sr_f64 y = t * sr_exp2_f64(sr_fma_f64(-a, a, p) * SIRIUS_LOG2_E_F64);
     return __builtin_convertvector(__builtin_convertvector(x, sr_f64) < 0.0 ? 2.0 - y : y, sr_f32);
 }
 
@@ -426,7 +409,7 @@ static __attribute__((noinline, cold, unused)) double sr_reduce_huge(float x, in
     const unsigned __int128 f = (((unsigned __int128)hi << 64) | lo) * ((bits & 0x7fffff) | 0x800000);
     const uint64_t top = (uint64_t)(f >> 64), q = (top + ((uint64_t)1 << 61)) >> 62; /* to nearest */
     const int64_t rest = (int64_t)(top - (q << 62));
-    const double r = ((double)rest * 0x1p-62 + (double)(uint64_t)f * 0x1p-126) * 0x1.921fb54442d18p+0;
+    const double r = ((double)rest * 0x1p-62 + (double)(uint64_t)f * 0x1p-126) * SIRIUS_PI_2_HI;
     const int negative = bits >> 31;
     *quadrant = negative ? -(int64_t)q : (int64_t)q;
     return negative ? -r : r;
@@ -435,10 +418,10 @@ static __attribute__((noinline, cold, unused)) double sr_reduce_huge(float x, in
 /* sin(x + shift*pi/2) */
 SR_FN sr_f32 sr_sincos(sr_f32 x, int64_t shift) {
     const sr_f64 d = __builtin_convertvector(x, sr_f64);
-    const sr_f64 t = sr_fma_f64(d, (sr_f64)0.63661977236758134308, (sr_f64)SR_MAGIC64), n = t - SR_MAGIC64;
+    const sr_f64 t = sr_fma_f64(d, (sr_f64)SIRIUS_2_PI, (sr_f64)SR_MAGIC64), n = t - SR_MAGIC64;
     sr_i64 quadrant = (sr_i64)t;
-    sr_f64 r = sr_fma_f64(n, (sr_f64)-0x1.921fb54442d18p+0, d);
-    r = sr_fma_f64(n, (sr_f64)-0x1.1a62633145c07p-54, r);
+    sr_f64 r = sr_fma_f64(n, (sr_f64)-SIRIUS_PI_2_HI, d);
+    r = sr_fma_f64(n, (sr_f64)-SIRIUS_PI_2_LO, r);
     const sr_m32 huge = (sr_abs(x) >= SR_HUGE) & (sr_abs(x) < __builtin_inff());
     if (__builtin_expect(__builtin_reduce_or(huge) != 0, 0)) {
         for (int i = 0; i < SIRIUS_LANES; i++) {

@@ -46,7 +46,7 @@ SR_FN sr_f64 sr_poly_f64(sr_f64 x, const double *c, int n) {
 
 /* ---- exponentials */
 
-#define SR_LN2_HI64 0x1.62e42fefa39efp-1
+#define SR_LN2_HI64 SIRIUS_LN2
 #define SR_LN2_LO64 0x1.abc9e3b39803fp-56
 
 /* x*2^n for integral |n| < 2000, where t = n + SR_MAGIC64 */
@@ -57,7 +57,7 @@ SR_FN sr_f64 sr_scale_f64(sr_f64 x, sr_f64 t) {
 
 /* exp(r) - 1 for what is left of x + low when n ln2 is taken away, where t = n + SR_MAGIC64 */
 SR_FN sr_f64 sr_expm1_core_f64(sr_f64 x, sr_f64 low, sr_f64 *t) {
-    *t = sr_fma_f64(x, 1.4426950408889634, SR_MAGIC64);
+    *t = sr_fma_f64(x, SIRIUS_LOG2_E_F64, SR_MAGIC64);
     const sr_f64 n = *t - SR_MAGIC64;
     const sr_f64 r = sr_fma_f64(n, -SR_LN2_LO64, sr_fma_f64(n, -SR_LN2_HI64, x)) + low;
     const sr_f64 q = SR_POLY64(r, 1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
@@ -238,17 +238,17 @@ static __attribute__((noinline, cold, unused)) double sr_reduce_huge_f64(double 
     unsigned __int128 rest = ((unsigned __int128)(top - (q << 62)) << 64) | (uint64_t)middle;
     const int below = (int)(rest >> 127), negative = (int)(bits >> 63);
     if (below) rest = -rest;
-    const double r = ((double)(uint64_t)(rest >> 64) * 0x1p-62 + (double)(uint64_t)rest * 0x1p-126) * 0x1.921fb54442d18p+0;
+    const double r = ((double)(uint64_t)(rest >> 64) * 0x1p-62 + (double)(uint64_t)rest * 0x1p-126) * SIRIUS_PI_2_HI;
     *quadrant = negative ? -(int64_t)q : (int64_t)q;
     return negative != below ? -r : r;
 }
 
 /* sin(x + shift*pi/2) */
 SR_FN sr_f64 sr_sincos_f64(sr_f64 x, int64_t shift) {
-    const sr_f64 t = sr_fma_f64(x, (sr_f64)0.63661977236758134308, (sr_f64)SR_MAGIC64), n = t - SR_MAGIC64;
+    const sr_f64 t = sr_fma_f64(x, (sr_f64)SIRIUS_2_PI, (sr_f64)SR_MAGIC64), n = t - SR_MAGIC64;
     sr_i64 quadrant = (sr_i64)t;
-    sr_f64 r = sr_fma_f64(n, (sr_f64)-0x1.921fb54442d18p+0, x);
-    r = sr_fma_f64(n, (sr_f64)-0x1.1a62633145c07p-54, r);
+    sr_f64 r = sr_fma_f64(n, (sr_f64)-SIRIUS_PI_2_HI, x);
+    r = sr_fma_f64(n, (sr_f64)-SIRIUS_PI_2_LO, r);
     r = sr_fma_f64(n, (sr_f64)0x1.f1976b7ed8fbcp-110, r);
     r = n == 0.0 ? x : r;
     const sr_m64 huge = (sr_abs_f64(x) >= 0x1p20) & (sr_abs_f64(x) < SR_INF64);

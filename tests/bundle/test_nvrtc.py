@@ -11,7 +11,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.ir.functions import ELEMENTARY, FUNCTIONS
 
 ARCHS = ("sm_80", "sm_90", "sm_90a")
-HEADER = nvrtc.HEADER.read_text()
+HEADER = nvrtc.header()
 UNARY = sorted(fn for fn in ELEMENTARY if FUNCTIONS[fn].arity == 1)
 #: Bodies of kernels with the parameters of `kernel`, one for each function of the header.
 BODIES = {

@@ -180,7 +180,7 @@ def test_vectors_have_what_only_they_can_make_fast():
 
 @pytest.mark.cuda_emu
 def test_functions_in_cuda():
-    code = [nvrtc.HEADER.read_text()]
+    code = [nvrtc.header()]
     for dtype in NUMBERS:
         body = "\n  ".join(scalars(CUDA, dtype, calls(dtype)))
         head = f'extern "C" __global__ void {dtype}({signature(CUDA.types, dtype)},'

@@ -7,7 +7,7 @@ import pytest
 from sirius_tf.bundle import nvrtc
 from tests.emulator import emulator
 
-HEADER = nvrtc.HEADER.read_text()
+HEADER = nvrtc.header()
 ORDERS = ("forward", "reverse", "random:7")
 SANITIZERS = (None, "address", "thread")
 NAN = float("nan")

@@ -131,7 +131,7 @@ extern "C" __global__ void mma_TYPE(const uint32_t *a, const uint32_t *b, float 
 """
 TYPES = {"f16": "float16", "bf16": "bfloat16", "tf32": "float32"}
 PRODUCTS = "".join(PRODUCT.replace("TYPE", name) for name in TYPES)
-SOURCE = nvrtc.HEADER.read_text() + KERNELS + PRODUCTS
+SOURCE = nvrtc.header() + KERNELS + PRODUCTS
 
 
 @pytest.fixture(scope="module")

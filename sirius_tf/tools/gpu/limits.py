@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sirius_tf.bundle.nvrtc import HEADER, compile_cubin
+from sirius_tf.bundle.nvrtc import compile_cubin, header
 from sirius_tf.runtime.cuda import SYNC
 
 THREADS = 256
 CHAINS = 8  # independent sums of a thread: latency times throughput
 SOURCE = (
-    HEADER.read_text()
+    header()
     + f"""
 extern "C" __global__ void nothing() {{}}
 extern "C" __global__ void barriers(SiriusSync *sync, int64_t n) {{
