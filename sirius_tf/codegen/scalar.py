@@ -167,6 +167,14 @@ def _quotient(language: Language, f: Applied) -> str:
     return f"({f.c_type})sirius_{f.fn}({a}, sirius_divisor({language.report}, {b}))"
 
 
+def _shifted(language: Language, f: Applied) -> str:
+    value, bits = f.args[0], 8 * numpy_dtype(f.dtype).itemsize
+    by = f"sirius_max_i64(0, sirius_min_i64({f.args[1]}, {bits - 1}))"
+    if f.fn == "rshift":
+        return f"({f.c_type})({value} >> {by})"
+    return f"({f.c_type})((uint{bits}_t){value} << {by})"  # of a negative number, C has no shift
+
+
 def _extreme(language: Language, f: Applied) -> str:
     a, b = f.args
     if is_float(f.dtype):
@@ -198,6 +206,7 @@ FUNCTIONS: Mapping[str, Spelling] = {
     **dict.fromkeys(("add", "sub", "mul"), _arithmetic),
     **dict.fromkeys(("floordiv", "floormod", "truncdiv"), _quotient),
     **dict.fromkeys(("max", "min"), _extreme),
+    **dict.fromkeys(("lshift", "rshift"), _shifted),
     **dict.fromkeys(("sqrt", "floor", "ceil", "round"), _builtin),
     **dict.fromkeys(ELEMENTARY, _elementary),
     "neg": _negated,

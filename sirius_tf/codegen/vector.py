@@ -109,6 +109,15 @@ def _extreme(f: Applied) -> str:
     return _of_header(f)
 
 
+def _shifted(f: Applied) -> str:
+    kind, bits = [f.dtype] * 2, 64 if f.dtype in _WIDE else 32
+    by = apply("min", [f.args[1], splat(str(bits - 1), f.dtype)], kind, f.dtype)
+    by = apply("max", [by, splat("0", f.dtype)], kind, f.dtype)
+    if f.fn == "rshift":
+        return f"({f.args[0]} >> {by})"
+    return f"({TYPES[f.dtype]})((sr_u{bits}){f.args[0]} << (sr_u{bits}){by})"
+
+
 def _of_header(f: Applied) -> str:
     if f.dtype not in FLOAT:
         raise NotVectorizableError(f"{f.fn} of {f.dtype}")
@@ -132,6 +141,7 @@ FUNCTIONS: Mapping[str, str | Callable[[Applied], str]] = {
     **{fn: f"({{0}} {operator} {{1}})" for fn, operator in OPERATORS.items()},
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _comparison),
     **dict.fromkeys(("max", "min"), _extreme),
+    **dict.fromkeys(("lshift", "rshift"), _shifted),
     **dict.fromkeys(("sqrt", "rsqrt", "floor", "ceil", "round", "abs", *ELEMENTARY), _of_header),
     "and": "({0} & {1})",
     "or": "({0} | {1})",

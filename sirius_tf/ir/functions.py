@@ -123,6 +123,21 @@ def demand(condition: Array, number: Array) -> Array:
     raise InvalidArgument(str(int(numbers[np.logical_not(condition)].flat[0])))
 
 
+def _places(by: Array) -> Array:
+    """The bits to shift by: as many as an integer has but one at most, and none for less."""
+    return np.clip(by, 0, 8 * by.dtype.itemsize - 1)
+
+
+def lshift(x: Array, by: Array) -> Array:
+    """`x` shifted to the left, as TensorFlow's kernels have it where C has no result."""
+    return np.left_shift(x, _places(np.asarray(by)))
+
+
+def rshift(x: Array, by: Array) -> Array:
+    """`x` shifted to the right, with copies of its sign, as `lshift` is."""
+    return np.right_shift(x, _places(np.asarray(by)))
+
+
 def _identity(x: Array) -> Array:
     return x
 
@@ -192,6 +207,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "bitand": _bits(np.bitwise_and),
     "bitor": _bits(np.bitwise_or),
     "bitxor": _bits(np.bitwise_xor),
+    "lshift": Function(2, lshift, INTEGER, 4.0, short=False),
+    "rshift": Function(2, rshift, INTEGER, 4.0, short=False),
     "select": Function(3, np.where, None),
     "cast": Function(1, _identity, None, short=False),  # of 64 bits, several instructions
     "bounded": Function(2, bounded, INTEGER, SLOW, False, "data"),

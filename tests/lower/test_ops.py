@@ -87,6 +87,17 @@ def test_bits(dtype):
         check(fn, [None, 5], [5], dtypes=[dtype] * 2, arrays=rows)
 
 
+@pytest.mark.parametrize("fn", [tf.bitwise.left_shift, tf.bitwise.right_shift])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
+def test_shifts(fn, dtype):
+    """By less than nothing, and by more than all bits, too."""
+    ends = [np.iinfo(dtype).min, np.iinfo(dtype).max, 1, -1, 85, -86]
+    amounts = [-100, -1, 0, 1, 5, 7, 8, 15, 16, 31, 32, 63, 64, 100]
+    grid = np.meshgrid(np.array(ends).astype(dtype), np.array(amounts).astype(dtype))
+    check(fn, [None], [None], dtypes=[dtype] * 2, arrays=lambda _: [a.ravel() for a in grid])
+    check(lambda x: fn(x, np.array(9, dtype)), [None], dtypes=[dtype])
+
+
 @pytest.mark.parametrize(
     "fn",
     [

@@ -32,7 +32,7 @@ _FUNCTIONS = {
     **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},
     **{"LessEqual": "le", "Greater": "gt", "GreaterEqual": "ge", "LogicalAnd": "and"},
     **{"LogicalOr": "or", "LogicalNot": "not", "BitwiseAnd": "bitand", "BitwiseOr": "bitor"},
-    **{"BitwiseXor": "bitxor"},
+    **{"BitwiseXor": "bitxor", "LeftShift": "lshift", "RightShift": "rshift"},
 }
 
 
