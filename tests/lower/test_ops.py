@@ -85,6 +85,7 @@ def test_bits(dtype):
     rows = lambda n: [np.arange(n * 5).reshape(n, 5).astype(dtype), np.arange(5).astype(dtype)]
     for fn in (tf.bitwise.bitwise_and, tf.bitwise.bitwise_or, tf.bitwise.bitwise_xor):
         check(fn, [None, 5], [5], dtypes=[dtype] * 2, arrays=rows)
+    check(tf.bitwise.invert, [None, 5], dtypes=[dtype], arrays=lambda n: rows(n)[:1])
 
 
 @pytest.mark.parametrize("fn", [tf.bitwise.left_shift, tf.bitwise.right_shift])

@@ -77,6 +77,7 @@ _FORMULAS: Mapping[str, Callable[..., Expr]] = {
     "DivNoNan": lambda x, y: _unless_zero(y, call("div", x, y)),
     "Elu": _elu,
     "Inv": lambda x: call("div", _number(1.0, x), x),
+    "Invert": lambda x: call("sub", call("neg", x), _number(1.0, x)),  # in two's complement
     "IsInf": lambda x: call("eq", call("abs", x), Const(inf, x.dtype), dtype="bool"),
     "MulNoNan": lambda x, y: _unless_zero(y, call("mul", x, y)),
     "Reciprocal": lambda x: call("div", _number(1.0, x), x),
