@@ -23,8 +23,8 @@ class Options:
         rounds to half precision, some steps of that are allowed.
     keep_slow: keep regions that are slower than the ops they replace.
     strict_math: sums are only taken in another order; without it, constant factors go into weights,
-        and sums over three by three taps may be Winograd's, unless results then differ by more than
-        the tolerance.
+        small powers are products, and sums over three by three taps may be Winograd's, unless
+        results then differ by more than the tolerance.
     force: replace an output that exists.
     dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`; a pass that
         changed something is a stage.

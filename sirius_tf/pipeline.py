@@ -27,6 +27,7 @@ from sirius_tf.schedule.versions import number_versions
 from sirius_tf.schedule.wavefront import wavefronts
 from sirius_tf.transform.epilogue import finish_reductions
 from sirius_tf.transform.lookup_sums import pick_sums
+from sirius_tf.transform.powers import multiply_out
 from sirius_tf.transform.reroll import reroll
 from sirius_tf.transform.scale_weights import scale_weights
 from sirius_tf.transform.simplify import simplify
@@ -84,6 +85,7 @@ def _wavefronts(program: Program, context: Context) -> Program:
 PASSES = (
     Pass("reroll", lambda p, c: reroll(p)),
     Pass("simplify", lambda p, c: simplify(p)),
+    Pass("powers", lambda p, c: multiply_out(p), "more"),
     Pass("lookup_sums", lambda p, c: pick_sums(p), "order"),
     Pass("split_dims", lambda p, c: split(p)),
     Pass("epilogue", lambda p, c: finish_reductions(p), "order"),

@@ -57,6 +57,7 @@ def test_an_unknown_name_is_an_error_that_lists_those_there_are():
 
 def test_strict_arithmetic_is_without_what_does_more_than_reorder():
     assert {p.name for p in PASSES} - {p.name for p in STRICT.passes} == {
+        "powers",
         "scale_weights",
         "winograd",
     }

@@ -73,6 +73,11 @@ def lstm(x, units=64):
     return tf.while_loop(lambda t, *_: t < steps, step, (0, zero, zero), name="lstm")[1]
 
 
+@_example(x=Input((8, 64)))
+def gelu(x):
+    return tf.nn.gelu(x, approximate=True)
+
+
 @_example(x=Input((6, 4, 32), (1,)))
 def unrolled(x):
     """Six steps of a recurrent layer, without a loop."""
