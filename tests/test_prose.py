@@ -111,6 +111,13 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in named if not any(p.endswith(f"/{name}") for p in paths)] == []
 
 
+def test_examples_of_contributions_are_in_the_code() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    parts = re.findall(r"^# (\S+)\n((?:    .*\n)+)", "".join(blocks), re.MULTILINE)
+    assert len(parts) == 7
+    assert [example for path, example in parts if example not in (ROOT / path).read_text()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([\w./]*)(?:#([\w-]+))?\)", page.read_text())
