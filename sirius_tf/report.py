@@ -61,7 +61,8 @@ class Result:
 
     `cuda_state` is what its manifest says of the code for GPUs: that it was emulated only, or where
     it was checked; "" if there is none. `strict_because` says how results differed, if that made
-    the conversion start again with `strict_math`; "" if not.
+    the conversion start again with `strict_math`, and `strict_blame` names the pass that made them
+    differ; "" if not.
     """
 
     output_dir: Path
@@ -72,3 +73,4 @@ class Result:
     bundle_bytes: int
     cuda_state: str = ""
     strict_because: str = ""
+    strict_blame: str = ""

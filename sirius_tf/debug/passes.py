@@ -54,7 +54,7 @@ def in_passes(
     if failure:
         return failure
     say("program")
-    exact, feed = widened(program), _wide(inputs)
+    exact, feed = widened(program), wide(inputs)
     before = trace(exact, feed)
     noise = _noise(exact, feed, before)
     for step in changed:
@@ -131,7 +131,7 @@ def widened(program: Program) -> Program:
     def leaf(node: Expr) -> Expr | None:
         return replace(node, dtype="float64") if is_float(node.dtype) else None
 
-    def wide(expr: Expr) -> Expr:
+    def exact(expr: Expr) -> Expr:
         return rewrite(expr, leaf)
 
     tensors = tuple(
@@ -140,13 +140,14 @@ def widened(program: Program) -> Program:
         else t
         for t in program.tensors
     )
-    params = tuple(replace(p, value=wide(p.value)) for p in program.params)
-    checks = tuple(replace(c, condition=wide(c.condition)) for c in program.checks)
-    made = map_statements(program, lambda s: map_exprs(s, wide))
+    params = tuple(replace(p, value=exact(p.value)) for p in program.params)
+    checks = tuple(replace(c, condition=exact(c.condition)) for c in program.checks)
+    made = map_statements(program, lambda s: map_exprs(s, exact))
     return replace(made, tensors=tensors, params=params, checks=checks)
 
 
-def _wide(inputs: Inputs) -> dict[str, Array]:
+def wide(inputs: Inputs) -> dict[str, Array]:
+    """The inputs in double precision."""
     return {name: _float64(x) if is_float(str(x.dtype)) else x for name, x in inputs.items()}
 
 

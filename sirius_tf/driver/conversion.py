@@ -16,6 +16,7 @@ from tensorflow.python.saved_model import loader_impl
 from sirius_tf.bundle import cache, tilings
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
+from sirius_tf.driver.blame import blamed
 from sirius_tf.driver.draft import Draft, draft
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.publish import published
@@ -57,7 +58,8 @@ def optimize(
     result, why = strictly_if_needed(
         lambda o: _optimize(source, target, signatures, samples, o), options
     )
-    return replace(result, strict_because=why)
+    to_blame = blamed(source, signatures, samples, options) if why else ""
+    return replace(result, strict_because=why, strict_blame=to_blame)
 
 
 def _optimize(

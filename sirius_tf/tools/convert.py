@@ -233,6 +233,7 @@ def report(result: Result) -> RenderableType:
         parts.append(f"CUDA code: {result.cuda_state}.")
     if result.strict_because:
         parts.append(f"Converted again with strict arithmetic: {result.strict_because}.")
+        parts.append(f"To blame is {result.strict_blame}.")
     parts.append(f"{size}. Converted in {result.seconds:.1f} s and {_mb(peak_memory())} of memory.")
     return Group(*parts)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversions whose kernels are really wrong: nothing that is wrong is published."""
 
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,8 @@ tf = pytest.importorskip("tensorflow")
 import sirius_tf
 from sirius_tf.driver import kernels
 from sirius_tf.errors import DifferenceError
-from sirius_tf.pipeline import STRICT
+from sirius_tf.ir.expr import Call, Const
+from sirius_tf.pipeline import PASSES, STRICT, Pipeline
 from sirius_tf.rewrite import measure, metagraph
 from sirius_tf.runtime.native import Bundle
 
@@ -158,9 +160,30 @@ def test_what_is_wrong_without_strict_arithmetic_is_converted_with_it(
     spoil(monkeypatch, scaled(1e-3), lambda region, passes: passes != STRICT)
     result = sirius_tf.optimize(model, tmp_path / "out", samples={"x": X}, options=OPTIONS)
     assert "would have an error of 1.0e-03" in result.strict_because
+    assert result.strict_blame == "no pass by itself, on these samples"  # it was none
     assert reasons(result) == (set(), set())
     notes = Bundle(result.bundle).manifest["kernels"]
     assert notes and all(note["strict_math"] for note in notes.values())
+    same(model, result)
+
+
+def test_the_pass_that_made_results_differ_is_named(model, tmp_path, monkeypatch) -> None:
+    def mistaken(program, context):
+        more = [
+            replace(s, value=Call("mul", (s.value, Const(1.001, "float32")), "float32"))
+            if s.reduce
+            else s
+            for s in program.statements
+        ]
+        return replace(program, statements=tuple(more))
+
+    passes = tuple(replace(p, apply=mistaken) if p.name == "powers" else p for p in PASSES)
+    monkeypatch.setattr(kernels, "PIPELINE", Pipeline(passes))
+    result = sirius_tf.optimize(model, tmp_path / "out", samples={"x": X}, options=OPTIONS)
+    assert "would have an error of 1.0e-03" in result.strict_because
+    assert re.match(
+        r"powers \(in region serving\w*, at S\d+\): \w+\[0, 0\] is ", result.strict_blame
+    )
     same(model, result)
 
 

@@ -54,8 +54,10 @@ def test_report():
     assert "too small AddV2 1" in lines
     assert "out: 5.0 MB, of which the bundle, mapped when loaded: 2.5 MB." in report
     assert "strict arithmetic" not in report
-    again = text(convert.report(replace(RESULT, strict_because="region s_0 differs")))
+    retried = replace(RESULT, strict_because="region s_0 differs", strict_blame="winograd: it is")
+    again = text(convert.report(retried))
     assert "Converted again with strict arithmetic: region s_0 differs." in again
+    assert "To blame is winograd: it is." in again
 
 
 def test_complaints():
