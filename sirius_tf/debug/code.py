@@ -17,7 +17,7 @@ import numpy as np
 from sirius_tf.bundle.link import ISAS, link
 from sirius_tf.codegen.cpu.kernel import print_kernel
 from sirius_tf.compile import schedule_program
-from sirius_tf.debug.differences import Finding, first_wrong, wrong
+from sirius_tf.debug.differences import Finding, first_wrong, unlike, wrong
 from sirius_tf.errors import InvalidArgument, SiriusError
 from sirius_tf.ir.expr import index
 from sirius_tf.ir.functions import Array
@@ -56,7 +56,7 @@ def in_code(
         differ = wrong(ours, theirs, tolerance)
         if differ.any():
             at = tuple(int(i) for i in np.argwhere(differ)[0])
-            problem = f"{output.tensor}{list(at)} is {ours[at]}, not {theirs[at]}"
+            problem = f"{output.tensor}{list(at)} is {unlike(ours[at], theirs[at])}"
             rest = Pipeline((), passes.options)
             return _located(made, machine, inputs, want, rest, tolerance) or Finding(
                 STAGE, f"{problem}, but not if all temporaries are outputs", output.tensor

@@ -45,8 +45,17 @@ class Element:
     def found(self, stage: str) -> Finding:
         """The finding that this element is the first wrong one of a stage."""
         place = ", ".join(map(str, self.index))
-        problem = f"{self.tensor}[{place}] is {self.got}, not {self.want}"
+        problem = f"{self.tensor}[{place}] is {unlike(self.got, self.want)}"
         return Finding(stage, problem, self.tensor, show_statement(self.statement))
+
+
+def unlike(got: object, want: object) -> str:
+    """Two values as text, numbers with six digits if these tell them apart."""
+    if isinstance(got, np.floating):
+        short = f"{got:.6g}", f"{want:.6g}"
+        if short[0] != short[1]:
+            return f"{short[0]}, not {short[1]}"
+    return f"{got}, not {want}"
 
 
 def wrong(got: Array, want: Array, tolerance: float) -> Array:

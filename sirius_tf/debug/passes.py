@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from sirius_tf import observers, pipeline
-from sirius_tf.debug.differences import Finding, first_wrong, wrong
+from sirius_tf.debug.differences import Finding, first_wrong, unlike, wrong
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.dtypes import is_float
 from sirius_tf.ir.expr import Expr, rewrite
@@ -97,7 +97,7 @@ def _between(step: Step, before: Trace, after: Trace, tolerance: float) -> Findi
             if element:
                 return element.found(step.name)
             at = tuple(int(i) for i in np.argwhere(differ)[0])
-            problem = f"{output.tensor}{list(at)} is {got[at]}, not {want[at]}"
+            problem = f"{output.tensor}{list(at)} is {unlike(got[at], want[at])}"
             return Finding(step.name, problem, output.tensor)
     return None
 

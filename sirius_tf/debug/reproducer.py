@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sirius_tf import pipeline
+from sirius_tf.debug import schedule
 from sirius_tf.debug.code import STAGE, in_code
 from sirius_tf.debug.differences import Finding
 from sirius_tf.debug.passes import in_passes
@@ -50,10 +51,14 @@ class Case:
 
 
 def bisect(case: Case, say: Callable[[str], None] = lambda _: None) -> Finding | None:
-    """The first pass that is wrong on the inputs, else the first statement whose code is; None if
-    there is neither. Code for GPUs is not run."""
+    """The first pass that is wrong on the inputs, else the pass behind which isl accepts no
+    schedule, else the first statement whose code is wrong; None if there is none of these. Code
+    for GPUs is not run."""
     passes = PIPELINE.without(case.without)
     found = in_passes(case.program, case.inputs, case.machine, passes, say)
+    if not found:
+        say(schedule.STAGE)
+        found = schedule.in_schedule(case.program, case.machine, passes)
     if found or case.arch:
         return found
     say(STAGE)

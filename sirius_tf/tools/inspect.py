@@ -12,9 +12,9 @@ pass, schedule, loops, plan, c (for x86-64-v3), c_v4, asm, asm_v4; cuda for a GP
 the text of a region's schedule, perhaps an edited one, in place of the scheduler's. It is verified,
 and refused with an example if it is wrong; stages behind it are then those of that schedule.
 
---bisect interprets the program after each pass on the samples, then runs the code. It says which
-pass, statement and element differ first by more than rounding, and writes a folder that --replay
-takes. The exit code is 1 if something is wrong.
+--bisect interprets the program after each pass on the samples, then has it scheduled, then runs
+the code. It says which pass, statement and element differ first by more than rounding, and writes
+a folder that --replay takes. The exit code is 1 if something is wrong.
 """
 
 from __future__ import annotations

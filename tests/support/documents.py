@@ -5,6 +5,7 @@
     <!-- lstm: schedule of S5 -->          the parts of a schedule tree that run a statement
     <!-- softmax: leaf S3 -->              the C function that computes a statement
     <!-- lstm: sum S5 -->                  the last loop over the terms of its sum
+    <!-- gelu: bug powers -->              what a bisection says of a bug of tests/support/bugs.py
 
 A whole stage is graph, program, a pass, schedule, plans, storage, loops, entry and run (functions
 of C), or kernel (of CUDA).
@@ -14,13 +15,17 @@ from __future__ import annotations
 
 import functools
 import re
+import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sirius_tf.codegen.cpu.kernel import print_kernel
 from sirius_tf.codegen.cuda.kernel import print_kernel as print_cuda
 from sirius_tf.compile import allocate, laid_out, realize
+from sirius_tf.debug.reproducer import Case
 from sirius_tf.frontend.graph import Graph, show
 from sirius_tf.frontend.graphdef import from_graph_def
 from sirius_tf.ir import printer
@@ -36,6 +41,7 @@ from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.schedule import Schedule, show_tree
 from sirius_tf.schedule.tree import Sequence as Siblings
+from tests.support import bugs
 from tests.support.document_models import EXAMPLES, tf
 
 WIDTH = 118
@@ -80,9 +86,25 @@ def text(name: str, request: str) -> str:
             shown = _sum(_function(name, names[0]))
         case "kernel":
             shown = _kernel(name)
+        case "bug":
+            shown = _bisection(names[0])
         case _:
             shown = "\n".join(_changes(next(s for s in steps if s.name == stage), names))
     return _wrapped(shown.rstrip("\n").split("\n"))
+
+
+def case(name: str) -> Case:
+    """The program of an example, with numbers for its inputs, as a case to bisect."""
+    example, rng = EXAMPLES[name], np.random.default_rng(0)
+    program = _passes(name)[1]
+    arrays = [
+        rng.integers(0, 8, i.shape).astype(i.dtype)
+        if i.dtype == "int32"
+        else rng.standard_normal(i.shape).astype(i.dtype)
+        for i in example.inputs.values()
+    ]
+    inputs = dict(zip(program.inputs, arrays, strict=True))
+    return Case(program, inputs, "sm_90" if example.cuda else "")
 
 
 @functools.cache
@@ -164,6 +186,13 @@ def _sum(function: str) -> str:
 def _kernel(name: str) -> str:
     source = print_cuda(_scheduled(name, cuda=True)[0]).source
     return source[source.index('extern "C"') :]
+
+
+def _bisection(stage: str) -> str:
+    """The text of a bisection where a stage has its bug."""
+    bug = next(bug for bug in bugs.BUGS if bug.stage == stage)
+    with tempfile.TemporaryDirectory() as folder:
+        return bugs.said(bug, Path(folder))
 
 
 def _wrapped(lines: Iterable[str]) -> str:
