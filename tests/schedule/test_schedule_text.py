@@ -7,18 +7,20 @@ from sirius_tf.codegen.cpu.kernel import print_run
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import SiriusError, VerifyError
 from sirius_tf.ir.affine import symbol
+from sirius_tf.mapping.targets import machine_of
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.schedule import Schedule, parse, show
 from sirius_tf.schedule.storage import Storage, Words
 from sirius_tf.schedule.tree import Band, Filter, Phase, Sequence, Tile
-from tests.support import programs
+from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir
 
+MACHINES = {"cpu": Machine(2), "cuda": machine_of("sm_90")}
 t, i = symbol("t"), symbol("i")
 LEAF = Tile(Sequence((Filter(("a",), Band(({"a": i},), None, (True,))), Filter(("b",)))))
 TREE = Sequence(
@@ -84,11 +86,19 @@ def test_what_is_no_schedule_is_an_error(right: str, wrong: str, problem: str) -
         parse(text.replace(right, wrong))
 
 
-def scheduled(program) -> str:
+def scheduled(program, machine=CPU) -> str:
     """The text of its schedule."""
     texts: dict[str, str] = {}
-    schedule_program(program, dump=texts.__setitem__)
+    schedule_program(program, machine, dump=texts.__setitem__)
     return texts["schedule"]
+
+
+@pytest.mark.parametrize("target", MACHINES)
+@pytest.mark.parametrize("name", saved.NAMES)
+def test_schedules_of_small_graphs(golden, name, target) -> None:
+    text = scheduled(saved.read(name), MACHINES[target])
+    golden(f"{name}.{target}", text)
+    assert show(parse(text)) == text
 
 
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
