@@ -9,6 +9,7 @@ import numpy as np
 
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.parser import parse
+from sirius_tf.ir.printer import show_statement
 from tests.support import ROOT
 
 FOLDER = ROOT / "testdata" / "programs"
@@ -18,13 +19,22 @@ _CONSTANT = re.compile(r"^  constant (\w+)\[([\d, ]*)\]: (\w+)$", re.MULTILINE)
 
 def read(name):
     """A program; the same random numbers each time for constants that its text does not hold."""
-    text = (FOLDER / f"{name}.txt").read_text()
+    return parsed((FOLDER / f"{name}.txt").read_text())
+
+
+def parsed(text):
+    """The program of a text, with such numbers for its constants."""
     rng = np.random.default_rng(3)
     values = {
         constant: _numbers(rng, [int(n) for n in shape.split(", ") if n], dtype)
         for constant, shape, dtype in _CONSTANT.findall(text)
     }
     return parse(text, values)
+
+
+def statements(program):
+    """The texts of a program's statements, without their nodes."""
+    return [show_statement(s).split("   # ")[0] for s in program.statements]
 
 
 def inputs(program, size):
