@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiles for blocks of threads, and what each thread has of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from sirius_tf.ir.affine import symbol
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.schedule.plan import choose_all
 from sirius_tf.schedule.tile_blocks import block_tile_sizes, of_thread, warps_of_point
-from tests.support import programs
+from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir
 
@@ -38,15 +40,55 @@ def test_warps_divide_long_sums_of_few_points() -> None:
     assert warps_of_point(0, 1, H100) == 1
 
 
-@pytest.mark.parametrize("rows", [8, 4096])
-def test_tiles_are_enough_for_all_blocks_and_no_smaller(rows) -> None:
-    program = programs.dense(256, 256)
-    sized = program.params[0].__class__("B", program.params[0].value, 1, rows)
-    program = program.__class__(**{**vars(program), "params": (sized,)})
-    (s,) = program.statements
-    loops = [{s.name: symbol(i.name)} for i in s.iters]
-    sizes = block_tile_sizes(program, choose_all(program, H100), (s,), loops, H100)
-    assert all(size & (size - 1) == 0 for size in sizes)
-    tiles = -(-rows // sizes[0]) * -(-256 // sizes[1])
-    wanted = min(H100.workers, rows * 256 * 256 // H100.worth_a_tile)
-    assert wanted <= tiles <= 4 * max(wanted, 1)
+def sizes(program, name, machine, **hints):
+    """Tile sizes of a statement by itself."""
+    params = (replace(p, hint=hints.get(p.name, p.hint)) for p in program.params)
+    program = replace(program, params=tuple(params))
+    s = next(s for s in program.statements if s.name == name)
+    loops = [{name: symbol(i.name)} for i in s.iters if not i.loop]
+    return block_tile_sizes(program, choose_all(program, machine), (s,), loops, machine)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (1, (1, 4)),  # 192 tiles: as many as are worth it, not one for each block
+        (128, (8, 32)),  # 384 tiles, as the module has it; twice as many rows would leave 192
+        (4096, (64, 64)),  # large enough for all threads, though there are more tiles than blocks
+    ],
+)
+def test_tiles_of_a_product(rows, found) -> None:
+    assert sizes(programs.dense(768, 768), "S3", H100, B=rows) == found
+
+
+RECURRENCE = """program text(x)
+params:
+  T = dim(x, 0)   # >= 0, hint 100
+  B = dim(x, 1)   # >= 0, hint 64
+tensors:
+  input x[T, B, 256]: float32
+  constant u[256, 256]: float32
+  temp h[T + 1, B, 256]: float32
+  output y[B, 256]: float32
+statements:
+  Z: h[0, b, j] = 0.0   for b < B, j < 256
+  S: h[t + 1, b, j] = sum over k of h[t, b, k] * u[k, j]
+    for t < T in order, b < B, j < 256, k < 256
+  Y: y[b, j] = h[T, b, j] + x[0, b, j]   for b < B, j < 256
+outputs:
+  y: [B, 256]
+""".replace("\n    for t", "   for t")
+
+
+@pytest.mark.parametrize(
+    ("shared", "found"),
+    [
+        (115712, (32, 32)),  # a tile for each of 16 blocks
+        (1 << 15, (64, 8)),  # with fewer columns, since a block keeps those of its weights
+        (1 << 14, (64, 1)),
+        (200, (16, 64)),  # no block could keep any
+    ],
+)
+def test_tiles_of_a_recurrence_leave_room_for_weights(shared, found) -> None:
+    machine = replace(H100, workers=16, shared=shared)
+    assert sizes(saved.parsed(RECURRENCE), "S", machine) == found
