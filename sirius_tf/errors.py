@@ -12,7 +12,7 @@ class Unsupported(SiriusError):  # noqa: N818
     """The compiler cannot translate a node of the graph."""
 
     def __init__(self, node: str, op: str, reason: str) -> None:
-        super().__init__(f"{node} ({op}): {reason}")
+        super().__init__(f"{node} ({op}): {reason}" if node else f"{op}: {reason}")
         self.node = node
         self.op = op
         self.reason = reason

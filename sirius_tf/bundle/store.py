@@ -233,7 +233,7 @@ def _limit() -> int:
     if not text:
         return _LIMIT
     if not text.isdecimal():
-        raise SiriusError(f"SIRIUS_CACHE_LIMIT={text} is no number of bytes")
+        raise SiriusError(f"SIRIUS_CACHE_LIMIT={text} is no number of bytes: write digits only")
     return int(text)
 
 

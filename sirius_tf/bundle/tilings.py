@@ -28,7 +28,9 @@ def write(tilings: Mapping[str, Sizes]) -> None:
     """Replace all tile sizes; SiriusError if they cannot be kept."""
     content = json.dumps(tilings, indent=0, sort_keys=True).encode()
     if store.keep(_KIND, _name(), lambda entry: entry.write(content)) is None:
-        raise SiriusError("the tile sizes cannot be kept, since the cache cannot be written")
+        raise SiriusError(
+            "the tile sizes cannot be kept, since the cache cannot be written: set XDG_CACHE_HOME"
+        )
 
 
 def _name() -> str:

@@ -36,6 +36,7 @@ from sirius_tf.nest.nodes import (
     chain_of,
     is_box,
     rectangle_of,
+    show,
     walk,
 )
 from sirius_tf.nest.scheduled import Scheduled
@@ -119,7 +120,7 @@ class SpmdPrinter(ABC):
                 return self.guard(nest, pad, self.node)
             case When():
                 return self.when(nest, pad, self.node)
-        raise VerifyError(f"a statement outside of every phase: {nest}")
+        raise VerifyError(f"a statement outside of every phase:\n{show(nest)}")
 
     def when(self, when: When, pad: str, print_body: Print) -> list[str]:
         """Guards of which every worker finds the same."""
@@ -193,7 +194,7 @@ class SpmdPrinter(ABC):
                 return [pad + test, *self.whole_tile(nest, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
-        raise VerifyError(f"a phase without a tile: {nest}")
+        raise VerifyError(f"a phase without a tile:\n{show(nest)}")
 
     def numbered(self, outermost: Loop, pad: str) -> list[str]:
         """A number for every tile, and what this worker does with those of its share."""
@@ -257,7 +258,7 @@ class SpmdPrinter(ABC):
                 return self.control(nest, pad, self.inside)
             case Block(parts):
                 return [line for part in parts for line in self.inside(part, pad)]
-        raise VerifyError(f"a phase without a tile: {nest}")
+        raise VerifyError(f"a phase without a tile:\n{show(nest)}")
 
     # Leaves
 
@@ -279,7 +280,7 @@ class SpmdPrinter(ABC):
                 if isinstance(inner, Run) and is_box(chain, inner):
                     return [pad + line for line in self.call(inner, chain)]
                 return self.control(nest, pad, self.tile)
-        raise VerifyError(f"not part of a tile: {nest}")
+        raise VerifyError(f"a tile with what is no part of one:\n{show(nest)}")
 
     def call(self, run: Run, chain: list[Loop]) -> list[str]:
         """The call of the function of a leaf."""

@@ -71,11 +71,8 @@ def compile_parts(
                 try:
                     compiled = compile_region(region, shapes, threads, options, tilings)
                     kernels[region.name] = compiled
-                except SiriusError as error:
-                    failed[region.name] = f"{type(error).__name__}: {error}"
-                    continue
-                except Exception as error:  # a defect, which costs this region and no more
-                    failed[region.name] = failures.noted(region, error)
+                except Exception as error:  # may be a defect, which costs this region and no more
+                    failed[region.name] = failures.reason(region, error)
                     continue
                 names[key] = region.name
             uses.append(Use(region, names[key]))

@@ -104,7 +104,8 @@ class _Machine:
                 raise InvalidArgument(check.message)
         for param in self.program.params:
             if self.params[param.name] < param.minimum:
-                raise VerifyError(f"{param.name} = {self.params[param.name]} < {param.minimum}")
+                value = self.params[param.name]
+                raise VerifyError(f"parameter {param.name} is {value}, below {param.minimum}")
         for condition in self.program.context:
             if condition.evaluate(self.params) < 0:
                 raise VerifyError(f"the context {condition} >= 0 does not hold: {self.params}")
@@ -140,7 +141,8 @@ class _Machine:
             if output.tensor in self.made:
                 self.made[output.tensor] = self.made[output.tensor][part]
             if output.tensor in self.defined and not self.defined[output.tensor][part].all():
-                raise VerifyError(f"output {output.tensor} is not defined everywhere")
+                first = np.argwhere(~self.defined[output.tensor][part])[0].tolist()
+                raise VerifyError(f"no statement defines {output.tensor}{first}, an output")
             shape = [int(self.value(extent, self.params)) for extent in output.shape]
             if int(np.prod(shape, dtype=np.int64)) != self.arrays[output.tensor].size:
                 raise VerifyError(f"output {output.tensor} does not have the shape {shape}")
@@ -246,7 +248,8 @@ class _Machine:
         self.in_range(name, where)
         mask = self.defined.get(name)
         if mask is None:
-            raise VerifyError(f"{name} must not be written")
+            role = self.program.tensor[name].role
+            raise VerifyError(f"{name} is defined by a statement, but is of the role {role}")
         before = np.count_nonzero(mask)
         mask[where] = True
         if np.count_nonzero(mask) - before != value.size:
@@ -317,7 +320,7 @@ class _Machine:
     def in_range(self, name: str, where: tuple[Array, ...]) -> None:
         shape = self.arrays[name].shape
         if len(shape) != len(where):
-            raise VerifyError(f"{name} has rank {len(shape)}, not {len(where)}")
+            raise VerifyError(f"{name} of rank {len(shape)} has {len(where)} subscripts")
         for axis, (index, extent) in enumerate(zip(where, shape, strict=True)):
             if index.size and (index.min() < 0 or index.max() >= extent):
                 raise VerifyError(f"axis {axis} of {name}{list(shape)} is exceeded")

@@ -15,6 +15,7 @@ from sirius_tf.nest.nodes import (
     LoopNest,
     Phase,
     parts_of,
+    show,
 )
 
 #: Microseconds on an H100, none of which was measured by us. A barrier of all blocks is an
@@ -62,4 +63,4 @@ def _phases(nest: LoopNest) -> list[LoopNest]:
                 *(Guard(conditions, one) for one in _phases(body)),
                 *(Guard(conditions, Block(()), one) for one in others),
             ]
-    raise VerifyError(f"a phase of a graph is inside of {nest}")
+    raise VerifyError(f"a phase of a graph of kernels is inside of\n{show(nest)}")

@@ -36,8 +36,9 @@ def decide(program: Program, nest: LoopNest) -> LoopNest:
     control = _Control(program)
     for trips, go in program.exits.items():
         nest = control.leave(nest, trips, go)
-        if sum(isinstance(n, Loop) and n.trips == trips for n in walk(nest)) != 1:
-            raise VerifyError(f"the loop of {trips} is not one loop")
+        count = sum(isinstance(n, Loop) and n.trips == trips for n in walk(nest))
+        if count != 1:
+            raise VerifyError(f"the loop of {trips}, which {go.tensor} ends, is {count} loops")
     guards, nest = control.hoist(nest)
     return _when(guards, nest)
 
@@ -51,7 +52,10 @@ class _Control:
         if isinstance(nest, Loop) and go.tensor in self.written(nest):
             upper = nest.upper.terms == (symbol(trips),) and nest.lower.terms == (affine(0),)
             if not upper or nest.step != 1 or nest.parallel:
-                raise VerifyError(f"the loop of {trips} does not run from 0 to its end")
+                raise VerifyError(
+                    f"the loop of {trips}, which {go.tensor} ends, does not run from 0 to its end, "
+                    "one by one and in order"
+                )
             return replace(nest, go=replace(go, index=(symbol(nest.var),)), trips=trips)
         return _map(nest, lambda part: self.leave(part, trips, go))
 

@@ -38,7 +38,7 @@ def extract(program: Program) -> Scop:
     """The Scop of a Program; VerifyError if a name cannot be an isl identifier."""
     for name in (*program.tensor, *(s.name for s in program.statements)):
         if not name.isidentifier():
-            raise VerifyError(f"'{name}' is not an identifier")
+            raise VerifyError(f"a tensor or statement is called '{name}': isl wants an identifier")
     prefix = f"[{', '.join(p.name for p in program.params)}] -> "
     facts = [f"{p.name} >= {p.minimum}" for p in program.params]
     facts += [f"{fact} >= 0" for fact in program.context]

@@ -8,6 +8,7 @@ import tensorflow as tf
 import sirius_tf
 from sirius_tf import compile as compiling
 from sirius_tf.bundle import cc, store
+from sirius_tf.errors import VerifyError
 from sirius_tf.rewrite import measure
 
 X = np.linspace(0.1, 2.0, 12, dtype=np.float32).reshape(3, 4)
@@ -68,6 +69,21 @@ def test_a_defect_behind_the_rules(model, monkeypatch, tmp_path, stage):
     noted = (tmp_path / "failures").glob("*.txt")
     (text,) = (path.read_text() for path in noted)
     assert "fails_once" in text and "Exp" in text
+
+
+def test_an_invariant_that_is_broken_is_a_defect(model, monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise VerifyError("S reads what nothing defines")
+
+    monkeypatch.setattr(compiling, "check_order", broken)
+    report = converted(model)
+    reasons = {left.reason for left in report.left if left.op != "Igamma"}
+    assert reasons and all(
+        r.startswith("the compiler failed: VerifyError: S reads what nothing defines (see ")
+        for r in reasons
+    )
+    text = next((tmp_path / "failures").glob("*.txt")).read_text()
+    assert text.startswith("sirius-inspect MODEL --region=")
 
 
 def test_code_that_the_c_compiler_does_not_accept(model, monkeypatch, tmp_path):

@@ -267,14 +267,14 @@ def test_ill_formed_programs_are_found():
     half = [stmt("h", [it("i", 2)], "t", [i], zero)]
     bad = {
         "undefined element is read, t": copy(load("t", b), tensors=hole, statements=half),
-        "not defined everywhere": copy(iters=[("b", B - 1)]),
+        r"no statement defines y\[3\], an output": copy(iters=[("b", B - 1)]),
         "defined twice": copy(target=(b // 2,)),
         "defined twice in": copy(statements=[stmt("again", [], "y", [0], zero)]),
         "axis 0 of x": copy(load("x", b - 1)),
         "axis 0 of y": copy(target=(b + 1,)),
         "cycle of dependences": copy(load("y", b)),
         "context": copy(context=[B - 5]),
-        "B = 4 < 5": copy(params=[param("B", "x", 0, minimum=5)]),
+        "parameter B is 4, below 5": copy(params=[param("B", "x", 0, minimum=5)]),
     }
     for message, p in bad.items():
         with pytest.raises(VerifyError, match=message):

@@ -61,7 +61,7 @@ def test_a_loop_that_data_ends_asks_before_each_iteration() -> None:
     "wrong", [nest(end=T - 1), Block((nest(), nest())), over("c0", T, Run("O", (symbol("c0"),)))]
 )
 def test_it_must_be_one_loop_to_its_end(wrong) -> None:
-    with pytest.raises(VerifyError, match="the loop of T "):
+    with pytest.raises(VerifyError, match="the loop of T, which go ends, "):
         decide(PROGRAM, wrong)
 
 

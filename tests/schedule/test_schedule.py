@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import islpy as isl
 import pytest
 
@@ -71,8 +73,18 @@ def test_a_parallel_loop_over_time_is_named() -> None:
 def test_a_forgotten_statement_is_found() -> None:
     scop = extract(recurrence())
     schedule = build(scop, Sequence(good_tree().children[:3]))
-    with pytest.raises(VerifyError, match="does not run exactly the instances"):
+    with pytest.raises(VerifyError, match=r"never runs an instance, e.g. .*last\["):
         check_order(scop, schedule, flow(scop))
+
+
+def test_an_instance_too_many_is_found() -> None:
+    scop = extract(recurrence())
+    fewer = {**scop.domains, "init": scop.domains["init"].subtract(isl.Set("{ init[0, 0] }"))}
+    schedule = build(scop, good_tree())
+    with pytest.raises(
+        VerifyError, match=r"runs what the program lacks, e.g. .* init\[b, j\] .* j = 0"
+    ):
+        check_order(replace(scop, domains=fewer), schedule, flow(scop))
 
 
 def folded(tensor: str, text: str) -> dict[str, isl.Map]:
