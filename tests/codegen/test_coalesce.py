@@ -25,7 +25,7 @@ statements:
     for b < B, h < 14, w < 14, c < 32, k < 96
 outputs:
   y: [B, 14, 14, 32]
-""".replace("\n    for b", "   for b")
+"""
 
 
 def joined(text=TEXT, storage=Storage(), sizes=(14, 14, 32)):  # noqa: B008

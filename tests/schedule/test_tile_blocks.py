@@ -77,7 +77,7 @@ statements:
   Y: y[b, j] = h[T, b, j] + x[0, b, j]   for b < B, j < 256
 outputs:
   y: [B, 256]
-""".replace("\n    for t", "   for t")
+"""
 
 
 @pytest.mark.parametrize(

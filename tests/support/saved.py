@@ -23,7 +23,9 @@ def read(name):
 
 
 def parsed(text):
-    """The program of a text, with such numbers for its constants."""
+    """The program of a text, with such numbers for its constants; a domain may have a line of its
+    own."""
+    text = text.replace("\n    for ", "   for ")
     rng = np.random.default_rng(3)
     values = {
         constant: _numbers(rng, [int(n) for n in shape.split(", ") if n], dtype)
