@@ -63,6 +63,9 @@ const SiriusRegionInfo *sirius_find_region(const SiriusBundle *bundle, const cha
 /* The best code this CPU runs (SIRIUS_ISA_*; SIRIUS_ISA=v3 in the environment lowers it), or -1 if none. */
 int32_t sirius_isa(void);
 
+/* What a CPU is to run that was found to run `detected`, if `wanted` is what the environment says; NULL if nothing. */
+int32_t sirius_isa_of(int32_t detected, const char *wanted);
+
 /* Run a region on at most `threads` workers (0: the default). Returns SIRIUS_OK, or another code and a message. */
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
                     int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes);

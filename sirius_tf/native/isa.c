@@ -21,13 +21,15 @@ static int32_t detect_isa(void) {
   return (b7 & need512) == need512 && (low & 0xe6u) == 0xe6u ? SIRIUS_ISA_V4 : SIRIUS_ISA_V3;
 }
 
+int32_t sirius_isa_of(int32_t detected, const char *wanted) {
+  return wanted && strcmp(wanted, "v3") == 0 && detected > SIRIUS_ISA_V3 ? SIRIUS_ISA_V3 : detected;
+}
+
 int32_t sirius_isa(void) {
   static int32_t cached; /* 0: not known yet; else the ISA + 2 */
   int32_t isa = __atomic_load_n(&cached, __ATOMIC_RELAXED) - 2;
   if (isa == -2) {
-    isa = detect_isa();
-    const char *wanted = getenv("SIRIUS_ISA");
-    if (wanted && strcmp(wanted, "v3") == 0 && isa > SIRIUS_ISA_V3) isa = SIRIUS_ISA_V3;
+    isa = sirius_isa_of(detect_isa(), getenv("SIRIUS_ISA"));
     __atomic_store_n(&cached, isa + 2, __ATOMIC_RELAXED);
   }
   return isa;

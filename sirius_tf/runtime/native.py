@@ -82,6 +82,8 @@ def library() -> ctypes.CDLL:
     lib.sirius_opened_bundle.restype = ctypes.POINTER(BundleInfo)
     lib.sirius_opened_bundle.argtypes = (ctypes.c_void_p,)
     lib.sirius_isa.restype = ctypes.c_int32
+    lib.sirius_isa_of.restype = ctypes.c_int32
+    lib.sirius_isa_of.argtypes = (ctypes.c_int32, ctypes.c_char_p)
     lib.sirius_default_threads.restype = ctypes.c_int32
     lib.sirius_fix_workers.restype = None
     lib.sirius_fix_workers.argtypes = (ctypes.c_int32,)

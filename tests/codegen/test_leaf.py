@@ -12,7 +12,8 @@ import pytest
 from sirius_tf.bundle import link as link_module
 from sirius_tf.bundle.link import link
 from sirius_tf.codegen.cpu import leaf
-from sirius_tf.compile import compile_program
+from sirius_tf.codegen.cpu.kernel import print_run
+from sirius_tf.compile import compile_program, schedule_program
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Const, Index
@@ -118,6 +119,13 @@ def cases() -> list[Program]:
         elementwise("integers", "int32", call("floordiv", xi, Const(-3, "int32"), dtype="int32")),
     ]
     return made
+
+
+def test_lanes_that_go_backward_are_vectors() -> None:
+    """Of what is a stride apart, too: else the code is right, and slow."""
+    (flip,) = (made for made in cases() if made.name == "flip")
+    text = print_run(schedule_program(flip), "v3")
+    assert "sr_strided_f32(" in text and ")[0]" not in text
 
 
 @pytest.fixture(scope="module", params=["v3", "v4"])

@@ -80,6 +80,36 @@ def test_numbers_that_are_none(fn):
     check(fn, [None], [None], arrays=grid, sizes=(49,))
 
 
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8"]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_wrap(dtype):
+    """Beside their ends, too."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    ends = np.array([low, low + 1, 0, 1, 2, 7, high - 1, high], dtype)
+    grid = lambda _: [a.reshape(-1, 8) for a in np.meshgrid(ends, ends)]
+
+    def fn(x, y):
+        some = [x + y, x - y, x * y, tf.maximum(x, y), tf.minimum(x, y)]
+        some += [] if dtype == "uint8" else [tf.abs(x), -y]
+        sums = [tf.reduce_sum(x, 1), tf.reduce_max(y, 0), tf.reduce_min(x, 1), tf.reduce_prod(x, 1)]
+        return some + sums
+
+    check(fn, [None, 8], [None, 8], dtypes=[dtype] * 2, arrays=grid, sizes=(8,))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_quotients_of_integers(dtype):
+    """Rounded down, and the least number divided by -1."""
+    least = np.iinfo(dtype).min
+    x = np.array([least, -7, -1, 0, 1, 7, np.iinfo(dtype).max]).astype(dtype)
+    y = np.array([1, 2, 3, 5, np.iinfo(dtype).max, -1 if least else 9]).astype(dtype)
+    grid = lambda _: [a.reshape(-1, 7) for a in np.meshgrid(x, y)]
+    fn = lambda x, y: (tf.math.floordiv(x, y), tf.math.floormod(x, y))
+    check(fn, [None, 7], [None, 7], dtypes=[dtype] * 2, arrays=grid, sizes=(6,))
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
 def test_bits(dtype):
     rows = lambda n: [np.arange(n * 5).reshape(n, 5).astype(dtype), np.arange(5).astype(dtype)]

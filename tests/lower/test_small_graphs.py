@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of ten small graphs: texts, from which tests of passes begin, and results."""
+"""The programs of small graphs: texts, from which tests of passes begin, and results."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +10,19 @@ import tensorflow as tf
 from sirius_tf.frontend.graphdef import from_graph_def
 from sirius_tf.ir import printer
 from sirius_tf.ir.interp import run
+from sirius_tf.ir.rewrite import map_statements, rename_loads
 from sirius_tf.lower.graph import lower
+from sirius_tf.transform.align import equal_constants
 from tests.support import saved, small_graphs
 from tests.support.arrays import assert_close
+
+
+def with_shared_constants(program):
+    """The program that reads equal constants under one name, as the numbers are not in its text."""
+    same = equal_constants(program)
+    program = map_statements(program, lambda s: rename_loads(s, same))
+    tensors = tuple(t for t in program.tensors if t.name not in same or same[t.name] == t.name)
+    return replace(program, tensors=tensors)
 
 
 @pytest.mark.parametrize("fn", small_graphs.GRAPHS, ids=lambda fn: fn.__name__)
@@ -20,7 +32,7 @@ def test_program(fn, request):
     names = [t.name for t in concrete.inputs]
     outputs = [t.name for t in concrete.outputs]
     graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
-    program = lower(graph)
+    program = with_shared_constants(lower(graph))
     text = printer.show(program) + "\n"
     path = saved.FOLDER / f"{fn.__name__}.txt"
     if request.config.getoption("--update-golden"):

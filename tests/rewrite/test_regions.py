@@ -97,6 +97,19 @@ def test_a_control_edge_out_of_tensorflow_is_like_any_other() -> None:
     assert members(found) == [["a"], ["b"]]
 
 
+def test_a_node_that_waits_for_an_assertion_is_in_no_earlier_region() -> None:
+    found = cut(
+        graph(
+            node("early", "Relu", "x"),
+            node("strange", "NoSuchOp", "early", dtype="bool", shape=()),
+            node("fits", "Assert", "strange", "x", dtype=None),
+            node("y", "Exp", "x", wait=["fits"]),
+        ),
+        "s",
+    )
+    assert members(found) == [["early"], ["fits", "y"]]
+
+
 def test_constants_are_copied_into_each_region() -> None:
     found = cut(
         graph(

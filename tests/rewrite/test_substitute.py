@@ -90,6 +90,21 @@ def test_what_waited_for_a_region_waits_for_what_the_region_waited_for() -> None
     assert "^first" in waits and "^sirius/g_0" in waits
 
 
+def test_a_result_waits_for_the_assertion_of_another_region() -> None:
+    def build():
+        a = tf.nn.relu(placeholder())
+        fits = tf.debugging.Assert(tf.reduce_all(a < 9.0), ["large"])
+        with tf.control_dependencies([fits]):  # so that it cannot be in the later region
+            shown = tf1.Print(a, [a])
+        with tf.control_dependencies([fits]):
+            tf.exp(shown, name="y")
+
+    nodes, regions = rewritten(build)
+    (first,) = [r for r in regions if any("Assert" in node for node in r.nodes)]
+    assert len(regions) == 2 and "y" not in first.nodes
+    assert list(nodes["y"].input)[1:] == [f"^sirius/{first.name}"]
+
+
 def test_what_the_outputs_do_not_need_is_dropped() -> None:
     def build():
         x = placeholder()

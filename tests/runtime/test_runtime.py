@@ -94,6 +94,14 @@ def test_bad_inputs(bundle, arrays, message):
     np.testing.assert_array_equal(bundle.call("axpb", inputs(5))[0], expect(inputs(5)))
 
 
+@pytest.mark.parametrize(
+    ("detected", "wanted", "used"),
+    [(1, None, 1), (1, b"v3", 0), (1, b"v4", 1), (0, b"v3", 0), (0, b"v4", 0), (-1, b"v3", -1)],
+)
+def test_the_instruction_set_may_be_lowered(detected, wanted, used):
+    assert native.library().sirius_isa_of(detected, wanted) == used
+
+
 def test_concurrent_calls(bundle):
     def many(seed):
         for i in range(100):

@@ -58,6 +58,15 @@ def test_so_many_workers_as_a_test_wants(example, workers):
     assert int(y[-1]) == 11 * workers
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_denormals_are_zeros_for_workers_and_numbers_for_who_calls(example, workers):
+    tiny = np.full(1000, 1e-40, "f")
+    arrays = [tiny, np.float32(1), np.zeros(1000, "f")]
+    (y,) = exactly(native.Bundle(example), "axpb", arrays, workers)
+    assert y.tobytes() == bytes(y.nbytes)
+    assert np.all(tiny * np.float32(1) != 0)
+
+
 def test_a_pinned_thread_has_one_worker_and_the_others_have_all(example):
     text = """
 def pinned():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ten small graphs, of which each gives some pass something to do.
+"""Small graphs, of which each gives some pass something to do.
 
 Their programs are texts in testdata/programs, so that tests of passes need no TensorFlow.
 """
@@ -105,11 +105,62 @@ def pieces(x):
     return tf.cumsum(y[:, ::-1], 1), top.values, tf.one_hot(top.indices, 4)
 
 
+def gates(x):
+    """Seven steps of an LSTM that Python has unrolled: a loop again, with slices for the gates."""
+    h = c = tf.zeros_like(x[:, 0] @ W1)
+    steps = []
+    for t in range(7):
+        i, f, g, o = tf.split(x[:, t] @ WX + h @ WU + BG, 4, 1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        steps.append(h)
+    return tf.stack(steps, 1)
+
+
+def convolution(x):
+    """A 3x3 convolution of many channels, Winograd's."""
+    return tf.nn.relu(tf.nn.conv2d(x, K32, 1, "VALID") + B32)
+
+
+def deep(x):
+    """A sum so long that blocks of a GPU take pieces of it."""
+    return tf.nn.relu(x @ WD + 1.0)
+
+
+def replaced(x):
+    """A loop that replaces two rows of its state in each step."""
+    n = tf.shape(x)[0]
+    rows = tf.range(n)[:, None]
+
+    def step(t, y):
+        y = tf.where(rows == t, tf.reduce_mean(y, 0), y)
+        y = tf.where(rows == n - 1 - t, tf.reduce_max(y, 0), y)
+        return t + 1, y
+
+    return tf.while_loop(lambda t, y: t < n, step, (0, tf.exp(x)))[1]
+
+
+def sliding(x):
+    """A depthwise convolution of an image that is large, and made of few channels."""
+    x = tf.nn.conv2d(x, K4, 1, "VALID")
+    e = tf.nn.relu6(tf.nn.conv2d(x, K5, 1, "VALID") + 1.0)
+    y = tf.nn.depthwise_conv2d(e, K6, [1, 2, 2, 1], "SAME")
+    return tf.nn.conv2d(tf.nn.relu(y), K7, 1, "VALID")
+
+
 W1, W2, W3, W4, B1 = weights(12, 16), weights(16, 5), weights(16, 16), weights(16, 16), weights(16)
 K3, K1, KD = weights(3, 3, 8, 8), weights(1, 1, 4, 16), weights(3, 3, 16, 1)
 MEAN, SCALE, VARIANCE = weights(8), weights(8), np.abs(weights(8)) + np.float32(0.5)
 WQ, WK, WV, TABLE = weights(12, 12), weights(12, 12), weights(12, 12), weights(50, 12)
 WG, WH = weights(8, 24), weights(24, 8)
+WX, WU, BG = weights(12, 64), weights(16, 64), weights(64)
+K32, B32, WD = weights(3, 3, 32, 32), weights(32), weights(1 << 17, 2)
+K4, K5, K6, K7 = (
+    weights(1, 1, 3, 3),
+    weights(1, 1, 3, 8),
+    weights(3, 3, 8, 1),
+    weights(1, 1, 8, 4),
+)
 
 GRAPHS = {
     dense: [tf.TensorSpec([None, 12])],
@@ -122,4 +173,9 @@ GRAPHS = {
     decided: [tf.TensorSpec([None])],
     normalized: [tf.TensorSpec([None, None, 8])],
     pieces: [tf.TensorSpec([None, 4])],
+    gates: [tf.TensorSpec([None, 7, 12])],
+    convolution: [tf.TensorSpec([None, 8, 8, 32])],
+    deep: [tf.TensorSpec([None, 1 << 17])],
+    replaced: [tf.TensorSpec([None, 4])],
+    sliding: [tf.TensorSpec([None, 18, 16, 3])],
 }
