@@ -4,6 +4,7 @@
 import os
 import sys
 
+import hypothesis
 import pytest
 
 from tests.support import ROOT
@@ -12,6 +13,9 @@ from tests.support import ROOT
 # there is AVX-512, give a fused convolution of no images the channels of its input.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("SIRIUS_CHECK", "1")  # what every pass makes is verified
+
+hypothesis.settings.register_profile("busy", deadline=None)  # machines are
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

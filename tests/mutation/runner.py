@@ -5,7 +5,7 @@ Each run is a fork of this process, which has imported what tests import, but fo
 """
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -33,10 +33,15 @@ EARLY = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # imports before py
 
 @dataclass(frozen=True)
 class Verdict:
-    """`killed` names the test that failed, and how if it ended the process; empty: none did."""
+    """`killed` names the test that failed, and how; empty: none did."""
 
     killed: str
     seconds: float
+
+    @property
+    def test(self) -> str:
+        """The test that failed."""
+        return self.killed.rpartition(" (")[0]
 
 
 class Log:
@@ -80,11 +85,6 @@ def warm_up(modules: tuple[str, ...]) -> None:
         importlib.import_module(module)
 
 
-def passes(root: Path, stages: list[list[str]]) -> bool:
-    """Whether the tests pass without a mutant; their bytecode is there from then on."""
-    return not any(failure(root, stage, bytecode=True) for stage in stages)
-
-
 def verdict_on(mutant: Mutant, root: Path, stages: list[list[str]]) -> Verdict:
     """The verdict of the tests, stage by stage: each stage is a list of arguments of pytest."""
     path = root / mutant.file
@@ -95,13 +95,14 @@ def verdict_on(mutant: Mutant, root: Path, stages: list[list[str]]) -> Verdict:
         killed = next(filter(None, (failure(root, stage) for stage in stages)), "")
     finally:
         path.write_text(original)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what was compiled is valid
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        # a mutant that is tried next may have the size, and be written in the second, of this one
+        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
     return Verdict(killed, round(time.monotonic() - began, 1))
 
 
-def failure(root: Path, arguments: list[str], bytecode: bool = False) -> str:
-    """The first test that fails in a process of its own, or an empty text. Of a mutated file no
-    bytecode is kept: its successor may have its size and its second."""
+def failure(root: Path, arguments: list[str]) -> str:
+    """The first test that fails in a process of its own, or an empty text."""
     log = root.parent / "log"
     log.write_text("")
     child = os.fork()
@@ -109,7 +110,6 @@ def failure(root: Path, arguments: list[str], bytecode: bool = False) -> str:
         try:
             os.setsid()
             enter(root)
-            sys.dont_write_bytecode = not bytecode
             code = pytest.main([*OPTIONS, *EARLY, *arguments], [Log(log)])
         except BaseException:
             traceback.print_exc()
@@ -119,7 +119,7 @@ def failure(root: Path, arguments: list[str], bytecode: bool = False) -> str:
     code = exit_code(child)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it started
-    return "" if code in (0, 5) else log.read_text() or "none ran (failed)"
+    return "" if code in (0, 5) else log.read_text() or f"{arguments[-1]} (does not begin)"
 
 
 def enter(root: Path) -> None:

@@ -27,6 +27,8 @@ from tests.support.programs import (
     tensor,
 )
 
+pytestmark = pytest.mark.ir
+
 
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
 def test_layouts_and_packing_keep_values(make) -> None:

@@ -18,14 +18,15 @@ _CONSTANT = re.compile(r"^  constant (\w+)\[([\d, ]*)\]: (\w+)$", re.MULTILINE)
 
 
 def read(name):
-    """A program; the same random numbers each time for constants that its text does not hold."""
+    """A program of the folder."""
     return parsed((FOLDER / f"{name}.txt").read_text())
 
 
 def parsed(text):
-    """The program of a text, with such numbers for its constants; a domain may have a line of its
-    own."""
-    text = text.replace("\n    for ", "   for ")
+    """A program of a text, whose domains may have a line of their own; the same random numbers
+    each time for constants that the text does not hold."""
+    text = text.replace("
+    for ", "   for ")
     rng = np.random.default_rng(3)
     values = {
         constant: _numbers(rng, [int(n) for n in shape.split(", ") if n], dtype)
