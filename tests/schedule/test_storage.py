@@ -19,6 +19,7 @@ from sirius_tf.ir.program import (
     Statement,
     Tensor,
 )
+from sirius_tf.ir.rewrite import replace_loads
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
@@ -146,6 +147,24 @@ def test_an_update_in_place_leaves_all_but_one_row() -> None:
 def test_a_row_that_comes_from_elsewhere_is_no_update_in_place(old: Affine) -> None:
     """Another worker may have stored there."""
     assert kept(update(old, load("u", t))) == ((2, None), ALL)
+
+
+def test_two_updates_of_a_step_that_one_worker_does_are_in_one_place() -> None:
+    """What a tile stores later it may store over what it has read: only other tiles may not."""
+    program = update(i, load("u", t))
+    first, new, last = program.statements
+    odd, even = 2 * t + 1, 2 * t + 2
+
+    def updated(name: str, after: Affine) -> Statement:
+        value = replace_loads(new.value, {"x"}, lambda _: load("x", after - 1, i))
+        return replace(new, name=name, index=(after, i), value=value)
+
+    last = replace(last, value=load("x", 2 * T, i))
+    x = replace(program.tensor["x"], shape=(2 * T + 1, N))
+    tensors = tuple(x if s.name == "x" else s for s in program.tensors)
+    statements = (first, updated("odd", odd), updated("even", even), last)
+    both = replace(program, tensors=tensors, statements=statements)
+    assert kept(both) == ((1, None), set())
 
 
 def test_what_is_computed_from_an_element_where_one_condition_holds() -> None:

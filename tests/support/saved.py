@@ -25,8 +25,7 @@ def read(name):
 def parsed(text):
     """A program of a text, whose domains may have a line of their own; the same random numbers
     each time for constants that the text does not hold."""
-    text = text.replace("
-    for ", "   for ")
+    text = text.replace("\n    for ", "   for ")
     rng = np.random.default_rng(3)
     values = {
         constant: _numbers(rng, [int(n) for n in shape.split(", ") if n], dtype)
