@@ -50,8 +50,9 @@ def main() -> None:
         mutants = drawn(flags.names, flags.count, flags.seed, flags.what == "ir")
     if flags.what == "again":
         mutants = [mutant_of(entry) for entry in found if not entry["killed"]]
-        found = [entry for entry in found if entry["killed"]]
-    run(flags.results, [m for m in mutants if m not in map(mutant_of, found)], found)
+    else:
+        mutants = [m for m in mutants if m not in map(mutant_of, found)]
+    run(flags.results, mutants, found)
 
 
 def drawn(folders: list[str], count: int, seed: int, quick: bool) -> list[Mutant]:
@@ -84,6 +85,7 @@ def run(path: Path, mutants: list[Mutant], found: list[dict]) -> None:
                 output = (root.parent / "output").read_text()
                 sys.exit(f"{verdict.test} fails without {mutant}, too:\n{output}")
             sound.add(verdict.test)
+            found = [entry for entry in found if mutant_of(entry) != mutant]
             found.append({**asdict(mutant), **asdict(verdict)})
             path.write_text(json.dumps(found, indent=1))
             print(f"{mutant.file}:{mutant.line} {verdict.killed or 'SURVIVED'}", flush=True)

@@ -65,7 +65,7 @@ def random_layers(seed):
 def test_random_cells():
     """Nothing is rounded differently, as the same functions have the same arguments."""
     fewer = 0
-    for seed in range(60):
+    for seed in range(30):
         before = random_layers(seed)
         after = reroll(before)
         verify(after)
@@ -74,7 +74,7 @@ def test_random_cells():
         feeds = {n: rng.standard_normal(shape).astype("f") for n, shape in shapes.items()}
         np.testing.assert_array_equal(run(after, feeds)[0], run(before, feeds)[0])
         fewer += len(after.statements) * 2 < len(before.statements)
-    assert fewer > 30
+    assert fewer > 15
 
 
 @pytest.mark.parametrize(("lag", "offset"), [(3, 3), (4, 4), (5, 0)])
