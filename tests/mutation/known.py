@@ -204,7 +204,7 @@ KNOWN = (
         "sirius_tf/transform/reroll.py",
         "run.first + lag.const < writer.end and",
         "run.first + lag.const + 1 < writer.end and",
-        "tests/transform/test_reroll.py",
+        "tests/transform/test_random_cells.py",
     ),
     change(
         "split-own-iter",

@@ -103,7 +103,7 @@ def check(
 ):
     """`shapes` have None for the size that takes the values `sizes`; the oracle is TF on `fn`.
 
-    Where that refuses its arguments, we say what `fails` matches.
+    Where that refuses its arguments we do, and say what `fails` matches.
     """
     dtypes = dtypes or ["float32"] * len(shapes)
     concrete, program = lowered(fn, *zip(shapes, dtypes, strict=True))
@@ -121,7 +121,6 @@ def check(
         try:
             expected = results_of(oracle or concrete, feeds)
         except tf.errors.InvalidArgumentError:
-            assert fails
             for stage in stages:
                 with pytest.raises(InvalidArgument, match=fails):
                     stage(feeds)

@@ -175,3 +175,29 @@ def test_a_copy_under_a_guard_to_an_output_is_the_output() -> None:
     assert [(s.name, s.target) for s in after.statements] == [("sum", "y")]
     x = np.ones((3, 5), "f")
     np.testing.assert_array_equal(interp.run(after, {"x": x})[0], interp.run(before, {"x": x})[0])
+
+
+def test_copies_on_two_branches_to_an_output_stay() -> None:
+    """Neither of what they copy is all of it."""
+    p, over, rows = Load("p", (), "bool"), Reduce("add", (it("k", 5),)), [it("i", B)]
+    names = {"u": True, "v": False}
+    sums = [stmt(f"sum_{n}", rows, n, (i,), load("x", i, k + 0), over) for n in names]
+    sums[1] = replace(sums[1], reduce=Reduce("max", over.iters))
+    copies = [
+        replace(stmt(f"copy_{n}", rows, "y", (i,), load(n, i)), guards=(Guard(p, holds),))
+        for n, holds in names.items()
+    ]
+    before = program(
+        "copied",
+        [SIZE],
+        (
+            X,
+            tensor("p", [], "bool", "input"),
+            *(tensor(n, [B]) for n in names),
+            tensor("y", [B], role="output"),
+        ),
+        [*sums, *copies],
+        (B,),
+    )
+    after = simplify(before)
+    assert after.statements == before.statements
