@@ -96,7 +96,8 @@ def stages_of(mutant: Mutant) -> list[list[str]]:
     package = Path(mutant.file).parts[1]
     own = f"tests/{package}"
     if mutant.tests == ("-m ir",):
-        return [["-m", "ir", own], ["-m", "ir", "tests", f"--ignore={own}"]]
+        others = {own, "tests/ir"}  # of which the package is below all others
+        return [["-m", "ir", own], ["-m", "ir", "tests", *(f"--ignore={o}" for o in others)]]
     return [list(mutant.tests)] if mutant.tests else [[own], list(NEIGHBOURS[package])]
 
 
