@@ -99,7 +99,7 @@ def check(
     tolerance=None,
     arrays=None,
     oracle=None,
-    fails="",
+    fails=None,
 ):
     """`shapes` have None for the size that takes the values `sizes`; the oracle is TF on `fn`.
 
