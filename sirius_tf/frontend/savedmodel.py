@@ -31,6 +31,8 @@ from sirius_tf.frontend.variables import Saved, Variables
 PROBE = "sirius_output_"
 """Name of the Identity nodes that stand for the outputs of an inlined signature, in order."""
 _INIT_OP = "__saved_model_init_op"
+_MARKS = ("_noinline", "_XlaMustCompile", "api_implements")
+"""Attributes of functions that are not inlined; Keras 2 gives its LSTM and GRU the last one."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +126,7 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
         probe.input.append(tensor.name)
         probe.attr["T"].type = tf.dtypes.as_dtype(tensor.dtype).as_datatype_enum
         work.collection_def["train_op"].node_list.value.append(probe.name)
-    functions = work.graph_def.library.function
-    for function in functions:
-        for attr in ("_noinline", "_XlaMustCompile"):
-            function.attr.pop(attr, None)
-    for nodes in [work.graph_def.node, *(function.node_def for function in functions)]:
-        for node in nodes:
-            if node.op in CALLS:
-                node.attr.pop("_XlaMustCompile", None)
-                if "_lower_using_switch_merge" in node.attr:
-                    node.attr["_lower_using_switch_merge"].b = False
+    _unmark(work.graph_def)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.min_graph_nodes = -1
@@ -151,6 +144,24 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
             node.attr["shape"].shape.Clear()
             node.attr["shape"].shape.unknown_rank = True
     return inlined
+
+
+def _unmark(graph_def: Any) -> None:
+    """Take the marks from nodes and functions that keep calls from being inlined.
+
+    Hints go, too: Grappler drops results that nobody reads, and leaves the shapes of all of them.
+    """
+    functions = graph_def.library.function
+    for function in functions:
+        for attr in _MARKS:
+            function.attr.pop(attr, None)
+    for nodes in [graph_def.node, *(function.node_def for function in functions)]:
+        for node in nodes:
+            node.attr.pop("_output_shapes", None)
+            if node.op in CALLS:
+                node.attr.pop("_XlaMustCompile", None)
+                if "_lower_using_switch_merge" in node.attr:
+                    node.attr["_lower_using_switch_merge"].b = False
 
 
 def _give_rank(graph_def: Any) -> set[str]:

@@ -77,12 +77,14 @@ def compare(
         del theirs, ours
         gc.collect()  # the sessions' graphs are circles
         objects = _objects(rewritten, tags, samples)
-        if objects is None and _objects(original, tags, samples) is not None:
-            raise SiriusError(
-                "the objects of the rewritten model cannot be loaded, as those of the original "
-                "can; nothing is written"
-            )
-        for name, call in (objects or {}).items():
+        if isinstance(objects, Exception):
+            if not isinstance(_objects(original, tags, samples), Exception):
+                raise SiriusError(
+                    "the objects of the rewritten model cannot be loaded, as those of the original "
+                    f"can: {type(objects).__name__}: {objects}; nothing is written"
+                ) from objects
+            objects = {}
+        for name, call in objects.items():
             again = functools.partial(_rounding, original, tags, samples, name)
             _error(name, results[name], call(), tolerances[name], again)
     except tf.errors.OpError as error:
@@ -155,15 +157,17 @@ def _rounding(
 
 def _objects(
     path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]]
-) -> dict[str, Call] | None:
-    """The signatures of a model loaded as objects, on the samples; None if it cannot be."""
+) -> dict[str, Call] | Exception:
+    """The signatures of a model loaded as objects, on the samples; or why it cannot be loaded."""
+    problem: Exception = SiriusError("nothing was tried")
     for _ in range(_ATTEMPTS):
         try:
             model = tf.saved_model.load(str(path), tags=list(tags))
-        except _UNLOADABLE:
+        except _UNLOADABLE as error:
+            problem = error
             continue
         return {name: _object(model, name, arrays) for name, arrays in samples.items()}
-    return None
+    return problem
 
 
 def _object(model: Any, name: str, arrays: Mapping[str, Array]) -> Call:

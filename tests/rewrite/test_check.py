@@ -122,7 +122,8 @@ def without_objects(path: Path) -> Path:
 
 def test_objects_that_cannot_be_loaded_any_more_are_an_error(original, tmp_path) -> None:
     broken = without_objects(save(tmp_path / "broken"))
-    with pytest.raises(SiriusError, match="objects of the rewritten model cannot be loaded"):
+    message = r"objects of the rewritten model cannot be loaded, .*: TypeError: cannot unpack"
+    with pytest.raises(SiriusError, match=message):  # TensorFlow's own words
         compare(original, broken)
     assert compare(broken, save(tmp_path / "m")).error == 0.0
     assert compare(broken, broken).error == 0.0  # Python code that is not there: sessions only

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models as other versions of Keras and TensorFlow export them: they come through, and compiled."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sirius_tf
+from sirius_tf.rewrite import measure
+
+X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+
+
+def converted(path: Path, **arguments) -> tuple[Path, sirius_tf.Result]:
+    """The rewritten model, of which regions stay whatever time they take."""
+    target = path.with_suffix(".out")
+    options = sirius_tf.Options(keep_slow=True)
+    return target, sirius_tf.optimize(path, target, options=options, **arguments)
+
+
+def call(path: Path, **arrays) -> dict[str, np.ndarray]:
+    """The results of the default signature of a model that is loaded as objects."""
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = signature(**{key: tf.constant(array) for key, array in arrays.items()})
+    return {key: value.numpy() for key, value in found.items()}
+
+
+def same(path: Path, target: Path, **arrays) -> None:
+    """Both models return the same."""
+    want, got = call(path, **arrays), call(target, **arrays)
+    assert want.keys() == got.keys()
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=1e-5, atol=1e-6)
+
+
+class Cell(tf.Module):
+    """A call as Keras 2 makes it of an LSTM: it has an implementation for GPUs, and results that
+    nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 4])] * 2,
+        experimental_attributes={"api_implements": "lstm_1", "api_preferred_device": "CPU"},
+    )
+    def standard(self, x: tf.Tensor, w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.reduce_sum(x), tf.tanh(tf.matmul(x, w))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": self.standard(x, self.w)[1]}
+
+
+def test_a_call_that_keras_2_makes_of_a_recurrent_layer(tmp_path) -> None:
+    module = Cell()
+    path = tmp_path / "model"
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    target, result = converted(path)
+    (signature,) = result.signatures
+    assert not signature.left and signature.compiled == signature.ops
+    same(path, target, x=X)
