@@ -111,4 +111,4 @@ def _drafted(
     if [part.uses for part in timed] != [part.uses for part in parts]:
         bundles.link(work, meta_graph, timed, kernels, bundle)
     stage("rewrite")
-    return draft(content, work, saved_model, timed, bundle, given, options)
+    return draft(content, work, saved_model, timed, bundle, options)

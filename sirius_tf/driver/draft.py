@@ -40,7 +40,6 @@ def draft(
     saved_model: Any,
     parts: Sequence[Part],
     bundle: Path,
-    samples: Mapping[str, Mapping[str, Array]],
     options: Options,
 ) -> Draft:
     """Write the SavedModel with the regions of the parts; `content` is a hash of the original."""
@@ -55,7 +54,7 @@ def draft(
         bundle.name,
         (content, *map(cache.content, written)),
         tuple(meta_graph.meta_info_def.tags),
-        samples,
+        {p.signature.name: p.samples for p in parts if p.samples is not None},
         {name: allowed(graph, options.tolerance) for name, graph in graphs.items()},
         tuple(map(_report, parts)),
     )

@@ -64,10 +64,10 @@ def _optimize_graph_def(
     options: Options,
 ) -> Any:
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
-    arrays = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
+    choice = sampling.of_signatures({signature.name: signature}, samples)[signature.name]
     kept = graphdef.named_parts(signature)
     content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
-    part = cut(None, content, meta_graph, signature, signature.name, arrays, kept)
+    part = cut(None, content, meta_graph, signature, signature.name, choice, kept)
     parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
     with output.written(bundle, options.force) as work:
         parts, kernels = bundles.link_what_compiles(None, meta_graph, parts, kernels, work)

@@ -96,7 +96,7 @@ def _refreshed(
     for region in (region for part in timed for region in part.timed if not region.kept):
         raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
     stage("rewrite")
-    return draft(content, work, saved_model, timed, bundle, given, options)
+    return draft(content, work, saved_model, timed, bundle, options)
 
 
 def _compiled(name: str, region: Region, notes: Mapping[str, Any], options: Options) -> Compiled:

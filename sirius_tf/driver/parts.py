@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from sirius_tf.bundle import cache
+from sirius_tf.driver.trials import Trial
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Node
 from sirius_tf.frontend.savedmodel import Signature
@@ -19,8 +20,9 @@ from sirius_tf.report import RegionReport
 from sirius_tf.rewrite import regions
 from sirius_tf.rewrite.canonical import array_digest
 from sirius_tf.rewrite.hollow import hollow, hollow_region
+from sirius_tf.rewrite.made_up import Recipe
 from sirius_tf.rewrite.regions import Region, constant, is_variable
-from sirius_tf.rewrite.samples import Array
+from sirius_tf.rewrite.samples import Array, Choice
 from sirius_tf.rewrite.session import Session
 from sirius_tf.rewrite.substitute import Use
 
@@ -60,10 +62,12 @@ class Values(Mapping[Edge, Array]):
 class Part:
     """A signature on its way: regions in use, nodes left with reasons, and regions timed.
 
-    `values` are those of the edges that regions read, on the samples.
+    `values` are those of the edges that regions read, on the samples; there are no samples where it
+    runs on none that could be made up.
     """
 
     signature: Signature
+    samples: Mapping[str, Array] | None
     values: Values
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
@@ -96,44 +100,64 @@ class Part:
         return replace(part, uses=uses)
 
 
+@dataclass(frozen=True)
+class Ran:
+    """The samples that a signature ran on, a recipe or the number of given ones, and what regions
+    read then. Without samples, why it does not run."""
+
+    samples: Recipe | int | None
+    read: Mapping[Edge, Described]
+    problem: str = ""
+
+
 def cut(
     source: Path | None,
     content: str,
     meta_graph: Any,
     signature: Signature,
     stem: str,
-    arrays: Mapping[str, Array],
+    choice: Choice,
     kept: Mapping[str, str] | None = None,
 ) -> Part:
     """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow.
 
-    The model runs on the samples; hashes of what regions read then are remembered by a hash of its
+    The model runs on samples; hashes of what regions read then are remembered by a hash of its
     content.
     """
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
     found = regions.cut(graph, stem, {**probes, **(kept or {})})
-    uses = tuple(Use(region, region.name) for region in found.regions)
-    left = {node: reason for node, reason in found.left.items() if node not in probes}
-    if not uses:
-        return Part(signature, Values({}, dict), uses, left)
     edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
-    outputs = [edge for _, edge in graph.outputs]  # all of it must run on the samples
-    feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
-    start = functools.partial(Session, source, meta_graph, signature.inlined, hollow(graph))
+    bare = hollow(graph)
+    start = functools.partial(Session, source, meta_graph, signature.inlined, bare)
+    trial = Trial(signature.inputs, bare, choice, edges, start)
+    made: list[Mapping[Edge, Array]] = []
+
+    def run() -> Ran:
+        first = trial.first(graph, found.regions)
+        if isinstance(first, str):
+            return Ran(None, {}, first)
+        samples, values = first
+        made.append(values)
+        described = {e: Described(a.shape, array_digest(a)) for e, a in values.items()}
+        return Ran(samples, described)
+
+    given = [sorted((k, array_digest(array)) for k, array in x.items()) for x in trial.given]
+    key = (content, signature.name, given, edges, tf.__version__)
+    ran = cache.remembered("values", key, run)
+    samples = ran.samples
+    if samples is None:
+        reason = f"no sample that it runs on could be made up, give one: {ran.problem}"
+        left = {node.name: reason for node in graph.nodes if node.name not in probes}
+        return Part(signature, None, Values({}, dict), (), left)
 
     @functools.cache
-    def run() -> dict[Edge, Array]:
-        with start() as session:
-            values = session.values(feeds, [*edges, *outputs])
-        return {edge: values[edge] for edge in edges}
+    def find() -> Mapping[Edge, Array]:
+        return made[0] if made else trial.read(samples)
 
-    def describe() -> dict[Edge, Described]:
-        return {edge: Described(a.shape, array_digest(a)) for edge, a in run().items()}
-
-    samples = [(key, array_digest(array)) for key, array in arrays.items()]
-    key = (content, signature.name, samples, edges, tf.__version__)
-    return Part(signature, Values(cache.remembered("values", key, describe), run), uses, left)
+    uses = tuple(Use(region, region.name) for region in found.regions)
+    left = {node: reason for node, reason in found.left.items() if node not in probes}
+    return Part(signature, trial.arrays(samples), Values(ran.read, find), uses, left)
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:

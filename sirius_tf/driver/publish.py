@@ -39,7 +39,7 @@ def published(source: Path, target: Path, made: Draft, options: Options, start: 
     return Result(
         target,
         path if exists else None,
-        tuple(check.completed(report, measured[report.name]) for report in made.reports),
+        tuple(check.completed(report, measured.get(report.name)) for report in made.reports),
         time.monotonic() - start,
         output.size(target),
         path.stat().st_size if exists else 0,

@@ -19,7 +19,7 @@ from sirius_tf.errors import DifferenceError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.pipeline import PIPELINE
 from sirius_tf.rewrite.regions import stems
-from sirius_tf.rewrite.samples import Array
+from sirius_tf.rewrite.samples import Choice
 from sirius_tf.runtime import native
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def cut_signatures(
     content: str,
     meta_graph: Any,
     model: savedmodel.Model,
-    samples: Mapping[str, Mapping[str, Array]],
+    samples: Mapping[str, Choice],
 ) -> list[Part]:
     """The regions of every signature."""
     names = stems(model.signatures)

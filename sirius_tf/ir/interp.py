@@ -12,8 +12,9 @@ twice and subscripts out of range are all VerifyErrors.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,6 +59,23 @@ class Trace:
     arrays: Mapping[str, Array]
     made: Mapping[str, Array]
     log: Sequence[Statement]
+
+
+def unmet(program: Program, inputs: Mapping[str, Array]) -> int:
+    """The number of checks that do not hold on entry; those that speak of inputs that are not given
+    do not count."""
+    given = tuple(name for name in program.inputs if name in inputs)
+    machine = _Machine(replace(program, inputs=given), inputs)
+    machine.arrays.update(machine.given)
+    params: dict[str, int] = {}
+    for param in program.params:
+        with contextlib.suppress(KeyError, VerifyError):  # another input, or a position beyond
+            params[param.name] = int(machine.value(param.value, params))
+    count = 0
+    for check in program.checks:
+        with contextlib.suppress(KeyError, VerifyError):
+            count += not bool(machine.value(check.condition, params))
+    return count + sum(params.get(p.name, p.minimum) < p.minimum for p in program.params)
 
 
 def trace(program: Program, inputs: Mapping[str, Array]) -> Trace:

@@ -92,8 +92,10 @@ def compare(
     return {name: Measured(errors[name], *times[name]) for name in samples}
 
 
-def completed(report: SignatureReport, measured: Measured) -> SignatureReport:
-    """A report with what a comparison measured."""
+def completed(report: SignatureReport, measured: Measured | None) -> SignatureReport:
+    """A report with what a comparison measured; None if there are no samples to compare with."""
+    if measured is None:
+        return report
     ours = sum(region.sirius_ms for region in report.regions if region.kept)
     kept = any(region.kept for region in report.regions)
     return replace(

@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sample inputs: those the user gave, checked, or made up from a signature."""
+"""Sample inputs that the user gave, checked, and for which signatures they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Shape
-from sirius_tf.frontend.savedmodel import Signature, Tensor
-from sirius_tf.ir.dtypes import numpy_dtype
+from sirius_tf.frontend.savedmodel import Signature
 
 Array = np.ndarray[Any, Any]
 Samples = Mapping[str, Mapping[str, Any]]
 """Signature -> input -> array."""
-_UNKNOWN = (1, 64)  # the size of a first dimension, and of another
-_WORDS = (b"a", b"the", b"b", b"of")
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The samples of a signature: those that were given, or else the first it runs on of those that
+    were given for others, and what can be made up."""
+
+    given: Mapping[str, Array] | None = None
+    others: tuple[Mapping[str, Array], ...] = ()
 
 
 def of_signatures(
     signatures: Mapping[str, Signature], given: Mapping[str, Any] | None
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, Choice]:
     """Samples for every signature. `given` may be those of the only signature, by input."""
     given = dict(given or {})
     if given and not any(isinstance(value, Mapping) for value in given.values()):
@@ -37,10 +45,22 @@ def of_signatures(
         raise SiriusError(
             f"samples for signature '{unknown[0]}', which is not among {_listed(signatures)}"
         )
+    checked = {name: _checked(signatures[name], arrays) for name, arrays in given.items()}
     return {
-        name: _checked(signature, given[name]) if name in given else _made(signature)
+        name: Choice(checked.get(name), _fitting(signature, checked.values()))
         for name, signature in signatures.items()
     }
+
+
+def _fitting(
+    signature: Signature, samples: Iterable[Mapping[str, Array]]
+) -> tuple[Mapping[str, Array], ...]:
+    """The samples, of those of other signatures, that this one may be called with."""
+    found = []
+    for arrays in samples:
+        with contextlib.suppress(SiriusError):
+            found.append(_checked(signature, arrays))
+    return tuple(found)
 
 
 def _checked(signature: Signature, arrays: Mapping[str, Any]) -> dict[str, Array]:
@@ -67,30 +87,6 @@ def _fits(shape: tuple[int, ...], wanted: Shape | None) -> bool:
     if len(shape) != len(wanted):
         return False
     return all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
-
-
-def _made(signature: Signature) -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    return {key: _array(tensor, rng) for key, tensor in signature.inputs.items()}
-
-
-def _array(tensor: Tensor, rng: np.random.Generator) -> Array:
-    """Normal floats, integers that are 0 or 1, true, or short words."""
-    sizes = tensor.shape if tensor.shape is not None else (None,)
-    shape = [_UNKNOWN[bool(k)] if size is None else size for k, size in enumerate(sizes)]
-    if tensor.dtype == "string":
-        return rng.choice(np.array(_WORDS, object), shape)
-    if tensor.dtype == "bool":
-        return np.ones(shape, bool)
-    try:
-        dtype = numpy_dtype(tensor.dtype)
-    except TypeError:
-        raise SiriusError(
-            f"no sample can be made up for input {tensor.name} of dtype {tensor.dtype}; give one"
-        ) from None
-    if dtype.kind in "iu":
-        return rng.integers(0, 2, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def _listed(names: Mapping[str, Any]) -> str:

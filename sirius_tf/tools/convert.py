@@ -174,14 +174,16 @@ def read_samples(
         return {}
     # imported late: TensorFlow takes seconds, which --help need not
     from sirius_tf.frontend import savedmodel
-    from sirius_tf.rewrite import samples
+    from sirius_tf.rewrite import made_up
 
     model = savedmodel.read(path, signatures).signatures
     inputs = {name: signature.inputs for name, signature in model.items()}
     shaped = {
         name: _with_shapes(model[name], given) for name, given in split_keys(shapes, inputs).items()
     }
-    result: dict[str, dict[str, Any]] = samples.of_signatures(shaped, None)
+    result: dict[str, dict[str, Any]] = {
+        name: made_up.first(s.inputs).arrays(s.inputs) for name, s in shaped.items()
+    }
     if file is not None:
         try:
             with np.load(file, allow_pickle=False) as arrays:

@@ -229,7 +229,7 @@ def read_case(model: Path, signature: str, threads: int) -> Case:
         feed = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
         return Case(model, signature, feed, threads)
     from sirius_tf.frontend import savedmodel
-    from sirius_tf.rewrite import samples
+    from sirius_tf.rewrite import made_up
 
-    signatures = savedmodel.read(model, [signature]).signatures
-    return Case(model, signature, samples.of_signatures(signatures, None)[signature], threads)
+    inputs = savedmodel.read(model, [signature]).signatures[signature].inputs
+    return Case(model, signature, made_up.first(inputs).arrays(inputs), threads)

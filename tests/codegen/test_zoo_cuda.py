@@ -76,10 +76,10 @@ def regions_of(path, given) -> list[Region]:
     model = savedmodel.read(path)
     meta_graph = metagraph.select(loader_impl.parse_saved_model(str(path)))
     found: dict[str, Region] = {}
-    for name, arrays in samples.of_signatures(model.signatures, given).items():
+    for name, choice in samples.of_signatures(model.signatures, given).items():
         signature = model.signatures[name]
-        part = cut(path, cache.content(path), meta_graph, signature, name, arrays)
-        feeds = {signature.inputs[key].name: array for key, array in arrays.items()}
+        part = cut(path, cache.content(path), meta_graph, signature, name, choice)
+        feeds = {signature.inputs[key].name: array for key, array in part.samples.items()}
         nodes = signature.graph.by_name
         with Session(path, meta_graph, signature.inlined, signature.graph) as session:
             for region in (use.region for use in part.uses):

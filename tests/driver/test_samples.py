@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples that are made up: models that are choosy about their inputs run on them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+import sirius_tf
+from sirius_tf.driver.parts import Part, cut
+from sirius_tf.errors import SiriusError
+from sirius_tf.rewrite import graphdef, measure
+from sirius_tf.rewrite.samples import Choice
+from sirius_tf.tools.convert import complaint
+
+tf1 = tf.compat.v1
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+
+
+def part(function, **inputs) -> Part:
+    """What becomes of a function of placeholders."""
+    with tf.Graph().as_default() as graph:
+        fed = [tf1.placeholder(dtype, shape, name) for name, (dtype, shape) in inputs.items()]
+        tf.identity(function(*fed), name="result")
+    graph_def = graph.as_graph_def()
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
+    signature = graphdef.as_signature(graph_def, list(inputs), ["result"])
+    return cut(None, str(hash(function)), meta_graph, signature, "s", Choice())
+
+
+def lookup(ids):
+    return tf.gather(np.ones((5, 3), np.float32), tf.cast(ids, tf.int32)) * 2.0
+
+
+def product(x, y):
+    return tf.matmul(x, np.ones((37, 5), np.float32)) + y[:, :1]
+
+
+def convolutions(x):
+    for _ in range(3):
+        x = tf.nn.conv1d(x, np.ones((33, 4, 4), np.float32), 2, "VALID")
+    return x
+
+
+def blocks(x):
+    return tf.reduce_sum(tf.reshape(x, [-1, 10, 16]), 1)
+
+
+def long_enough(x, n):
+    with tf.control_dependencies([tf.debugging.assert_greater(n, 50)]):
+        return tf.exp(tf.ensure_shape(x[:, n : n + 7], [None, 7]))
+
+
+def alphabet(x):
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.reduce_sum(x, -1), 1.0)]):
+        return tf.matmul(x, np.ones((20, 5), np.float32))
+
+
+def image(data):
+    pixels = tf.map_fn(tf.io.decode_png, data, fn_output_signature=tf.uint8)
+    return tf.cast(tf.ensure_shape(pixels, [None, None, None, 3]), tf.float32) / 255.0
+
+
+def trained(x, training):
+    bad = tf.debugging.Assert(tf.logical_not(training), ["not for training"])
+    with tf.control_dependencies([bad]):
+        return tf.exp(x)
+
+
+F, I = tf.float32, tf.int32  # noqa: E741
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lookup, {"ids": (F, [None, None])}),
+        (product, {"x": (F, [None, None]), "y": (F, [None, 2])}),
+        (convolutions, {"x": (F, [None, None, 4])}),
+        (blocks, {"x": (F, [None, None])}),
+        (long_enough, {"x": (F, [None, None]), "n": (I, [])}),
+        (alphabet, {"x": (F, [None, None, 20])}),
+        (image, {"data": (tf.string, [None])}),
+        (trained, {"x": (F, [None]), "training": (tf.bool, [])}),
+    ],
+)
+def test_what_a_model_is_choosy_about(function, inputs) -> None:
+    made = part(function, **inputs)
+    assert made.samples is not None and made.uses, made.left
+    for edge in made.values:
+        assert 0 not in made.values.described[edge].shape
+
+
+def test_a_model_that_runs_on_nothing_stays_on_tensorflow() -> None:
+    def never(x):
+        with tf.control_dependencies([tf.debugging.assert_equal(x, 12345.0, "a secret")]):
+            return tf.exp(x)
+
+    made = part(never, x=(F, [None]))
+    assert made.samples is None and not made.uses
+    assert "give one" in made.left["Exp"] and "a secret" in made.left["Exp"]
+
+
+class Several(tf.Module):
+    """Signatures that share inputs, and one that takes a secret."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def plain(self, x):
+        return {"y": tf.exp(x) * 2.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def secret(self, x):
+        tf.debugging.assert_equal(tf.reduce_min(x), 7.0)
+        return {"y": tf.exp(x) + 1.0}
+
+
+def test_the_other_signatures_are_converted(tmp_path) -> None:
+    module = Several()
+    signatures = {"plain": module.plain, "secret": module.secret}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
+    options = sirius_tf.Options(keep_slow=True)
+    x = np.full((2, 4), 7.0, np.float32)
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    plain, secret = result.signatures
+    assert plain.compiled == plain.ops and not secret.compiled
+    assert "Exp" in {left.op for left in secret.left}
+    assert complaint(result, strict=False) is None
+    assert "could be made up" in complaint(result, strict=True)
+    got = tf.saved_model.load(str(tmp_path / "out")).signatures["secret"](x=tf.constant(x))
+    np.testing.assert_allclose(got["y"], np.exp(x) + 1.0, rtol=1e-6)
+    samples = {"plain": {"x": x}}  # they serve the other one, too
+    result = sirius_tf.optimize(
+        tmp_path / "model", tmp_path / "both", samples=samples, options=options
+    )
+    assert all(s.compiled == s.ops for s in result.signatures)
+    with pytest.raises(SiriusError, match="does not run on the sample"):
+        sirius_tf.optimize(tmp_path / "model", tmp_path / "no", samples={"secret": {"x": x + 1}})
