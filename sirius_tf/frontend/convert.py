@@ -165,6 +165,9 @@ class _Converter:
             self._guard(op, self.edge(first))
         elif op.type in CALLS:
             self._call(op)
+        elif op.type == "PlaceholderWithDefault":  # no input of the signature
+            self._edges[op.outputs[0].name] = self.edge(first)
+            self._folded[op.name] = self._controls(op)
         else:
             self._add(self._node(op))
             if op.type == "Const":

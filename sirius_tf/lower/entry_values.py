@@ -44,8 +44,8 @@ def small(value: Value, element: Callable[[Expr], Poly | Expr | None]) -> Host |
 
 
 def to_poly(expr: Expr, tensors: Mapping[str, Tensor], params: Params | None) -> Poly | None:
-    """The expression as a polynomial, or None. With `params`, elements of inputs become
-    parameters."""
+    """The expression as a polynomial, or None. With `params`, integers among the
+    elements of inputs become parameters."""
     match expr:
         case Const(number):
             return poly(int(number))
@@ -60,7 +60,9 @@ def to_poly(expr: Expr, tensors: Mapping[str, Tensor], params: Params | None) ->
             at = _constant_index(expr)
             if at is not None and (value := tensors[name].value) is not None:
                 return poly(int(value[at]))
-            if at is not None and tensors[name].role == "input" and params is not None:
+            if at is None or tensors[name].role != "input" or params is None:
+                return None
+            if expr.dtype != "bool":  # these are no sizes
                 return params.define("_".join(map(str, (name, "at", *at))), expr, 1, UNBOUNDED)
     return None
 

@@ -61,7 +61,8 @@ class Session:
         for node in merged.graph_def.node:
             restore_lowering(node)
         if bundle is not None:
-            merged.graph_def.node.extend(_timed(graph, uses, merged.graph_def, bundle))
+            nodes = {node.name: node for node in (*merged.graph_def.node, *inlined.node)}
+            merged.graph_def.node.extend(_timed(graph, uses, nodes, bundle))
         self._graph = graph
         config = tf.compat.v1.ConfigProto()
         # what runs once is not worth the seconds that Grappler takes for a large graph
@@ -191,12 +192,11 @@ def _their_results(use: Use, graph: Graph) -> list[str]:
     return [_copied(use, tensor_name(edge, graph)) for edge in use.region.outputs]
 
 
-def _timed(graph: Graph, uses: Sequence[Use], graph_def: Any, bundle: Path) -> list[Any]:
+def _timed(graph: Graph, uses: Sequence[Use], nodes: Mapping[str, Any], bundle: Path) -> list[Any]:
     """Each region as an op, and the nodes it replaces, both on placeholders."""
     path = tf.compat.v1.NodeDef(name=_BUNDLE, op="Const")
     path.attr["dtype"].type = tf.string.as_datatype_enum
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle)))
-    nodes = {node.name: node for node in graph_def.node}
     made = [path]
     for use in uses:
         name = _timed_name(use)
@@ -232,6 +232,7 @@ def _copies(use: Use, graph: Graph, nodes: Mapping[str, Any], fed: Mapping[str, 
         node = nodes[stack.pop()]
         copy = tf.compat.v1.NodeDef()
         copy.CopyFrom(node)
+        restore_lowering(copy)
         copy.name = _copied(use, node.name)
         copy.attr.pop("_class")
         del copy.input[:]

@@ -371,6 +371,18 @@ def test_a_frozen_graph_def(tmp_path) -> None:
         sirius_tf.optimize_graph_def(graph_def, ["x"], ["y"])
 
 
+def test_a_graph_def_that_calls_a_function(tmp_path) -> None:
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3], name="x")
+        tf.nn.relu(tf.function(lambda x: tf.exp(x) - 2.0)(x), name="y")
+    options = sirius_tf.Options(keep_slow=True, bundle=tmp_path / "b.so")
+    made = sirius_tf.optimize_graph_def(graph.as_graph_def(), ["x"], ["y"], options=options)
+    assert {n.op for n in made.node} == {"Placeholder", "SiriusRegion", "EnsureShape", "Const"}
+    feeds = {"x:0": np.ones((2, 3), "f")}
+    results = [run_graph_def(definition, feeds) for definition in (graph.as_graph_def(), made)]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

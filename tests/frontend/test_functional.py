@@ -16,6 +16,7 @@ from sirius_tf.frontend import savedmodel
 from sirius_tf.frontend.functional import functional
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.frontend.graphdef import from_graph_def
+from sirius_tf.lower.graph import lower
 from sirius_tf.rewrite import measure
 from tests.support.graphs import check, ops
 
@@ -214,6 +215,22 @@ def read(build) -> Graph:
 
 def all_ops(graph: Graph) -> Counter[str]:
     return sum((all_ops(body) for body in graph.bodies.values()), ops(graph))
+
+
+def training():
+    x, flag = placeholder(), tf1.placeholder_with_default(False, [], "training")
+    kept = tf1.cond(flag, lambda: tf.nn.dropout(x, 0.5), lambda: tf.identity(x))
+    mean = tf1.cond(flag, lambda: tf.reduce_mean(kept, 0), lambda: tf.constant([1.0, 2.0, 3.0]))
+    result((kept - mean) * tf1.placeholder_with_default(2.0, [], "scale"))
+
+
+def test_a_default_that_nobody_feeds_is_a_constant() -> None:
+    graph = read(training)
+    assert "PlaceholderWithDefault" not in all_ops(graph)
+    condition = {node.inputs[0] for node in graph.nodes if node.op == "If"}
+    assert {graph.by_name[edge.node].op for edge in condition} == {"Const"}
+    ops = {op for s in lower(graph).statements for op in s.origin}
+    assert not any("dropout" in name or "Mean" in name for name in ops)
 
 
 @pytest.mark.parametrize(

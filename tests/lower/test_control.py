@@ -12,6 +12,7 @@ from sirius_tf.errors import InvalidArgument, Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node
 from sirius_tf.ir.expr import loads
 from sirius_tf.ir.interp import run
+from sirius_tf.ir.verify import verify
 from sirius_tf.lower.graph import lower
 from sirius_tf.transform.simplify import simplify
 from tests.support.parity import agree, compiled, traced
@@ -51,6 +52,19 @@ def test_constant_time(time):
     assert [p.name for p in program.params] == ["x_0"]
     for batch in (0, 1, 7):
         agree(concrete, program, np.ones((batch, time, 3), "f"))
+
+
+@pytest.mark.parametrize(("a", "b"), [(False, True), (True, False), (True, True)])
+def test_flags_of_a_request(a, b):
+    def fn(x, a, b):
+        both = tf.logical_and(a, tf.logical_not(b))
+        chosen = tf.cond(tf.logical_or(a, b), lambda: tf.exp(x), lambda: x)
+        return tf.where(both, chosen, x * 2.0), tf.equal(a, b)
+
+    concrete, program = traced(fn, ([None, 3], tf.float32), ([], tf.bool), ([], tf.bool))
+    verify(program)
+    feeds = (np.ones((2, 3), "f"), np.bool_(a), np.bool_(b))
+    agree(concrete, program, *feeds, generated=compiled(program))
 
 
 def test_a_limit_from_an_input():
