@@ -26,11 +26,13 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.convert import CALLS, Body, Source, convert, dtype_name, static_shape
 from sirius_tf.frontend.functional import functional
 from sirius_tf.frontend.graph import Argument, Graph, Shape
-from sirius_tf.frontend.variables import Saved, Variables
+from sirius_tf.frontend.variables import Saved, Tracked, Variables
 
 PROBE = "sirius_output_"
 """Name of the Identity nodes that stand for the outputs of an inlined signature, in order."""
 _INIT_OP = "__saved_model_init_op"
+_CHECKPOINT = "variables/variables"
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _MARKS = ("_noinline", "_XlaMustCompile", "api_implements")
 """Attributes of functions that are not inlined; Keras 2 gives its LSTM and GRU the last one."""
 
@@ -269,13 +271,43 @@ def _info_shape(shape: Any) -> Shape | None:
     return tuple(None if d.size < 0 else int(d.size) for d in shape.dim)
 
 
+def saved_variables(path: Path, meta_graph: Any) -> dict[str, Saved]:
+    """The checkpoint entry of each variable of the main graph, by its node.
+
+    It is the one that the saver restores. Where there is no saver of a variable, the object graph
+    says of which object, and so of which entry, it is that a call captures.
+    """
+    return {**_saved_by_objects(path, meta_graph), **_saved_by_saver(meta_graph)}
+
+
+def unsaved_values(path: Path, meta_graph: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The values of the variables of the main graph that no saver restores."""
+    restored = _saved_by_saver(meta_graph)
+    found = _saved_by_objects(path, meta_graph)
+    missing = {name: entry for name, entry in found.items() if name not in restored}
+    checkpoint = tf.train.load_checkpoint(str(path / _CHECKPOINT)) if missing else None
+    return {name: _checkpoint_value(checkpoint, entry) for name, entry in missing.items()}
+
+
+def _saved_by_saver(meta_graph: Any) -> dict[str, Saved]:
+    variables = Variables(meta_graph, _has_reference)
+    return variables.saved(meta_graph.saver_def.restore_op_name)
+
+
+def _saved_by_objects(path: Path, meta_graph: Any) -> dict[str, Saved]:
+    if not (path / f"{_CHECKPOINT}.index").exists():
+        return {}
+    tracked = _tracked(meta_graph, tf.train.load_checkpoint(str(path / _CHECKPOINT)))
+    return tracked.saved() if tracked else {}
+
+
 def _constant_values(path: Path, meta_graph: Any) -> dict[str, np.ndarray[Any, Any]]:
     """The values of the variables that have one in the checkpoint and never change."""
-    variables = Variables(meta_graph, _has_reference)
-    saved = variables.saved(meta_graph.saver_def.restore_op_name)
+    saved = saved_variables(path, meta_graph)
     if not saved:
         return {}
-    checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    variables = Variables(meta_graph, _has_reference)
+    checkpoint = tf.train.load_checkpoint(str(path / _CHECKPOINT))
     outputs = [
         tensor.name
         for key, signature in meta_graph.signature_def.items()
@@ -283,7 +315,8 @@ def _constant_values(path: Path, meta_graph: Any) -> dict[str, np.ndarray[Any, A
         for tensor in signature.outputs.values()
     ]
     assigned = variables.assigned(outputs)
-    keys = _assigned_by_objects(meta_graph, checkpoint, variables)
+    tracked = _tracked(meta_graph, checkpoint)
+    keys = tracked.assigned(variables) if tracked else set()
     return {
         name: _checkpoint_value(checkpoint, entry)
         for name, entry in saved.items()
@@ -313,47 +346,9 @@ def _span(start: int, length: int) -> slice:
     return slice(start, start + length)
 
 
-def _assigned_by_objects(meta_graph: Any, checkpoint: Any, variables: Variables) -> set[str]:
-    """Checkpoint keys of what methods of the saved objects, signatures or not, assign."""
-    objects = meta_graph.object_graph_def
-    if not objects.concrete_functions or not checkpoint.has_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"):
-        return set()
-    raw = checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
-    tracked = trackable_object_graph_pb2.TrackableObjectGraph.FromString(raw)
-    same, stack = {}, [(0, 0)]  # object -> the checkpoint's object, by the path that leads there
-    while stack:
-        ours, theirs = stack.pop()
-        if ours in same:
-            continue
-        same[ours] = theirs
-        children = {c.local_name: c.node_id for c in tracked.nodes[theirs].children}
-        for child in objects.nodes[ours].children:
-            if child.local_name in children:
-                stack.append((child.node_id, children[child.local_name]))
-    found: set[str] = set()
-    training = _keras_functions(objects)
-    for function, concrete in objects.concrete_functions.items():
-        if function in training:
-            continue
-        count = len(concrete.bound_inputs)
-        definition = variables.argument_count(function)
-        for index in variables.assigned_arguments(function):
-            position = index - (definition - count)
-            if position >= 0 and concrete.bound_inputs[position] in same:
-                node = tracked.nodes[same[concrete.bound_inputs[position]]]
-                found.update(attribute.checkpoint_key for attribute in node.attributes)
-    return found
-
-
-def _keras_functions(objects: Any) -> set[str]:
-    """The traces of Keras layers' calls; of these only training assigns, as does any optimizer.
-
-    What a signature does not reach of them serving cannot run, so they fix no variable as assigned.
-    """
-    found: set[str] = set()
-    for node in objects.nodes:
-        if node.user_object.identifier.startswith("_tf_keras_"):
-            for child in node.children:
-                if child.local_name.startswith(("call_and_return_", "__call__")):
-                    found.update(objects.nodes[child.node_id].function.concrete_functions)
-    return found
+def _tracked(meta_graph: Any, checkpoint: Any) -> Tracked | None:
+    """The objects of a SavedModel and of its checkpoint; None if there are none."""
+    if not meta_graph.object_graph_def.concrete_functions or not checkpoint.has_tensor(_OBJECTS):
+        return None
+    raw = checkpoint.get_tensor(_OBJECTS)
+    return Tracked.of(meta_graph, trackable_object_graph_pb2.TrackableObjectGraph.FromString(raw))

@@ -137,6 +137,82 @@ class Variables:
         return self._restored(nodes.values(), nodes, inner)
 
 
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """The objects of a SavedModel, and those of its checkpoint that they are, by number."""
+
+    meta_graph: Any
+    nodes: Any
+    same: Mapping[int, int]
+
+    @staticmethod
+    def of(meta_graph: Any, tracked: Any) -> Tracked:
+        """Objects that are the same are reached by the same path."""
+        objects = meta_graph.object_graph_def
+        same: dict[int, int] = {}
+        stack = [(0, 0)]
+        while stack:
+            ours, theirs = stack.pop()
+            if ours in same:
+                continue
+            same[ours] = theirs
+            children = {c.local_name: c.node_id for c in tracked.nodes[theirs].children}
+            for child in objects.nodes[ours].children:
+                if child.local_name in children:
+                    stack.append((child.node_id, children[child.local_name]))
+        return Tracked(meta_graph, tracked.nodes, same)
+
+    def keys(self, number: int) -> list[str]:
+        """The checkpoint keys of an object."""
+        if number not in self.same:
+            return []
+        return [entry.checkpoint_key for entry in self.nodes[self.same[number]].attributes]
+
+    def saved(self) -> dict[str, Saved]:
+        """The entries of the variables that calls in the main graph capture, by their nodes."""
+        objects = self.meta_graph.object_graph_def
+        found: dict[str, Saved] = {}
+        for node in self.meta_graph.graph_def.node:
+            name = node.attr["f"].func.name if node.op in CALLS and "f" in node.attr else ""
+            if name in objects.concrete_functions:
+                bound = objects.concrete_functions[name].bound_inputs
+                data = [tensor for tensor in node.input if not tensor.startswith("^")]
+                for tensor, number in zip(data[len(data) - len(bound) :], bound, strict=True):
+                    if objects.nodes[number].HasField("variable") and self.keys(number):
+                        found[_node_of(tensor)] = Saved(self.keys(number)[0], "")
+        return found
+
+    def assigned(self, variables: Variables) -> set[str]:
+        """Keys of what methods of the objects, signatures or not, assign."""
+        objects = self.meta_graph.object_graph_def
+        found: set[str] = set()
+        training = _keras_functions(objects)
+        for function, concrete in objects.concrete_functions.items():
+            if function in training:
+                continue
+            count = len(concrete.bound_inputs)
+            definition = variables.argument_count(function)
+            for index in variables.assigned_arguments(function):
+                position = index - (definition - count)
+                if position >= 0:
+                    found.update(self.keys(concrete.bound_inputs[position]))
+        return found
+
+
+def _keras_functions(objects: Any) -> set[str]:
+    """The traces of Keras layers' calls; of these only training assigns, as does any optimizer.
+
+    What a signature does not reach of them serving cannot run, so they fix no variable as assigned.
+    """
+    found: set[str] = set()
+    for node in objects.nodes:
+        if node.user_object.identifier.startswith("_tf_keras_"):
+            for child in node.children:
+                if child.local_name.startswith(("call_and_return_", "__call__")):
+                    found.update(objects.nodes[child.node_id].function.concrete_functions)
+    return found
+
+
 def _functions(node: Any) -> list[str]:
     names = [value.func.name for value in node.attr.values() if value.HasField("func")]
     return names + [f.name for value in node.attr.values() for f in value.list.func]

@@ -21,6 +21,7 @@ from sirius_tf.rewrite import difference
 from sirius_tf.rewrite.measure import interleaved
 
 Array = np.ndarray[Any, Any]
+Samples = Mapping[str, Mapping[str, Array]]
 _ATTEMPTS = 6  # TensorFlow lifts references out of TF1's loops in an order of chance
 _UNLOADABLE = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
 
@@ -53,43 +54,84 @@ class Call:
         return {key: _array(value) for key, value in self.run(*arrays).items()}
 
 
+Calls = Mapping[str, Call]
+Load = Callable[[ExitStack, Path, Sequence[str], Samples], Calls]
+
+
 def compare(
     original: Path,
     rewritten: Path,
     tags: Sequence[str],
-    samples: Mapping[str, Mapping[str, Array]],
+    samples: Samples,
     tolerances: Mapping[str, float],
 ) -> dict[str, Measured]:
     """Call every signature of both models on the samples. Raises SiriusError if one differs.
 
     Servers load a model into a session, Python as objects; the bundle's path has a way of its own
     in each. Objects of some models need Python code that is not there: those have sessions only.
+    Variables of others are restored by objects only: those run in no session.
     """
     try:
-        results, errors = {}, {}
         with ExitStack() as stack:
-            theirs, ours = (_session(stack, path, tags, samples) for path in (original, rewritten))
-            for name in samples:
-                want, got = theirs[name](), ours[name]()
-                errors[name] = _error(name, want, got, tolerances[name], theirs[name].rounding)
-                results[name] = want
+            theirs, results, load = _original(stack, original, tags, samples)
+            ours = load(stack, rewritten, tags, samples)
+            errors = {
+                name: _error(name, want, ours[name](), tolerances[name], theirs[name].rounding)
+                for name, want in results.items()
+            }
             times = {name: interleaved(theirs[name], ours[name]) for name in samples}
         del theirs, ours
         gc.collect()  # the sessions' graphs are circles
-        objects = _objects(rewritten, tags, samples)
-        if isinstance(objects, Exception):
-            if not isinstance(_objects(original, tags, samples), Exception):
-                raise SiriusError(
-                    "the objects of the rewritten model cannot be loaded, as those of the original "
-                    f"can: {type(objects).__name__}: {objects}; nothing is written"
-                ) from objects
-            objects = {}
-        for name, call in objects.items():
-            again = functools.partial(_rounding, original, tags, samples, name)
-            _error(name, results[name], call(), tolerances[name], again)
+        if load is _session:
+            _compare_objects(original, rewritten, tags, samples, results, tolerances)
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {name: Measured(errors[name], *times[name]) for name in samples}
+
+
+def _original(
+    stack: ExitStack, path: Path, tags: Sequence[str], samples: Samples
+) -> tuple[Calls, dict[str, dict[str, Array]], Load]:
+    """The original in a session, or as objects if it does not run there; its results; and how it
+    was loaded."""
+    with ExitStack() as own:  # objects must not be called while a session is entered
+        try:
+            calls = _session(own, path, tags, samples)
+            results = {name: call() for name, call in calls.items()}
+            stack.enter_context(own.pop_all())
+            return calls, results, _session
+        except tf.errors.OpError as error:
+            problem = error
+    objects = _loaded(path, tags, samples)
+    if isinstance(objects, Exception):
+        raise problem from objects
+    return objects, {name: call() for name, call in objects.items()}, _objects
+
+
+def _compare_objects(
+    original: Path,
+    rewritten: Path,
+    tags: Sequence[str],
+    samples: Samples,
+    results: Mapping[str, Mapping[str, Array]],
+    tolerances: Mapping[str, float],
+) -> None:
+    """Compare what the rewritten model returns as objects with the results of the original."""
+    objects = _loaded(rewritten, tags, samples)
+    if isinstance(objects, Exception):
+        if isinstance(_loaded(original, tags, samples), Exception):
+            return
+        raise _unloadable(objects) from objects
+    for name, call in objects.items():
+        again = functools.partial(_rounding, original, tags, samples, name)
+        _error(name, results[name], call(), tolerances[name], again)
+
+
+def _unloadable(error: Exception) -> SiriusError:
+    return SiriusError(
+        "the objects of the rewritten model cannot be loaded, as those of the original can: "
+        f"{type(error).__name__}: {error}; nothing is written"
+    )
 
 
 def completed(report: SignatureReport, measured: Measured | None) -> SignatureReport:
@@ -129,12 +171,7 @@ def _error(
     return compared.worst
 
 
-def _session(
-    stack: ExitStack,
-    path: Path,
-    tags: Sequence[str],
-    samples: Mapping[str, Mapping[str, Array]],
-) -> dict[str, Call]:
+def _session(stack: ExitStack, path: Path, tags: Sequence[str], samples: Samples) -> Calls:
     """The signatures of a model loaded into a session, on the samples."""
     session = stack.enter_context(tf.compat.v1.Session(graph=tf.Graph()))
     with session.graph.as_default():
@@ -149,17 +186,21 @@ def _session(
     return calls
 
 
-def _rounding(
-    path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]], name: str
-) -> list[float]:
+def _rounding(path: Path, tags: Sequence[str], samples: Samples, name: str) -> list[float]:
     """The change of each output of a signature with the last bits of the samples."""
     with ExitStack() as stack:
         return _session(stack, path, tags, samples)[name].rounding()
 
 
-def _objects(
-    path: Path, tags: Sequence[str], samples: Mapping[str, Mapping[str, Array]]
-) -> dict[str, Call] | Exception:
+def _objects(stack: ExitStack, path: Path, tags: Sequence[str], samples: Samples) -> Calls:
+    """The signatures of a model loaded as objects, on the samples."""
+    found = _loaded(path, tags, samples)
+    if isinstance(found, Exception):
+        raise _unloadable(found) from found
+    return found
+
+
+def _loaded(path: Path, tags: Sequence[str], samples: Samples) -> Calls | Exception:
     """The signatures of a model loaded as objects, on the samples; or why it cannot be loaded."""
     problem: Exception = SiriusError("nothing was tried")
     for _ in range(_ATTEMPTS):

@@ -9,8 +9,7 @@ from typing import Any
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
-from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor
-from sirius_tf.frontend.variables import Variables
+from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor, saved_variables
 from sirius_tf.rewrite import checkpoint
 from sirius_tf.rewrite.regions import Region, is_variable
 from sirius_tf.rewrite.substitute import Use
@@ -47,8 +46,7 @@ class _Tables:
     """The places, in the file of a checkpoint, of the variables that regions look up."""
 
     def __init__(self, model: Path | None, meta_graph: Any) -> None:
-        variables = Variables(meta_graph, lambda op: False)
-        self._saved = variables.saved(meta_graph.saver_def.restore_op_name)
+        self._saved = saved_variables(model, meta_graph) if model else {}
         self._places = checkpoint.tensor_places(model) if model and self._saved else {}
 
     def of(self, graph: Graph, edge: Edge) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
+from sirius_tf.frontend.savedmodel import unsaved_values
 from sirius_tf.rewrite import difference
 from sirius_tf.rewrite.measure import interleaved
 from sirius_tf.rewrite.substitute import (
@@ -80,8 +81,18 @@ class Session:
         try:
             loader.restore_variables(self._session, saver)
             loader.run_init_ops(self._session, list(meta_graph.meta_info_def.tags))
+            self._restore(path, meta_graph)
         except tf.errors.OpError as error:
             raise SiriusError(f"TensorFlow cannot load {path}: {error}") from error
+
+    def _restore(self, path: Path, meta_graph: Any) -> None:
+        """Give variables their values that no saver restores, only the object graph."""
+        graph = self._session.graph
+        for name, value in unsaved_values(path, meta_graph).items():
+            handle = graph.get_tensor_by_name(f"{name}:0")
+            fed = tf.compat.v1.placeholder(value.dtype, value.shape)
+            assigned = tf.raw_ops.AssignVariableOp(resource=handle, value=fed)
+            self._session.run(assigned, {fed: value})
 
     def __enter__(self) -> Session:
         return self

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import sirius_tf
 from sirius_tf.rewrite import measure
@@ -67,4 +68,35 @@ def test_a_call_that_keras_2_makes_of_a_recurrent_layer(tmp_path) -> None:
     target, result = converted(path)
     (signature,) = result.signatures
     assert not signature.left and signature.compiled == signature.ops
+    same(path, target, x=X)
+
+
+class Stateful(tf.Module):
+    """A constant, and a variable that a method assigns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4))
+        self.state = tf.Variable([1.0, 2.0, 3.0, 4.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.matmul(tf.exp(x), self.w) + self.state}
+
+    @tf.function(input_signature=[])
+    def reset(self) -> None:
+        self.state.assign([0.0, 0.0, 0.0, 0.0])
+
+
+def test_variables_that_only_objects_restore(tmp_path) -> None:
+    module, path = Stateful(), tmp_path / "model"
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    saved.meta_graphs[0].ClearField("saver_def")  # no session runs it then
+    file.write_bytes(saved.SerializeToString())
+    target, result = converted(path)
+    (signature,) = result.signatures
+    assert {left.op for left in signature.left} == {"ReadVariableOp"}
+    assert signature.compiled == 3 and signature.tf_ms > 0
     same(path, target, x=X)
