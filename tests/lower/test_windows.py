@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sirius_tf.errors import Unsupported
-from tests.support.parity import check, evaluate
+from tests.support.parity import check, evaluate, lowered
 
 UNEVEN = [[0, 0], [1, 2], [0, 1], [0, 0]]
 PADDINGS = ["SAME", "VALID", UNEVEN]
@@ -185,6 +185,17 @@ def test_a_transposed_kernel_of_less_than_the_stride():
     """Most results are zero."""
     w = weights(1, 2, 3, 4)
     check(lambda y: transposed(y, w, [15, 12], stride=3), [None, 5, 4, 4], sizes=(0, 2))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_phases_of_a_large_stride_are_computed_together(padding):
+    w = weights(32, 27, 3, 4)
+    size = [160, 160] if padding == "SAME" else [176, 171]
+    fn = lambda y: transposed(y, w, size, stride=16, padding=padding)
+    program = lowered(fn, ([None, 10, 10, 4], "float32"))[1]
+    assert len(program.statements) <= 16  # and not 256
+    small = weights(13, 11, 3, 4)
+    check(lambda y: transposed(y, small, [16, 16], stride=8), [None, 2, 2, 4], sizes=(2,))
 
 
 def test_transposed_groups():

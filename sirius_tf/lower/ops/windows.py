@@ -195,11 +195,25 @@ class Phase:
     stride: int
     taps: range
     axis: Axis
+    width: int = 1
 
-    def place(self, dim: Dim, q: Indices) -> Indices:
-        """The indices in the result of window q."""
+    @property
+    def dim(self) -> Dim:
+        """The dimension of the phases that are computed together."""
+        return values.dim_of(self.width)
+
+    def place(self, dim: Dim, q: Indices, j: Indices) -> Indices:
+        """The indices in the result of window q in phase p + j."""
         position = values.flat_index(self.axis.dims[0], q) * self.stride + self.p
-        return values.unflatten(dim, position)
+        return values.unflatten(dim, position + values.flat_index(self.dim, j))
+
+    def follows(self, last: Phase) -> bool:
+        """Whether it is phase p + width of another one, and goes on as that does."""
+        return (
+            (self.p, self.axis) == (last.p + last.width, last.axis)
+            and len(self.taps) > 0
+            and self.taps.start == last.taps.start + last.width
+        )
 
 
 def _phases(
@@ -222,7 +236,18 @@ def _phases(
             before = max(before, -((p + low - taps[-1] * d) // s))
             after = ctx.params.opaque("max", after, count + start - given)
     shifted = (replace(f, axis=replace(f.axis, start=f.axis.start + before)) for f in phases)
-    return [f for f in shifted if f.axis.count != poly(0)], (poly(before), after)
+    return _together([f for f in shifted if f.axis.count != poly(0)]), (poly(before), after)
+
+
+def _together(phases: Sequence[Phase]) -> list[Phase]:
+    """Phases in runs, of which each is computed at once: of a stride of 16 there are three."""
+    runs = list[Phase]()
+    for phase in phases:
+        if runs and phase.follows(runs[-1]):
+            runs[-1] = replace(runs[-1], width=runs[-1].width + 1)
+        else:
+            runs.append(phase)
+    return runs
 
 
 @lowers("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
@@ -267,18 +292,19 @@ def _sizes(ctx: Lowering, node: Node) -> list[Poly]:
 def _write_phase(
     ctx: Lowering, name: str, dims: Sequence[Dim], phases: Sequence[Phase], y: Value, w: Value
 ) -> None:
-    """Define the results of one phase along every dimension: x[n, q*stride + p, g, r]."""
-    for k, taps in enumerate(phase.taps for phase in phases):
-        w = values.slice_dim(w, k, taps.start, len(taps), taps.step)
-    count = len(phases)
-    back = values.transpose(w, (*range(count), count + 2, count + 1, count))
+    """Define the results of one run along every dimension: x[n, q*stride + p + j, g, r].
+
+    Its phases j are so many more channels of the result.
+    """
+    back = _taps(w, phases)
     terms, kept = _products(ctx, _windows(y, [phase.axis for phase in phases]), back)
     outer, inner = terms.dims[:kept], terms.dims[kept:]
 
     def place(i: Indices) -> Indices:
-        n, *spatial, g, r = Value(y.dtype, outer, terms.at).split(i)
-        places = zip(phases, dims[1:], spatial, strict=False)
-        return (*n, *(a for phase, dim, q in places for a in phase.place(dim, q)), *g, *r)
+        n, *spatial, g, last = Value(y.dtype, outer, terms.at).split(i)
+        *inside, r = Value(y.dtype, (*(phase.dim for phase in phases), dims[-1]), w.at).split(last)
+        places = zip(phases, dims[1:], spatial, inside, strict=False)
+        return (*n, *(a for f, dim, q, j in places for a in f.place(dim, q, j)), *g, *r)
 
     ctx.reduce_into(
         name,
@@ -288,6 +314,34 @@ def _write_phase(
         lambda i, r: terms.at((*i, *r)),
         place,
     )
+
+
+def _taps(w: Value, phases: Sequence[Phase]) -> Value:
+    """w[k, r, g, m] as [t, m, g, (j, r)], where phase j has the taps k = first + j + t*step."""
+    *kernel, channels, groups, multiple = w.dims
+    taps = [values.dim_of(len(phase.taps)) for phase in phases]
+    last = (*(a for phase in phases for a in phase.dim), *channels)
+    split = Value(w.dtype, (*taps, multiple, groups, *(f.dim for f in phases), channels), w.at)
+
+    def source(i: Indices) -> Indices:
+        *found, r = split.split(i)
+        steps, (m, g), inside = (
+            found[: len(phases)],
+            found[len(phases) :][:2],
+            found[-len(phases) :],
+        )
+        k = [
+            values.unflatten(
+                dim,
+                values.flat_index(along, t) * phase.taps.step
+                + values.flat_index(phase.dim, j)
+                + phase.taps.start,
+            )
+            for dim, along, phase, t, j in zip(kernel, taps, phases, steps, inside, strict=True)
+        ]
+        return (*(a for atoms in k for a in atoms), *r, *g, *m)
+
+    return w.view([*taps, multiple, groups, last], source)
 
 
 # Pools
