@@ -40,7 +40,8 @@ class SignatureReport:
     """A signature: `compiled` of its `ops` are in regions; times are of a call of all of it.
 
     `tf_share_before` and `tf_share_after` are the parts of such a call that TensorFlow's ops take;
-    `max_error` is the greatest relative error of an output.
+    `max_error` is the greatest relative error of an output. Outputs that are `random` differ from
+    call to call: no value of theirs was compared.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SignatureReport:
     tf_share_before: float
     tf_share_after: float
     max_error: float
+    random: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

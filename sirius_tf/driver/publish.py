@@ -28,7 +28,10 @@ def published(source: Path, target: Path, made: Draft, options: Options, start: 
     stage = stages(options)
     stage("check")
     samples, tolerances = made.samples, made.tolerances
-    compare = functools.partial(check.compare, source, made.work, made.tags, samples, tolerances)
+    random = {report.name: report.random for report in made.reports}
+    compare = functools.partial(
+        check.compare, source, made.work, made.tags, samples, tolerances, random
+    )
     arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
     key = (made.content, arrays, sorted(tolerances.items()), machine())
     measured = cache.remembered("checks", key, compare)

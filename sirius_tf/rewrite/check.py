@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,26 +64,34 @@ def compare(
     tags: Sequence[str],
     samples: Samples,
     tolerances: Mapping[str, float],
+    random: Mapping[str, Collection[str]],
 ) -> dict[str, Measured]:
     """Call every signature of both models on the samples. Raises SiriusError if one differs.
 
     Servers load a model into a session, Python as objects; the bundle's path has a way of its own
     in each. Objects of some models need Python code that is not there: those have sessions only.
-    Variables of others are restored by objects only: those run in no session.
+    Variables of others are restored by objects only: those run in no session. Of outputs that are
+    `random` the dtype and the rank are compared.
     """
     try:
         with ExitStack() as stack:
             theirs, results, load = _original(stack, original, tags, samples)
             ours = load(stack, rewritten, tags, samples)
             errors = {
-                name: _error(name, want, ours[name](), tolerances[name], theirs[name].rounding)
+                name: _error(
+                    name,
+                    want,
+                    _known(ours[name](), want, random.get(name, ())),
+                    tolerances[name],
+                    theirs[name].rounding,
+                )
                 for name, want in results.items()
             }
             times = {name: interleaved(theirs[name], ours[name]) for name in samples}
         del theirs, ours
         gc.collect()  # the sessions' graphs are circles
         if load is _session:
-            _compare_objects(original, rewritten, tags, samples, results, tolerances)
+            _compare_objects(original, rewritten, tags, samples, results, tolerances, random)
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {name: Measured(errors[name], *times[name]) for name in samples}
@@ -115,6 +123,7 @@ def _compare_objects(
     samples: Samples,
     results: Mapping[str, Mapping[str, Array]],
     tolerances: Mapping[str, float],
+    random: Mapping[str, Collection[str]],
 ) -> None:
     """Compare what the rewritten model returns as objects with the results of the original."""
     objects = _loaded(rewritten, tags, samples)
@@ -124,7 +133,8 @@ def _compare_objects(
         raise _unloadable(objects) from objects
     for name, call in objects.items():
         again = functools.partial(_rounding, original, tags, samples, name)
-        _error(name, results[name], call(), tolerances[name], again)
+        got = _known(call(), results[name], random.get(name, ()))
+        _error(name, results[name], got, tolerances[name], again)
 
 
 def _unloadable(error: Exception) -> SiriusError:
@@ -152,6 +162,14 @@ def completed(report: SignatureReport, measured: Measured | None) -> SignatureRe
 def _array(value: Any) -> Array:
     """A result as an array; of strings, whatever their number, an array of objects."""
     return np.asarray(value, object) if isinstance(value, bytes) else np.asarray(value)
+
+
+def _known(
+    got: Mapping[str, Array], want: Mapping[str, Array], random: Collection[str]
+) -> dict[str, Array]:
+    """Results in which random ones, if they are of the right kind, are those that are wanted."""
+    same = {k for k in random if k in got and got[k].dtype == want[k].dtype}
+    return {k: want[k] if k in same and x.ndim == want[k].ndim else x for k, x in got.items()}
 
 
 def _error(

@@ -7,18 +7,23 @@ types, what is not finite, integers, bools, strings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sirius_tf.frontend.graph import Graph
+from sirius_tf.frontend.graph import Graph, Node
 
 Array = np.ndarray[Any, Any]
 _TRIES = 4
 _ULPS = 16  # what a sum of some hundred terms may be off by in any order
 _STEPS = 4.0  # that results may be off by where they are rounded in every op
+_RANDOM = re.compile(
+    "Random|Multinomial|TruncatedNormal|ParameterizedTruncatedNormal|StatefulRandom|"
+    "StatefulStandardNormal|StatefulTruncatedNormal|StatefulUniform"
+)
 _HALF_STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -60,6 +65,26 @@ def allowed(graph: Graph, tolerance: float) -> float:
     dtypes = {dtype for node in graph.nodes for dtype in node.dtypes}
     steps = [_STEPS * step for dtype, step in _HALF_STEP.items() if dtype in dtypes]
     return max([tolerance, *steps, *(allowed(body, tolerance) for body in graph.bodies.values())])
+
+
+def random_outputs(graph: Graph) -> tuple[str, ...]:
+    """The outputs that depend on random numbers: no two calls return the same."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if _is_random(graph, node) or any(edge.node in found for edge in node.inputs):
+            found.add(node.name)
+    return tuple(key for key, edge in graph.outputs if edge.node in found)
+
+
+def _is_random(graph: Graph, node: Node) -> bool:
+    """Whether an op, or what it calls, draws numbers from a generator with a state."""
+    called = (item for v in node.attrs.values() for item in (v if isinstance(v, list) else [v]))
+    bodies = [
+        graph.bodies[item] for item in called if isinstance(item, str) and item in graph.bodies
+    ]
+    return bool(_RANDOM.match(node.op)) or any(
+        _is_random(body, inner) for body in bodies for inner in body.nodes
+    )
 
 
 def rounding(

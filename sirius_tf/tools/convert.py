@@ -228,6 +228,8 @@ def report(result: Result) -> RenderableType:
     parts: list[RenderableType] = [_signatures(result), _regions(result)]
     if any(s.left for s in result.signatures):
         parts.append(_left(result))
+    for s in (s for s in result.signatures if s.random):
+        parts.append(f"{s.name}: random, so that values were not compared: {', '.join(s.random)}.")
     size = f"{result.output_dir}: {_mb(result.output_bytes)}"
     if result.bundle is not None:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"

@@ -7,9 +7,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 import sirius_tf
+from sirius_tf.bundle import cache
 from sirius_tf.driver.parts import Part, cut
 from sirius_tf.errors import SiriusError
-from sirius_tf.rewrite import graphdef, measure
+from sirius_tf.rewrite import check, graphdef, measure
 from sirius_tf.rewrite.samples import Choice
 from sirius_tf.tools.convert import complaint
 
@@ -138,3 +139,28 @@ def test_the_other_signatures_are_converted(tmp_path) -> None:
     assert all(s.compiled == s.ops for s in result.signatures)
     with pytest.raises(SiriusError, match="does not run on the sample"):
         sirius_tf.optimize(tmp_path / "model", tmp_path / "no", samples={"secret": {"x": x + 1}})
+
+
+class Noisy(tf.Module):
+    """An output that differs from call to call, and one that does not."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def serve(self, x):
+        noise = tf.while_loop(
+            lambda i, s: i < 3, lambda i, s: (i + 1, s + tf.random.normal([4])), (0, tf.zeros([4]))
+        )[1]
+        return {"noisy": tf.cast(tf.exp(x) * 99.0 + noise * 1e4, tf.int32), "same": tf.exp(x) + 1.0}
+
+
+def test_random_outputs_are_not_compared_by_value(tmp_path, monkeypatch) -> None:
+    module = Noisy()
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+    options = sirius_tf.Options(keep_slow=True)
+    result = sirius_tf.optimize(tmp_path / "model", tmp_path / "out", options=options)
+    assert result.signatures[0].random == ("noisy",) and result.signatures[0].compiled
+    compare = check._known
+    wrong = lambda got, want, random: compare({**got, "same": got["same"] + 1.0}, want, random)
+    monkeypatch.setattr(check, "_known", wrong)
+    monkeypatch.setattr(cache, "remembered", lambda kind, key, make, holds=None: make())
+    with pytest.raises(SiriusError, match="output 'same'"):
+        sirius_tf.optimize(tmp_path / "model", tmp_path / "no", options=options)

@@ -55,7 +55,7 @@ def original(tmp_path_factory):
 def compare(original: Path, rewritten: Path) -> check.Measured:
     name = "serving_default"
     samples = {name: {"x": X}}
-    return check.compare(original, rewritten, ["serve"], samples, {name: TOLERANCE})[name]
+    return check.compare(original, rewritten, ["serve"], samples, {name: TOLERANCE}, {})[name]
 
 
 def test_the_same_results_are_right(original, tmp_path) -> None:
