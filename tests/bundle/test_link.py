@@ -89,6 +89,16 @@ def test_objects_are_compiled_once(tmp_path, monkeypatch) -> None:
     assert len(compiled) - first == 2  # tables and the link
 
 
+def test_an_object_is_compiled_again_for_another_header(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    header, text = tmp_path / "number.h", '#include "number.h"\nint number(void) { return NUMBER; }'
+    made = []
+    for number in (1, 2, 1):
+        header.write_text(f"#define NUMBER {number}\n")
+        made.append(cache.compiled(text, ["-O2"], tmp_path))
+    assert made[0] != made[1] and made[0] == made[2]
+
+
 def test_weights_are_in_the_file_and_were_never_linked(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel = compile_program(programs.dense())
