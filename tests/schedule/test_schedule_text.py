@@ -20,7 +20,10 @@ from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir
 
-MACHINES = {"cpu": Machine(2), "cuda": machine_of("sm_90")}
+MACHINES = {"one": Machine(1), "cpu": Machine(2), "cuda": machine_of("sm_90")}
+SLOW = "convolution"  # 24 statements, seconds for isl
+CASES = [(name, target) for name in saved.NAMES if name != SLOW for target in ("cpu", "cuda")]
+CASES += [(name, "one") for name in ("decided", "replaced", "two_layers")]  # updates in place
 t, i = symbol("t"), symbol("i")
 LEAF = Tile(Sequence((Filter(("a",), Band(({"a": i},), None, (True,))), Filter(("b",)))))
 TREE = Sequence(
@@ -93,9 +96,9 @@ def scheduled(program, machine=CPU) -> str:
     return texts["schedule"]
 
 
-@pytest.mark.parametrize("target", MACHINES)
-@pytest.mark.parametrize("name", saved.NAMES)
-def test_schedules_of_small_graphs(golden, name, target) -> None:
+@pytest.mark.parametrize(("name", "target"), CASES)
+def test_schedules_of_small_graphs(golden, monkeypatch, name, target) -> None:
+    saved.slide_over_small_images(monkeypatch)
     text = scheduled(saved.read(name), MACHINES[target])
     golden(f"{name}.{target}", text)
     assert show(parse(text)) == text

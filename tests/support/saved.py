@@ -10,6 +10,7 @@ import numpy as np
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.parser import parse
 from sirius_tf.ir.printer import show_statement
+from sirius_tf.schedule import overlap
 from tests.support import ROOT
 
 FOLDER = ROOT / "testdata" / "programs"
@@ -37,6 +38,12 @@ def parsed(text):
 def statements(program):
     """The texts of a program's statements, without their nodes."""
     return [show_statement(s).split("   # ")[0] for s in program.statements]
+
+
+def slide_over_small_images(monkeypatch):
+    """Have what is slid over in tiles, though the images of these programs fit into caches."""
+    monkeypatch.setattr(overlap, "CACHE", 1 << 12)
+    monkeypatch.setattr(overlap, "READ", 40)
 
 
 def inputs(program, size):

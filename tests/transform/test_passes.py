@@ -8,7 +8,6 @@ import pytest
 from sirius_tf import observers, pipeline
 from sirius_tf.ir import interp
 from sirius_tf.mapping.targets import machine_of
-from sirius_tf.schedule import overlap
 from sirius_tf.schedule.machine import Machine
 from tests.support import ROOT, saved
 from tests.support.arrays import assert_close
@@ -20,9 +19,7 @@ MACHINES = {"cpu": Machine(2), "cuda": machine_of("sm_90")}
 
 @pytest.fixture(autouse=True)
 def small_caches(monkeypatch):
-    """The images that are slid over are small ones, too."""
-    monkeypatch.setattr(overlap, "CACHE", 1 << 12)
-    monkeypatch.setattr(overlap, "READ", 40)
+    saved.slide_over_small_images(monkeypatch)
 
 
 @pytest.mark.parametrize("target", MACHINES)
