@@ -42,9 +42,9 @@ KINDS = ("normal", "whole", "one_hot", "flags", "ones")
 class Recipe:
     """A way to make inputs, of sizes and of a kind.
 
-    Kinds are "normal" floats, with short words, integers 0 and 1, and flags that are false; "whole"
-    floats, 0 and 1, with numbers as text; "one_hot" rows, with images as text; "flags" that are
-    true; "ones", with empty text.
+    Kinds are "normal" floats, with short words, integers 0 and 1, and flags that are false, and
+    "whole" floats, 0 and 1, with numbers as text. There are "one_hot" rows, with images as text,
+    "flags" that are true, and "ones", with empty text.
     """
 
     kind: str
