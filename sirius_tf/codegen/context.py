@@ -17,6 +17,7 @@ from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
 SMALL_BLOCK = 4  # sums that still keep the units busy
+PARTIAL_SUMS = 32  # of a sum along lanes, on every CPU and in every block: they decide its rounding
 MOST_UNROLLED = 32  # points of a reduction
 
 
@@ -73,6 +74,16 @@ class Isa:
     def per_panel(self) -> int:
         """Vectors that a panel holds."""
         return PANEL // self.lanes
+
+    @property
+    def chains(self) -> int:
+        """Vectors of the partial sums of a sum along lanes."""
+        return PARTIAL_SUMS // self.lanes
+
+    @property
+    def rows_across(self) -> int:
+        """The most rows of a block of such sums, which have as many registers as others."""
+        return min(self.rows, self.rows * self.vectors[self.rows] // self.chains)
 
 
 @dataclass

@@ -67,6 +67,18 @@ def transposed_sum(name, op):
     )
 
 
+def squares(depth):
+    """y[b] = sum over k of x[b, k] * x[b, k]: a sum along lanes."""
+    term = call("mul", load("x", b, k), load("x", b, k))
+    return program(
+        f"squares_{depth}",
+        [param("B", "x", 0)],
+        [tensor("x", [B, depth], role="input"), tensor("y", [B], role="output")],
+        [stmt("S", [it("b", B)], "y", [b], term, Reduce("add", (it("k", depth),)))],
+        [B],
+    )
+
+
 def wide_convolution(name, channels):
     """y[b, i, j] = sum over k, l of x[b, 2 i + k, l] * w[k, l, j]: a strided 1-d convolution."""
     weights = np.random.default_rng(2).standard_normal((3, 5, channels)).astype("f")
@@ -108,6 +120,7 @@ def cases() -> list[Program]:
         for width in WIDTHS
     ]
     made += [replace(softmax(width), name=f"softmax_{width}") for width in (1, 7, 33)]
+    made += [squares(depth) for depth in (7, 29, 150, 500)]
     made += [transposed_sum("sum_rows", "add"), transposed_sum("max_rows", "max")]
     made += [wide_convolution("conv_8", 8), wide_convolution("conv_33", 33)]
     made += [
@@ -128,17 +141,25 @@ def test_lanes_that_go_backward_are_vectors() -> None:
     assert "sr_strided_f32(" in text and ")[0]" not in text
 
 
-@pytest.fixture(scope="module", params=["v3", "v4"])
-def bundle(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "v4":
-            march = ("-march=x86_64_v3", "-DSIRIUS_LANES=16")
-            patch.setitem(link_module.MARCH, "v3", march)
-            patch.setitem(leaf.ISAS, "v3", leaf.ISAS["v4"])
-        patch.setenv("SIRIUS_ISA", "v3")
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    made = {}
+    for isa in ("v3", "v4"):
         path = tmp_path_factory.mktemp("leaves") / "bundle.so"
-        link([compile_program(p) for p in cases()], path, {}, isas=["v3"])
-    return native.Bundle(path)
+        with pytest.MonkeyPatch.context() as patch:
+            if isa == "v4":
+                march = ("-march=x86_64_v3", "-DSIRIUS_LANES=16")
+                patch.setitem(link_module.MARCH, "v3", march)
+                patch.setitem(leaf.ISAS, "v3", leaf.ISAS["v4"])
+            patch.setenv("SIRIUS_ISA", "v3")
+            link([compile_program(p) for p in cases()], path, {}, isas=["v3"])
+        made[isa] = native.Bundle(path)
+    return made
+
+
+@pytest.fixture(params=["v3", "v4"])
+def bundle(request, bundles):
+    return bundles[request.param]
 
 
 @pytest.mark.parametrize("made", cases(), ids=lambda p: p.name)
@@ -152,3 +173,16 @@ def test_a_leaf_computes_what_the_interpreter_does(bundle, made, rows) -> None:
     (have,) = bundle.call(made.name, [x], 1)
     assert have.dtype == want.dtype
     np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("made", cases(), ids=lambda p: p.name)
+def test_bits_depend_on_neither_the_instruction_set_nor_other_rows(bundles, made) -> None:
+    shape = [extent.evaluate({"B": max(ROWS)}) for extent in made.tensor["x"].shape]
+    x = (np.random.default_rng(1).standard_normal(shape) * 3).astype(made.tensor["x"].dtype)
+    (all_rows,) = bundles["v3"].call(made.name, [x], 1)
+    by_row = made.tensor["y"].shape[0] == B
+    for rows in ROWS if by_row else (max(ROWS),):
+        for bundle in bundles.values():
+            (some,) = bundle.call(made.name, [x[:rows]], 1)
+            want = all_rows[:rows] if by_row else all_rows
+            np.testing.assert_array_equal(some, want, strict=True)

@@ -15,12 +15,12 @@ from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import SMALL_BLOCK, Isa, Range
+from sirius_tf.codegen.context import PARTIAL_SUMS, SMALL_BLOCK, Isa, Range
 from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.program import Iter, Program
 from sirius_tf.schedule.inplace import Pins, accumulates, in_place, pins
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
@@ -102,28 +102,29 @@ class _Printer(LeafPrinter):
         rows = self.box.get(self.plan.rows or "")
         if rows is None:
             return self.lanes(self.beside(1), lambda v, tail: self.one_block(1, v, tail))
+        big = self.isa.rows_across if self.plan.across else self.isa.rows
         if rows.size is not None:
-            return self.spans(rows, _spans(rows.size, self.isa))
-        big, few = self.isa.rows, f"({rows.n} < {SMALL_BLOCK})"
+            return self.spans(rows, _spans(rows.size, self.isa, big))
+        small = min(SMALL_BLOCK, big - 1)
         lines = [
-            f"if (!{few}) {{  /* {big} at a time, and {SMALL_BLOCK}, with the fewest repeated */",
+            f"if ({rows.n} >= {small}) {{  /* {big} at a time, or {small}, the fewest repeated */",
             f"  const int64_t left = ({big} - {rows.n} % {big}) % {big};",
-            f"  const int64_t blocks = ({rows.n} + left) / {big} - left / {big - SMALL_BLOCK};",
+            f"  const int64_t blocks = ({rows.n} + left) / {big} - left / {big - small};",
             f"  const int64_t full = {rows.n} < {big} ? 0 : blocks * {big};",
-            *indented(self.spans(rows, [(big, "0", "full"), (SMALL_BLOCK, "full", rows.n)])),
+            *indented(self.spans(rows, [(big, "0", "full"), (small, "full", rows.n)])),
         ]
-        for count in self.few_rows(rows):
+        for count in self.few_rows(rows, small):
             lines += [
                 f"}} else if ({rows.n} >= {count}) {{",
                 *indented(self.spans(rows, [(count, "0", rows.n)])),
             ]
         return [*lines, "}"]
 
-    def few_rows(self, rows: Range) -> list[int]:
+    def few_rows(self, rows: Range, small: int) -> list[int]:
         """Rows of blocks where their number is not known, and less than a small block has."""
         extent = next(i.extent for i in self.s.iters if i.name == rows.name)
         hint = extent.evaluate(self.program.hints)
-        return [hint, 1] if 1 < hint < SMALL_BLOCK else [1]
+        return [hint, 1] if 1 < hint < small else [1]
 
     def spans(self, rows: Range, spans: Sequence[Span]) -> list[str]:
         """Blocks of all spans for one vector before the next, or all vectors of one block."""
@@ -264,7 +265,9 @@ class _Printer(LeafPrinter):
         return lines + block.before
 
     def reduce_across(self, count: int) -> list[str]:
-        """Lanes along a reduction: several chains of vectors, then one combination of lanes."""
+        """Lanes along a reduction: term k goes into partial sum k mod PARTIAL_SUMS, whatever the
+        number of rows and the vectors, and their upper half onto the lower one until one is left.
+        """
         assert self.s.reduce is not None
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
@@ -272,50 +275,66 @@ class _Printer(LeafPrinter):
         if op not in _ACROSS.get(self.dtype, ()):
             raise NotVectorizableError(f"{op} of {self.dtype} across lanes")
         start = vector.splat(scalar.C.identity(op, self.dtype), self.dtype)
-        at = symbol(f"{name}_b")
-        full = Block(self.ctx, count, max(1, 4 // count), False, at)
-        width = full.vectors * self.isa.lanes
-        for r, j in full.places:
+        full = Block(self.ctx, count, self.isa.chains, False, symbol(f"{name}_b"))
+        for r, j in sorted(full.places, key=lambda place: place[1]):  # few shared values at once
             full.inside.append(full.accumulate(f"acc_{r}_{j}", self.s.value, r, j, True))
-        rest = Block(self.ctx, count, 1, True, at)
-        for r in range(count):
-            text = rest.as_vector(rest.value(self.s.value, r, 0), self.dtype)
-            kept = f"(sr_first(left) ? {text} : {start})"
-            rest.inside.append(f"acc_{r}_0 = {self.combine(op, f'acc_{r}_0', kept)};")
+        before, rest = self.rest_across(count, op, lanes, start)
         loops = [
             f"int64_t {name}_b = 0;",
-            f"for (; {name}_b + {width} <= {size}; {name}_b += {width}) {{",
+            f"for (; {name}_b + {PARTIAL_SUMS} <= {size}; {name}_b += {PARTIAL_SUMS}) {{",
             *indented(full.inside),
             "}",
-            f"for (; {name}_b < {size}; {name}_b += {self.isa.lanes}) {{",
-            f"  const int left = (int)sirius_min_i64({size} - {name}_b, {self.isa.lanes});",
-            *indented(rest.inside),
-            "}",
+            *rest,
         ]
         c_type = vector.vector_type(self.dtype)
         lines = [f"{c_type} acc_{r}_{j} = {start};" for r, j in full.places]
-        lines += full.before + rest.before + self.loops(others, loops)
-        end = Block(self.ctx, count, 1, False, at)
+        lines += full.before + before + self.loops(others, loops)
+        end = Block(self.ctx, count, 1, False, symbol(f"{name}_b"))
         for r in range(count):
-            total = f"acc_{r}_0"
-            for j in range(1, full.vectors):
-                total = self.combine(op, total, f"acc_{r}_{j}")
-            text = f"sr_reduce_{op}({total})"
+            totals = [f"acc_{r}_{j}" for j in range(full.vectors)]
+            while len(totals) > 1:
+                halves = totals[: len(totals) // 2], totals[len(totals) // 2 :]
+                totals = [self.combine(op, a, b) for a, b in zip(*halves, strict=True)]
+            text = f"sr_reduce_{op}({totals[0]})"
             if self.dtype == "bool":  # of masks
-                text = f"(uint8_t)(__builtin_reduce_{op}({total}) & 1)"
+                text = f"(uint8_t)(__builtin_reduce_{op}({totals[0]}) & 1)"
             end.store(r, 0, end.finished((text, False), r, 0))
         return lines + end.before
+
+    def rest_across(
+        self, count: int, op: str, lanes: Iter, start: str
+    ) -> tuple[list[str], list[str]]:
+        """The terms behind those that fill all partial sums: lines before the loops, and inside."""
+        size, width = self.ctx.integer(lanes.extent), self.isa.lanes
+        known = lanes.extent.const % PARTIAL_SUMS if lanes.extent.is_const else PARTIAL_SUMS - 1
+        before, inside = list[str](), list[str]()
+        for j in range(-(-known // width)):
+            at = symbol(f"{lanes.name}_b") + j * width
+            block = Block(self.ctx, count, 1, True, at)
+            for r in range(count):
+                text = block.as_vector(block.value(self.s.value, r, 0), self.dtype)
+                kept = f"(sr_first(left) ? {text} : {start})"
+                block.inside.append(f"acc_{r}_{j} = {self.combine(op, f'acc_{r}_{j}', kept)};")
+            left = f"{size} - {lanes.name}_b - {j * width}"
+            before += block.before
+            inside += [
+                f"if ({left} > 0) {{",
+                f"  const int left = (int)sirius_min_i64({left}, {width});",
+                *indented(block.inside),
+                "}",
+            ]
+        return before, inside
 
     def combine(self, op: str, left: str, right: str) -> str:
         return vector.apply(op, [left, right], [self.dtype] * 2, self.dtype)
 
 
-def _spans(size: int, isa: Isa) -> list[Span]:
-    """Blocks that make up a number of rows, from the largest on.
+def _spans(size: int, isa: Isa, most: int) -> list[Span]:
+    """Blocks of at most so many rows that make up a number of them, from the largest on.
 
     Small ones leave multiply-adds without another that they could overlap with.
     """
-    choices = sorted(isa.vectors, reverse=True)
+    choices = sorted((rows for rows in isa.vectors if rows <= most), reverse=True)
 
     @cache
     def best(left: int) -> tuple[float, tuple[int, ...]]:
@@ -325,8 +344,8 @@ def _spans(size: int, isa: Isa) -> list[Span]:
         options = [(c, best(left - c)) for c in choices if c <= left]
         return min((cost + max(c, SMALL_BLOCK) + 1, (c, *blocks)) for c, (cost, blocks) in options)
 
-    full = max(size // isa.rows - 2, 0)  # blocks of the most rows, that no choice is about
-    blocks = (isa.rows,) * full + tuple(sorted(best(size - full * isa.rows)[1], reverse=True))
+    full = max(size // most - 2, 0)  # blocks of the most rows, that no choice is about
+    blocks = (most,) * full + tuple(sorted(best(size - full * most)[1], reverse=True))
     ends = {count: sum(b for b in blocks if b >= count) for count in dict.fromkeys(blocks)}
     return [
         (count, str(end - count * blocks.count(count)), str(end)) for count, end in ends.items()
