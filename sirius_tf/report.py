@@ -39,6 +39,7 @@ class LeftNode:
 class SignatureReport:
     """A signature: `compiled` of its `ops` are in regions; times are of a call of all of it.
 
+    `constants` are the variables whose values are part of the code, whatever is assigned to them.
     `tf_share_before` and `tf_share_after` are the parts of such a call that TensorFlow's ops take;
     `max_error` is the greatest relative error of an output. Outputs that are `random` differ from
     call to call: no value of theirs was compared.
@@ -55,6 +56,7 @@ class SignatureReport:
     tf_share_after: float
     max_error: float
     random: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

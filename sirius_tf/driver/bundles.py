@@ -6,15 +6,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sirius_tf.bundle import link as linker
 from sirius_tf.bundle.cc import CodeError
 from sirius_tf.codegen.entry import plan_reads
+from sirius_tf.config import Options
 from sirius_tf.driver import failures
 from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part
 from sirius_tf.rewrite.manifest import manifest
+
+
+def notes(options: Options) -> dict[str, object]:
+    """The notes of a conversion for the manifest: what new weights must be compiled alike for."""
+    return {"keep_variables": options.keep_variables}
 
 
 def link_what_compiles(
@@ -23,13 +30,14 @@ def link_what_compiles(
     parts: Sequence[Part],
     kernels: Mapping[str, Compiled],
     bundle: Path,
+    noted: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[list[Part], dict[str, Compiled]]:
     """Link the bundle as `link` does; regions whose code the C compiler does not accept go back to
     TensorFlow."""
     parts = list(parts)
     while True:
         try:
-            return parts, link(work, meta_graph, parts, kernels, bundle)
+            return parts, link(work, meta_graph, parts, kernels, bundle, noted)
         except CodeError as error:
             uses = (use for part in parts for use in part.uses if use.kernel == error.kernel)
             failed = {use.region.name: failures.noted(use.region, error) for use in uses}
@@ -42,6 +50,7 @@ def link(
     parts: Sequence[Part],
     kernels: Mapping[str, Compiled],
     bundle: Path,
+    noted: Mapping[str, object] = MappingProxyType({}),
     old: Path | None = None,
 ) -> dict[str, Compiled]:
     """Write the bundle of the kernels in use, if any; with the code of `old`, if that is given.
@@ -54,7 +63,7 @@ def link(
         return {}
     bundle.parent.mkdir(parents=True, exist_ok=True)
     signatures = {part.signature.name: (part.signature, part.uses) for part in parts}
-    content = manifest(work, meta_graph, signatures)
+    content = manifest(work, meta_graph, signatures) | dict(noted)
     content["kernels"] = {name: kernels[name].note for name in used}
     made = [kernels[name].kernel for name in used]
     for_gpus = [c for name in used if (c := kernels[name].cuda)]

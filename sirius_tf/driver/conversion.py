@@ -97,7 +97,7 @@ def _drafted(
     given = sampling.of_signatures(model.signatures, samples)
     stage("regions")
     content = cache.content(source)
-    parts = cut_signatures(source, content, meta_graph, model, given)
+    parts = cut_signatures(source, content, meta_graph, model, given, options.keep_variables)
     stage("compile")
     parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
     parts = [part.hollow() for part in parts]
@@ -105,10 +105,11 @@ def _drafted(
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"
     stage("link")
-    parts, kernels = bundles.link_what_compiles(work, meta_graph, parts, kernels, bundle)
+    notes = bundles.notes(options)
+    parts, kernels = bundles.link_what_compiles(work, meta_graph, parts, kernels, bundle, notes)
     stage("time")
     timed = time_parts(work, meta_graph, parts, kernels, bundle, options)
     if [part.uses for part in timed] != [part.uses for part in parts]:
-        bundles.link(work, meta_graph, timed, kernels, bundle)
+        bundles.link(work, meta_graph, timed, kernels, bundle, notes)
     stage("rewrite")
     return draft(content, work, saved_model, timed, bundle, options)

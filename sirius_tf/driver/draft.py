@@ -12,7 +12,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.config import Options
 from sirius_tf.driver.parts import Part, computes
 from sirius_tf.report import LeftNode, SignatureReport
-from sirius_tf.rewrite import metagraph, output
+from sirius_tf.rewrite import metagraph, output, regions
 from sirius_tf.rewrite.difference import allowed, random_outputs
 from sirius_tf.rewrite.samples import Array
 
@@ -67,16 +67,15 @@ def _report(part: Part) -> SignatureReport:
     ops = [n for n in graph.nodes if n.name not in results and computes(n)]
     left = [LeftNode(name, n.name, n.op, part.left[n.name]) for n in ops if n.name in part.left]
     count = len(ops) - len(left)
+    constants = tuple(regions.constants(use.region for use in part.uses))
+    measured = (0.0, 0.0, 1.0, 1.0, 0.0)
     return SignatureReport(
         name,
         len(ops),
         count,
         tuple(left),
         part.timed,
-        0.0,
-        0.0,
-        1.0,
-        1.0,
-        0.0,
-        random_outputs(graph),
+        *measured,
+        random=random_outputs(graph),
+        constants=constants,
     )

@@ -70,6 +70,7 @@ def _refreshed(
     if made := notes.get("cuda"):
         arch, precision = tuple(made["arch"]), made.get("precision", "strict")
         options = replace(options, target="cuda", arch=arch, precision=precision)
+    options = replace(options, keep_variables=notes.get("keep_variables", False))
     model = savedmodel.read(source, list(notes["signatures"]))
     saved_model = loader_impl.parse_saved_model(str(source))
     meta_graph = metagraph.select(saved_model)
@@ -78,7 +79,9 @@ def _refreshed(
     content = cache.content(source)
     parts = [
         part.only(notes["signatures"][part.signature.name]["uses"])
-        for part in cut_signatures(source, content, meta_graph, model, given)
+        for part in cut_signatures(
+            source, content, meta_graph, model, given, options.keep_variables
+        )
     ]
     stage("compile")
     regions = {u.kernel: u.region for p in reversed(parts) for u in p.uses}
@@ -89,7 +92,8 @@ def _refreshed(
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / old.name
     stage("link")
-    kernels = bundles.link(work, meta_graph, parts, kernels, bundle, old if same else None)
+    noted, with_code_of = bundles.notes(options), old if same else None
+    kernels = bundles.link(work, meta_graph, parts, kernels, bundle, noted, with_code_of)
     stage("time")
     as_before = replace(options, keep_slow=True, strict_math=True)
     timed = time_parts(work, meta_graph, parts, kernels, bundle, as_before)

@@ -118,6 +118,7 @@ def cut(
     stem: str,
     choice: Choice,
     kept: Mapping[str, str] | None = None,
+    keep_variables: bool = False,
 ) -> Part:
     """The regions of a signature, called `<stem>_<k>`; nodes in `kept` stay on TensorFlow.
 
@@ -126,7 +127,7 @@ def cut(
     """
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
-    found = regions.cut(graph, stem, {**probes, **(kept or {})})
+    found = regions.cut(graph, stem, {**probes, **(kept or {})}, keep_variables)
     edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
     bare = hollow(graph)
     start = functools.partial(Session, source, meta_graph, signature.inlined, bare)

@@ -42,11 +42,14 @@ def cut_signatures(
     meta_graph: Any,
     model: savedmodel.Model,
     samples: Mapping[str, Choice],
+    keep_variables: bool = False,
 ) -> list[Part]:
     """The regions of every signature."""
     names = stems(model.signatures)
     return [
-        cut(source, content, meta_graph, signature, names[name], samples[name])
+        cut(
+            source, content, meta_graph, signature, names[name], samples[name], None, keep_variables
+        )
         for name, signature in model.signatures.items()
     ]
 

@@ -39,8 +39,8 @@ class Region:
     """Nodes of an outer graph that are compiled together.
 
     Input k of `graph` carries the outer edge `inputs[k]`, output k is the outer edge `outputs[k]`.
-    An input that is the edge of a Variable is a table. `nodes` are the outer nodes it stands for,
-    of which a While may in turn stand for nodes of the GraphDef.
+    An input that is the edge of a Variable is read where that is. `nodes` are the outer nodes it
+    stands for, of which a While may in turn stand for nodes of the GraphDef.
     """
 
     name: str
@@ -65,10 +65,15 @@ class Cut:
     left: Mapping[str, str]
 
 
-def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
+def cut(
+    graph: Graph,
+    name: str,
+    left: Mapping[str, str] | None = None,
+    keep_variables: bool = False,
+) -> Cut:
     """The maximal regions of a graph, called `<name>_<k>`; nodes in `left` are taken as given.
 
-    `name` is a C identifier.
+    `name` is a C identifier. With `keep_variables` all variables are inputs of regions.
     """
     reasons = dict(left or {})
     guarded = _guarded(graph)
@@ -79,7 +84,7 @@ def cut(graph: Graph, name: str, left: Mapping[str, str] | None = None) -> Cut:
         if problem and node.name not in reasons:
             reasons[node.name] = problem
     while True:
-        regions = _regions(graph, name, reasons)
+        regions = _regions(graph, name, reasons, keep_variables)
         rejected = [pair for region in regions for pair in _rejected(region)]
         if not rejected:
             break
@@ -112,6 +117,11 @@ def constant(node: Node) -> bool:
 def is_variable(node: Node) -> bool:
     """Whether a node is a variable of known value."""
     return node.op == "Variable" and "value" in node.attrs
+
+
+def constants(uses: Iterable[Region]) -> list[str]:
+    """The variables whose values are constants of some regions."""
+    return sorted({n.name for region in uses for n in region.graph.nodes if is_variable(n)})
 
 
 def table(graph: Graph, edge: Edge, readers: Iterable[tuple[Node, int]]) -> bool:
@@ -226,7 +236,7 @@ def _blamed(region: Region, name: str) -> list[str]:
     return [node for node in found if node in region.nodes] or sorted(region.nodes)
 
 
-def _regions(graph: Graph, name: str, left: Collection[str]) -> list[Region]:
+def _regions(graph: Graph, name: str, left: Collection[str], keep_variables: bool) -> list[Region]:
     levels = _levels(graph, left)
     members: dict[int, list[Node]] = {}
     for node in graph.nodes:
@@ -235,7 +245,8 @@ def _regions(graph: Graph, name: str, left: Collection[str]) -> list[Region]:
     readers = consumers(graph)
     made: list[Region] = []
     for level in sorted(members):
-        region = _region(graph, f"{name}_{len(made)}", members[level], readers)
+        called = f"{name}_{len(made)}"
+        region = _region(graph, called, members[level], readers, keep_variables)
         if region is not None:
             made.append(region)
     return made
@@ -285,6 +296,7 @@ def _region(
     name: str,
     members: Sequence[Node],
     readers: Mapping[Edge, Sequence[tuple[Node, int]]],
+    keep_variables: bool,
 ) -> Region | None:
     """The region of some nodes; None if nothing reads its results.
 
@@ -303,7 +315,10 @@ def _region(
             if edge.node in inside or edge.node in copied or edge in inputs:
                 continue
             reading = [(n, k) for n, k in readers[edge] if n.name in inside]
-            if is_source(graph, edge) and not table(graph, edge, reading):
+            kept = (
+                keep_variables and is_source(graph, edge) and is_variable(graph.by_name[edge.node])
+            )
+            if is_source(graph, edge) and not kept and not table(graph, edge, reading):
                 copied.add(edge.node)
             else:
                 inputs[edge] = f"{edge}"

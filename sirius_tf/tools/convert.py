@@ -5,7 +5,8 @@ usage: convert.py INPUT OUTPUT [--signatures=a,b] [--input_shapes=x=1,100,256]
            [--samples=FILE.npz] [--tolerance=1e-5] [--threads=N]
            [--dump=FOLDER] [--without=PASS,...] [--target=cuda] [--arch=sm_80,sm_90]
            [--cuda_launch=auto]
-           [--keep_slow] [--strict_math] [--strict] [--force] [--refresh]
+           [--keep_slow] [--strict_math] [--keep_variables] [--strict] [--force]
+           [--refresh]
        convert.py --clear_cache
 
 INPUT itself is not changed. OUTPUT is written only after it was loaded, run on the samples, and
@@ -43,6 +44,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 #: How the reasons begin of nodes that cannot be compiled, whatever stands around them.
 _NO_WAY = ("there is no rule for this op", "dtype ")
+_MOST_NAMES = 5  # of variables, in a sentence
 
 
 def define_input_shapes(values: flags.FlagValues) -> None:
@@ -122,6 +124,7 @@ def define_flags(values: flags.FlagValues) -> None:
     for name, text in (
         ("keep_slow", "Keep regions that are slower than TensorFlow's ops."),
         ("strict_math", "Take sums in another order only; Winograd does more to them."),
+        ("keep_variables", "Follow what is assigned to variables after loading."),
         ("strict", "Fail if an op that can be compiled stays on TensorFlow."),
         ("force", "Replace OUTPUT if it exists."),
         ("refresh", "Give OUTPUT, which exists, the weights of INPUT, whose graph is the same."),
@@ -235,6 +238,8 @@ def report(result: Result) -> RenderableType:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"
     if result.cuda_state:
         parts.append(f"CUDA code: {result.cuda_state}.")
+    if names := sorted({name for s in result.signatures for name in s.constants}):
+        parts.append(_constants(names))
     if result.strict_because:
         parts.append(f"Converted again with strict arithmetic: {result.strict_because}.")
         parts.append(f"To blame is {result.strict_blame}.")
@@ -289,6 +294,17 @@ def _left(result: Result) -> Table:
     return rows
 
 
+def _constants(names: list[str]) -> str:
+    """The sentence that says which variables are constants of the code."""
+    listed = ", ".join(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        listed += f", {len(names) - _MOST_NAMES} more"
+    return (
+        f"Constants of the code are the values of {len(names)} variables: {listed}. It does not "
+        "follow what is assigned to them later; --keep_variables does."
+    )
+
+
 def _times(before: float, after: float) -> tuple[str, str]:
     ratio = f"{before / after:.2f}x" if after > 0 else "-"
     return f"{before:.3f} -> {after:.3f}", ratio
@@ -320,6 +336,7 @@ def convert(source: Path, output: Path, values: flags.FlagValues) -> str | None:
             tolerance=values.tolerance,
             keep_slow=values.keep_slow,
             strict_math=values.strict_math,
+            keep_variables=values.keep_variables,
             force=values.force,
             dump=Path(values.dump) if values.dump else None,
             without=tuple(values.without),
