@@ -8,6 +8,16 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """The greatest relative error of a result against float64, of a region and of the ops that it
+    replaces; None, and why, where there is none."""
+
+    sirius: float | None = None
+    tensorflow: float | None = None
+    because: str = ""
+
+
+@dataclass(frozen=True)
 class RegionReport:
     """A region, its nodes (constants aside), and its time against that of what it stands for.
 
@@ -23,6 +33,7 @@ class RegionReport:
     sirius_ms: float
     kept: bool
     cuda_launch: str = ""
+    accuracy: Accuracy = Accuracy()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _FLAGS += ["-fno-builtin", "-g0"]  # debugging information names folders
 _BASELINE = ("-march=x86_64",)  # plan runs on any CPU: one that is too old gets an error
 _COMPILERS = 2  # compilations at once
 _MANIFEST_ROOM = 4096  # spaces behind the manifest, for that of another checkpoint
+_NOTE_ROOM = 256  # likewise, for what is found out about a kernel when the bundle is there
 _HASH_ROOM = 32
 _DIGEST_ROOM = 65  # of a region: SHA-256 in hex, and a NUL
 _SECTION = "sirius"  # of the weights
@@ -96,7 +97,8 @@ def link(
     units = _units(kernels, isas, cuda)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        text = _manifest(manifest, units, cuda) + " " * _MANIFEST_ROOM
+        room = _MANIFEST_ROOM + _NOTE_ROOM * len(kernels)
+        text = _manifest(manifest, units, cuda) + " " * room
         tables = _tables(kernels, cuda, folder, text, variables_hash, isas, digests)
         made = (tables.replace(name, ""), cache.content(folder), cc.compiler_command(command))
         code = cache.remembered(

@@ -7,11 +7,13 @@ A place is a mark of 16 bytes, its size in bytes as int64, and its content at th
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sirius_tf.bundle import files
 from sirius_tf.errors import SiriusError
@@ -39,6 +41,17 @@ def places(data: bytes | bytearray | mmap.mmap, name: str) -> Iterator[slice]:
             raise SiriusError(f"not a whole bundle: its {name} end behind it")
         yield slice(at + ALIGN, at + ALIGN + size)
         at = data.find(mark(name), at + ALIGN + size)
+
+
+def edit_manifest(data: bytearray, bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest in the data of a bundle; SiriusError if there is no room for it."""
+    (place,) = places(data, "manifest")
+    manifest = json.loads(bytes(data[place]))
+    change(manifest)
+    text, room = json.dumps(manifest).encode(), place.stop - place.start
+    if len(text) > room:
+        raise SiriusError(f"{bundle} has no room for its new manifest: convert the model anew")
+    data[place] = text.ljust(room)
 
 
 def replace_file(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:

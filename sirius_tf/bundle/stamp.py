@@ -7,10 +7,10 @@ GPU.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from sirius_tf.bundle import marks, seal
 from sirius_tf.errors import SiriusError
@@ -58,14 +58,12 @@ def write_stamps(bundle: Path, stamps: Mapping[str, Stamp], state: str) -> None:
     for name, stamp in stamps.items():
         at = found[name].start
         data[at : at + STAMP_BYTES] = int(stamp).to_bytes(STAMP_BYTES, "little")
-    (text_place,) = marks.places(data, "manifest")
-    manifest = json.loads(bytes(data[text_place]))
     now = {name: Stamp(_number(data[place])).name.lower() for name, place in found.items()}
-    manifest["cuda"] |= {"state": state, "stamps": now}
-    text, room = json.dumps(manifest).encode(), text_place.stop - text_place.start
-    if len(text) > room:
-        raise SiriusError(f"{bundle} has no room for its new manifest: convert the model anew")
-    data[text_place] = text.ljust(room)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["cuda"] |= {"state": state, "stamps": now}
+
+    marks.edit_manifest(data, bundle, change)
     seal.write_sealed(bundle, [data])
 
 

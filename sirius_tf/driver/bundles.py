@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sirius_tf.bundle import link as linker
+from sirius_tf.bundle import marks, seal
 from sirius_tf.bundle.cc import CodeError
 from sirius_tf.codegen.entry import plan_reads
 from sirius_tf.config import Options
@@ -87,3 +88,20 @@ def link(
         name: replace(kernels[name], kernel=kernel, cuda=on_gpus.get(name))
         for name, kernel in zip(used, left, strict=True)
     }
+
+
+def note_accuracy(parts: Sequence[Part], bundle: Path) -> None:
+    """Write the errors of regions, which are known once the bundle has run, into its manifest."""
+    reports = {region.name: region for part in parts for region in part.timed}
+    found = {use.kernel: reports[use.region.name].accuracy for part in parts for use in part.uses}
+    if not found:
+        return
+
+    def change(manifest: dict[str, Any]) -> None:
+        for name, accuracy in found.items():
+            manifest["kernels"][name]["accuracy"] = asdict(accuracy)
+
+    data = bytearray(bundle.read_bytes())
+    del data[seal.content_size(data, bundle) :]
+    marks.edit_manifest(data, bundle, change)
+    seal.write_sealed(bundle, [data])

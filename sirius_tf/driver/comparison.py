@@ -19,7 +19,7 @@ from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part, computes, hints, region_values
 from sirius_tf.errors import DifferenceError
 from sirius_tf.frontend.graph import Edge
-from sirius_tf.report import RegionReport
+from sirius_tf.report import Accuracy, RegionReport
 from sirius_tf.rewrite import checkpoint
 from sirius_tf.rewrite.samples import Array
 from sirius_tf.rewrite.session import Session
@@ -70,10 +70,24 @@ def compare_and_time(
             if problem:
                 reasons[region] = problem
             count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
-            for_gpus = kernels[use.kernel].cuda
-            launch = for_gpus.kernel.launch if for_gpus else kernels[use.kernel].no_cuda
-            reports.append(RegionReport(region, name, count, tf_ms, our_ms, not problem, launch))
+            code = kernels[use.kernel]
+            exact = Accuracy(because=problem) if problem else _accuracy(session, part, use, code)
+            found = tf_ms, our_ms, not problem, code.launch, exact
+            reports.append(RegionReport(region, name, count, *found))
     return replace(part.without(reasons), timed=tuple(reports))
+
+
+def _accuracy(session: Callable[[], Session], part: Part, use: Use, code: Compiled) -> Accuracy:
+    """The errors of a region against float64, on the samples."""
+    region = use.region
+    find = functools.partial(
+        part.references[region.name].accuracy,
+        hints(part, region),
+        lambda: [part.values[edge] for edge in region.inputs if edge in part.values],
+        lambda: session().results(use, part.values),
+    )
+    key = (region.digest, code.code, region_values(part, region), machine())
+    return cache.remembered("errors", key, find)
 
 
 def machine() -> tuple[str, int, str, str]:

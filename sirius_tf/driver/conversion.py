@@ -111,5 +111,6 @@ def _drafted(
     timed = time_parts(work, meta_graph, parts, kernels, bundle, options)
     if [part.uses for part in timed] != [part.uses for part in parts]:
         bundles.link(work, meta_graph, timed, kernels, bundle, notes)
+    bundles.note_accuracy(timed, bundle)
     stage("rewrite")
     return draft(content, work, saved_model, timed, bundle, options)

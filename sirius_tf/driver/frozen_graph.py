@@ -74,6 +74,7 @@ def _optimize_graph_def(
         timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)
         if timed.uses != parts[0].uses:
             bundles.link(None, meta_graph, [timed], kernels, work)
+        bundles.note_accuracy([timed], work)
     if not timed.uses:
         return graph_def
     return graphdef.rewrite(graph_def, Edit(signature, timed.uses), bundle)

@@ -43,6 +43,11 @@ class Compiled:
     no_cuda: str = ""
 
     @property
+    def launch(self) -> str:
+        """The way its phases follow each other on a GPU, or why there is no code for one."""
+        return self.cuda.kernel.launch if self.cuda else self.no_cuda
+
+    @property
     def note(self) -> dict[str, object]:
         """The notes on the kernel for the manifest."""
         hints = {name: list(shape) for name, shape in self.hints.items()}

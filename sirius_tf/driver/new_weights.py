@@ -99,6 +99,7 @@ def _refreshed(
     timed = time_parts(work, meta_graph, parts, kernels, bundle, as_before)
     for region in (region for part in timed for region in part.timed if not region.kept):
         raise SiriusError(f"region {region.name} has wrong results; convert the model anew")
+    bundles.note_accuracy(timed, bundle)
     stage("rewrite")
     return draft(content, work, saved_model, timed, bundle, options)
 

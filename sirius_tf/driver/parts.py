@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from sirius_tf.bundle import cache
+from sirius_tf.driver.accuracy import Reference, reference
 from sirius_tf.driver.trials import Trial
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Node
@@ -63,7 +64,7 @@ class Part:
     """A signature on its way: regions in use, nodes left with reasons, and regions timed.
 
     `values` are those of the edges that regions read, on the samples; there are no samples where it
-    runs on none that could be made up.
+    runs on none that could be made up. `references` tell the errors of regions, by name.
     """
 
     signature: Signature
@@ -72,6 +73,7 @@ class Part:
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     timed: tuple[RegionReport, ...] = ()
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
     def without(self, reasons: Mapping[str, str]) -> Part:
         """Regions, by name, go back to TensorFlow."""
@@ -158,7 +160,9 @@ def cut(
 
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
-    return Part(signature, trial.arrays(samples), Values(ran.read, find), uses, left)
+    values = Values(ran.read, find)
+    references = {use.region.name: reference(graph, use.region) for use in uses}
+    return Part(signature, trial.arrays(samples), values, uses, left, references=references)
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:

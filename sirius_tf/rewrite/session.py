@@ -145,6 +145,11 @@ class Session:
             return f"its result {edge} would have an error of {compared.errors[edge]:.1e}"
         return None
 
+    def results(self, use: Use, values: Mapping[Edge, Array]) -> tuple[list[Array], list[Array]]:
+        """The results of TensorFlow's ops, and of the region."""
+        theirs, ours, _ = self._calls(use, values)
+        return [np.asarray(x) for x in theirs()], [np.asarray(x) for x in ours()]
+
     def _rounding(self, use: Use, values: Mapping[Edge, Array]) -> list[float]:
         """The change of TensorFlow's results with the last bits of what a region reads."""
         fed = _fed(use, values)

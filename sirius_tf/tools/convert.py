@@ -277,12 +277,14 @@ def _signatures(result: Result) -> Table:
 def _regions(result: Result) -> Table:
     regions = [r for s in result.signatures for r in s.regions]
     launches = ["launch on GPUs"] if any(r.cuda_launch for r in regions) else []
-    rows = table("Regions", "region", "ops", "ms", "speed", "kept", *launches)
+    rows = table("Regions", "region", "ops", "ms", "speed", "kept", "error", "TF's", *launches)
     for region in regions:
         kept = "yes" if region.kept else "no"
         times = _times(region.tf_ms, region.sirius_ms)
         launch = [region.cuda_launch] if launches else []
-        rows.add_row(region.name, str(region.nodes), *times, kept, *launch)
+        errors = (region.accuracy.sirius, region.accuracy.tensorflow)
+        texts = ("-" if error is None else f"{error:.1e}" for error in errors)
+        rows.add_row(region.name, str(region.nodes), *times, kept, *texts, *launch)
     return rows
 
 

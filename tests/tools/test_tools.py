@@ -18,7 +18,7 @@ from rich.console import Console
 from sirius_tf.bundle import store
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.interp import run
-from sirius_tf.report import LeftNode, RegionReport, Result, SignatureReport
+from sirius_tf.report import Accuracy, LeftNode, RegionReport, Result, SignatureReport
 from sirius_tf.tools import benchmark, convert
 from sirius_tf.tools.gpu import kernels
 from sirius_tf.tools.models import fetch
@@ -32,7 +32,10 @@ LEFT = (
     LeftNode("s", "lookup2", "LookupTableFindV2", NO_RULE),
     LeftNode("s", "add", "AddV2", "too small"),
 )
-REGIONS = (RegionReport("s_0", "s", 40, 1.0, 0.25, True), RegionReport("s_1", "s", 3, 1, 2, False))
+REGIONS = (
+    RegionReport("s_0", "s", 40, 1.0, 0.25, True, accuracy=Accuracy(2e-7, 1e-7)),
+    RegionReport("s_1", "s", 3, 1, 2, False),
+)
 SIGNATURE = SignatureReport("s", 43, 40, LEFT, REGIONS, 3.0, 1.5, 1.0, 0.6, 2e-7)
 RESULT = Result(Path("out"), Path("out/b"), (SIGNATURE,), 12.34, 5_000_000, 2_500_000)
 
@@ -48,8 +51,8 @@ def test_report():
     report = text(convert.report(RESULT))
     lines = [" ".join(line.split()) for line in report.splitlines()]
     assert "s 40 of 43 100% -> 60% 3.000 -> 1.500 2.00x 2.0e-07" in lines
-    assert "s_0 40 1.000 -> 0.250 4.00x yes" in lines
-    assert "s_1 3 1.000 -> 2.000 0.50x no" in lines
+    assert "s_0 40 1.000 -> 0.250 4.00x yes 2.0e-07 1.0e-07" in lines
+    assert "s_1 3 1.000 -> 2.000 0.50x no - -" in lines
     assert f"{NO_RULE} LookupTableFindV2 2" in lines
     assert "too small AddV2 1" in lines
     assert "out: 5.0 MB, of which the bundle, mapped when loaded: 2.5 MB." in report
