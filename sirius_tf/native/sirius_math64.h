@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Elementary functions of vectors of doubles, as sirius_math.h has them of floats: within 3 ulp over all doubles
- * when the thread does not flush subnormals; signed zeros, infinities and NaN behave as in numpy
+ * (erfc: 5) when the thread does not flush subnormals; signed zeros, infinities and NaN behave as in numpy
  * (tests/native/test_math64.py). They are rarely what a program spends its time on, so they are plain.
  *
  * Methods. Series are Taylor's, long enough for their interval.
