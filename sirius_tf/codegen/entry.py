@@ -22,6 +22,7 @@ int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
 BARRIER = 1 << 12  # points that are worth the wait of two workers for each other
+GROWN = 1 << 43  # bytes of addresses for a tensor that loops make until data ends them
 
 
 def late_outputs(program: Program) -> tuple[bool, ...]:
@@ -57,7 +58,8 @@ def print_plan(kernel: Scheduled) -> str:
                     f"in[{number}].dims[{axis}]",
                 )
     for number, param in enumerate(program.params):
-        body.append(f"const int64_t {param.name} = {_entry(program, param.value)};")
+        value = nested("min", [_entry(program, param.value), *_room(kernel, number)])
+        body.append(f"const int64_t {param.name} = {value};")
         body.append(f"params[{number}] = {param.name};")
         if param.minimum > UNBOUNDED:
             body += _require(
@@ -196,9 +198,58 @@ class _Sizes(Language):
 _sizes = _Sizes()
 
 
+def grown(kernel: Scheduled, t: Tensor) -> tuple[str, int] | None:
+    """The loop that makes rows of a tensor until data ends it, by the name of its trip count, and
+    how many rows more there are than trips; None if the tensor has the same size in any case.
+
+        h[t + 1, i] = ...   for t < X, i < 16384, with X <= n     has X + 1 rows, not n + 1
+    """
+    if t.role != "temp" or not t.shape or t.name in kernel.storage.private:
+        return None
+    made = [s for s in kernel.program.statements if s.target == t.name]
+    first = kernel.storage.shape(t)[0]
+    for p in kernel.program.params:
+        if p.exit is None or p.unlimited or not isinstance(p.value, Index):
+            continue
+        more = first - p.value.value
+        if more.is_const and all(_stays_below(s, symbol(p.name), more.const) for s in made):
+            return p.name, more.const
+    return None
+
+
+def _stays_below(s: Statement, trips: Affine, more: int) -> bool:
+    """Whether all rows that a statement defines are below trips + more."""
+    row = s.index[0]
+    if row.is_const:
+        return row.const < more
+    beyond = [i.extent - trips for i in s.iters if row - symbol(i.name) == affine(row.const)]
+    return any(b.is_const and b.const + row.const <= more for b in beyond)
+
+
+def _room(kernel: Scheduled, number: int) -> list[str]:
+    """C of the trips for which tensors have addresses, for each that grows with parameter `number`
+    and has rows of a size that is known before."""
+    before, found = {p.name for p in kernel.program.params[:number]}, list[str]()
+    for t in kernel.program.tensors:
+        trips, more = grown(kernel, t) or ("", 0)
+        row = kernel.storage.shape(t)[1:]
+        if trips == kernel.program.params[number].name and all(
+            before >= set(e.names()) for e in row
+        ):
+            size = f"(int64_t)sizeof({_sizes.types[t.dtype]})"
+            for extent in row:
+                size = _sizes.times(size, _sizes.index(extent))
+            rows = f"INT64_C({GROWN}) / sirius_max_i64({size}, 1)"
+            found.append(f"sirius_max_i64({rows} - {more}, 1)")
+    return found
+
+
 def tensor_bytes(kernel: Scheduled, t: Tensor, language: Language = scalar.C) -> str:
     """C of the size of a tensor in the workspace."""
-    extents = [language.index(e) for e in kernel.storage.shape(t)]
+    shape, growth = kernel.storage.shape(t), grown(kernel, t)
+    if growth:
+        shape = (symbol(growth[0]) + growth[1], *shape[1:])
+    extents = [language.index(e) for e in shape]
     if t.name in kernel.program.guarded:
         extents = [e if "-" not in e else f"sirius_max_i64({e}, 0)" for e in extents]
     size = f"(int64_t)sizeof({language.types[t.dtype]})"
@@ -240,7 +291,7 @@ def _certain_bytes(kernel: Scheduled) -> str:
         return next((affine(1 + e.const) for e in beyond if e.is_const), extent)
 
     def shrunk(t: Tensor) -> Tensor:
-        known = t.role == "output" or t.name in loops
+        known = t.role == "output" or t.name in loops or grown(kernel, t) is not None
         return replace(t, shape=tuple(map(least, t.shape))) if known else t
 
     one = replace(kernel, program=replace(program, tensors=tuple(map(shrunk, program.tensors))))

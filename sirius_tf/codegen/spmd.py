@@ -151,7 +151,8 @@ class SpmdPrinter(ABC):
     def loop(self, loop: Loop, pad: str, print_body: Print, test: str = "") -> list[str]:
         """One that every worker runs as it is, while `test` holds."""
         if loop.go:
-            head = f"for (; {test}{self.element(loop.go)}; ++{loop.var}) {{"
+            limit, beyond = self.room(loop)
+            head = f"for (; {test}{limit}{self.element(loop.go)}; ++{loop.var}) {{"
             body = [*print_body(loop.body, pad + "    "), f"{pad}  }}"]
             number = [p.name for p in self.program.params].index(loop.trips)
             start = f"int64_t {loop.var} = 0;"
@@ -161,6 +162,7 @@ class SpmdPrinter(ABC):
                 f"{pad}  {start}",
                 f"{pad}  {head}",
                 *body,
+                *(pad + "  " + line for line in beyond),
                 f"{pad}  {end}",
                 f"{pad}}}",
             ]
@@ -168,6 +170,11 @@ class SpmdPrinter(ABC):
         start, more = f"int64_t {loop.var} = {first}", f"{test}{loop.var} < {end}"
         head = f"for ({start}; {more}; {loop.var} += {loop.step})"
         return [f"{pad}{head} {{", *print_body(loop.body, pad + "  "), f"{pad}}}"]
+
+    def room(self, loop: Loop) -> tuple[str, list[str]]:
+        """C of the test, for a loop that data ends, that there is room for one more iteration, and
+        of what to do if there was none."""
+        return "", []
 
     def guard(self, guard: Guard, pad: str, print_body: Print) -> list[str]:
         """Conditions on iterators and parameters."""

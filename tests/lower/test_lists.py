@@ -7,7 +7,8 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.errors import Unsupported
-from tests.support.parity import check, evaluate
+from tests.support.arrays import assert_close
+from tests.support.parity import check, compiled, evaluate, lowered, results_of
 
 raw = tf.raw_ops
 
@@ -144,3 +145,23 @@ def test_a_written_list_has_grown():
         return made.size(), made.stack()
 
     check(fn, [None, 3], sizes=(1, 7))
+
+
+def test_no_bound_is_too_high_for_a_list_of_large_rows():
+    def doubled(x, most):
+        rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[16384])
+
+        def step(t, y, rows):
+            return t + 1, y * 2.0, rows.write(t, y)
+
+        def small(t, y, rows):
+            return tf.logical_and(t < most, tf.reduce_max(y) < 50.0)
+
+        rows = tf.while_loop(small, step, (0, x, rows))[-1].stack()
+        return tf.exp(-rows) / tf.reduce_sum(rows, 0)
+
+    concrete, program = lowered(doubled, ([16384], "float32"), ([], "int32"))
+    generated = compiled(program)
+    for most in (3, 2**31 - 1):
+        feeds = [np.ones(16384, "f"), np.int32(most)]
+        assert_close(generated(feeds), results_of(concrete, feeds), 1e-5)

@@ -38,6 +38,8 @@ from tests.support.small_zoo import SIZES
 from tests.support.workers import exactly
 
 Arrays = Mapping[str, np.ndarray]
+Signature = tuple[Path, object, savedmodel.Signature, Arrays]
+"""A signature of the MetaGraphDef of a model, and samples."""
 
 WORKERS = (2, 3, 4, 8)
 MOST_ROWS = 5
@@ -104,7 +106,7 @@ def of_signature(
     if not regions:
         return found
     kernels = [compile_graph(r.graph, hints(part, r)) for r in regions]
-    read = _read(path, meta_graph, part, rows_of(signature, arrays))
+    read = read_by(path, meta_graph, part, rows_of(signature, arrays))
     with tempfile.TemporaryDirectory() as folder:
         made = bundles(kernels, Path(folder))
     for number, region in enumerate(regions):
@@ -122,7 +124,7 @@ def of_signature(
     return found
 
 
-def _read(
+def read_by(
     path: Path, meta_graph: object, part: Part, given: Sequence[Arrays]
 ) -> list[list[list[np.ndarray]]]:
     """For each of some inputs: what each region reads when TensorFlow runs the signature on it."""
@@ -137,22 +139,28 @@ def _read(
     return found
 
 
-def of_model(name: str, **sizes: object) -> Counter[str]:
-    """All signatures of a model of the zoo."""
+@contextmanager
+def signatures(name: str, **sizes: object) -> Iterator[list[Signature]]:
+    """The signatures of a model of the zoo, with samples; of those that are alike, one."""
     keras.backend.clear_session()
-    total = Counter[str]()
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", SIRIUS_ISA="v3"):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         given = zoo.build(name, path, **sizes)
         model = savedmodel.read(path)
         meta_graph = metagraph.select(loader_impl.parse_saved_model(str(path)))
-        seen = set[str]()
+        found = dict[str, Signature]()
         for key, arrays in samples.of_signatures(model.signatures, given).items():
-            signature = model.signatures[key]
-            graph = str(sorted(n.op for n in signature.graph.nodes))
-            if graph not in seen:  # Keras exports one function twice
-                total += of_signature(name, path, meta_graph, signature, arrays)
-            seen.add(graph)
+            graph = str(sorted(n.op for n in model.signatures[key].graph.nodes))
+            found.setdefault(graph, (path, meta_graph, model.signatures[key], arrays))
+        yield list(found.values())  # Keras exports one function twice
+
+
+def of_model(name: str, **sizes: object) -> Counter[str]:
+    """All signatures of a model of the zoo."""
+    total = Counter[str]()
+    with mock.patch.dict("os.environ", SIRIUS_ISA="v3"), signatures(name, **sizes) as found:
+        for signature in found:
+            total += of_signature(name, *signature)
     return total
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sirius_tf.bundle.link import ISAS, link
+from sirius_tf.codegen import entry
 from sirius_tf.compile import compile_program
-from sirius_tf.errors import SiriusError
+from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
 from sirius_tf.runtime import native
 from tests.support import programs
@@ -125,14 +126,30 @@ def test_workspaces(check):
     alone(check)
 
 
-@pytest.mark.parametrize("limit", [0, 5, 693, 694, 2**31 - 1, 2**43])
-def test_a_bound_that_is_as_good_as_none(tmp_path, limit):
-    program = programs.growth()
+def grows(tmp_path, limits, *width):
+    """Whether a loop's results are right for upper bounds; the bundle that it is in."""
+    program = programs.growth(*width)
     link([compile_program(program)], tmp_path / "x.so", {}, isas=[ISAS[native.isa()]])
     bundle = native.Bundle(tmp_path / "x.so")
-    few = {"x": np.float32(1), "limit": np.int64(min(limit, 1000))}
-    (want,) = interp.run(program, few)
-    (have,) = bundle.call("growth", [np.float32(1), np.int64(limit)])
-    np.testing.assert_array_equal(have, want)
-    with pytest.raises(SiriusError, match=r"needs more than 2\^47 bytes"):
-        bundle.call("growth", [np.float32(1), np.int64(2**46)])
+    for limit in limits:
+        few = {"x": np.float32(1.9), "limit": np.int64(min(limit, 1000))}
+        (want,) = interp.run(program, few)
+        (have,) = bundle.call("growth", [np.float32(1.9), np.int64(limit)])
+        np.testing.assert_array_equal(have, want)
+    return bundle
+
+
+def test_a_bound_that_is_as_good_as_none(tmp_path):
+    grows(tmp_path, [0, 5, 51, 52, 53, 2**31 - 1, 2**43, 2**46])
+
+
+def test_a_bound_that_is_as_good_as_none_of_rows_of_64_kb(tmp_path):
+    grows(tmp_path, [0, 5, 51, 52, 53, 2**31 - 1, 2**43], 1 << 14)
+
+
+def test_a_loop_that_needs_more_than_there_are_addresses_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(entry, "GROWN", 4 * 50)  # 52 iterations are run
+    bundle = grows(tmp_path, [0, 5, 49])
+    for limit in (50, 60, 2**31):
+        with pytest.raises(InvalidArgument, match="49 iterations of a loop need more than"):
+            bundle.call("growth", [np.float32(1.9), np.int64(limit)])

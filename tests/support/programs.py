@@ -181,10 +181,12 @@ def lstm(units=3):
     )
 
 
-def growth():
-    """y[t] = x * 1.001^t while that is less than 2, at most T of them: data decides how many."""
-    end = symbol("X")
-    go, h = load("go", t, dtype="bool"), load("h", t)
+def growth(*width):
+    """y[t] = x * 1.001^t while that is less than 2, at most T of them: data decides how many. With
+    a width, rows of equal numbers."""
+    end, columns = symbol("X"), [it("j", w) for w in width]
+    at, first = [j for _ in width], [0 for _ in width]
+    go, h = load("go", t, dtype="bool"), load("h", t, *at)
     step = [it("t", end, loop=True)]
     return program(
         "growth",
@@ -193,17 +195,17 @@ def growth():
             tensor("x", [], role="input"),
             tensor("limit", [], "int64", role="input"),
             tensor("go", [T + 1], "bool"),
-            tensor("h", [T + 1]),
-            tensor("y", [end], role="output"),
+            tensor("h", [T + 1, *width]),
+            tensor("y", [end, *width], role="output"),
         ],
         [
-            stmt("h0", [], "h", [0], load("x")),
+            stmt("h0", columns, "h", [0, *at], load("x")),
             stmt("go0", [], "go", [0], _going(0, load("x"))),
-            stmt("h1", step, "h", [t + 1], call("mul", h, Const(1.001, F))),
-            stmt("go1", step, "go", [t + 1], _going(t + 1, load("h", t + 1))),
-            stmt("out", [it("i", end)], "y", [i], load("h", i)),
+            stmt("h1", [*step, *columns], "h", [t + 1, *at], call("mul", h, Const(1.001, F))),
+            stmt("go1", step, "go", [t + 1], _going(t + 1, load("h", t + 1, *first))),
+            stmt("out", [it("i", end), *columns], "y", [i, *at], load("h", i, *at)),
         ],
-        [end],
+        [end, *width],
         context=[T - end],
     )
 

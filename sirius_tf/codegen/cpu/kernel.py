@@ -13,7 +13,7 @@ from itertools import zip_longest
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.cpu import leaf
-from sirius_tf.codegen.entry import bound_text, print_plan, slot_bytes
+from sirius_tf.codegen.entry import bound_text, grown, print_plan, slot_bytes
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.spmd import SpmdPrinter
 from sirius_tf.ir.program import Program, Tensor
@@ -154,6 +154,16 @@ class _Printer(SpmdPrinter):
     def first_of(self, who: str) -> str:
         """Rounded up, so that a single tile is number 0's."""
         return f"(tiles * {who} + {self.workers} - 1) / {self.workers}"
+
+    def room(self, loop: Loop) -> tuple[str, list[str]]:
+        """The trip count is its upper bound until the loop is over."""
+        growths = (grown(self.kernel, t) for t in self.program.tensors)
+        if loop.go is None or not any(g and g[0] == loop.trips for g in growths):
+            return "", []
+        text = scalar.string("%lld iterations of a loop need more than 2^43 bytes")
+        failure = f"sirius_fail(call, {text}, {loop.trips}, 0);"
+        full = f"{loop.var} >= {loop.trips} && {self.element(loop.go)}"
+        return f"{loop.var} < {loop.trips} && ", [f"if ({full}) {failure}"]
 
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (worker == 0) call->params[{number}] = {loop.var};"
