@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,51 +29,30 @@ MOST_POINTS = 1 << 27
 MOST_BYTES = 1 << 26
 
 Hints = Mapping[str, tuple[int, ...]]
-Results = Callable[[], tuple[Sequence[Array], Sequence[Array]]]
-"""The results of TensorFlow's ops, and of the region, on the samples."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """A region's graph with its constants, and the variables that it reads where they are.
+class Exact:
+    """The results of a region in float64, on the samples; or why there are none."""
 
-    `without` says why there is none, lest large constants are kept.
-    """
-
-    graph: Graph | None = None
-    tables: Mapping[int, Array] = field(default_factory=dict)
+    results: tuple[Array, ...] = ()
     without: str = ""
 
-    def accuracy(
-        self, hints: Hints, inputs: Callable[[], Sequence[Array]], both: Results
-    ) -> Accuracy:
-        """The errors; `inputs` are the values of what the region reads and is no variable."""
-        if self.graph is None:
+    def accuracy(self, theirs: Sequence[Array], ours: Sequence[Array]) -> Accuracy:
+        """The errors of TensorFlow's ops and of the region."""
+        if self.without:
             return Accuracy(because=self.without)
-        program = lower(self.graph, hints)
-        points = sum(work(s, program.hints) for s in program.statements)
-        if points > MOST_POINTS:
-            return Accuracy(because=f"it has {points:.1e} points, more than {MOST_POINTS:.1e}")
-        try:
-            exact = self._run(program, inputs())
-        except Exception as error:  # costs this number and no more
-            return Accuracy(because=f"float64 fails: {type(error).__name__}: {error}")
-        theirs, ours = (_worst(results, exact) for results in both())
-        if math.inf in (theirs, ours):
+        their_error, our_error = _worst(theirs, self.results), _worst(ours, self.results)
+        if math.inf in (their_error, our_error):
             return Accuracy(because="data decides otherwise in float64")
-        return Accuracy(ours, theirs)
-
-    def _run(self, program: Program, inputs: Sequence[Array]) -> Sequence[Array]:
-        wide, values = widened(program), iter(inputs)
-        given = {
-            name: self.tables[k] if k in self.tables else next(values)
-            for k, name in enumerate(program.inputs)
-        }
-        return run(wide, {n: a.astype(numpy_dtype(wide.tensor[n].dtype)) for n, a in given.items()})
+        return Accuracy(our_error, their_error)
 
 
-def reference(graph: Graph, region: Region) -> Reference:
-    """The reference of a region of a graph, whose constants are there still."""
+def exact(
+    graph: Graph, region: Region, hints: Hints, inputs: Callable[[], Sequence[Array]]
+) -> Exact:
+    """The results of a region of a graph, whose constants are there still; `inputs` are what it
+    reads on the samples, but for variables."""
     nodes = graph.by_name
     tables = {
         k: nodes[edge.node].attr_array()
@@ -82,8 +61,25 @@ def reference(graph: Graph, region: Region) -> Reference:
     }
     size = sum(a.nbytes for a in tables.values()) + _constants(region.graph)
     if size > MOST_BYTES:
-        return Reference(without=f"its constants have {size:.1e} bytes, more than {MOST_BYTES:.1e}")
-    return Reference(region.graph, tables)
+        return Exact(without=f"its constants have {size:.1e} bytes, more than {MOST_BYTES:.1e}")
+    program = lower(region.graph, hints)
+    points = sum(work(s, program.hints) for s in program.statements)
+    if points > MOST_POINTS:
+        return Exact(without=f"it has {points:.1e} points, more than {MOST_POINTS:.1e}")
+    try:
+        return Exact(_run(program, tables, inputs()))
+    except Exception as error:  # costs this number and no more
+        return Exact(without=f"float64 fails: {type(error).__name__}: {error}")
+
+
+def _run(
+    program: Program, tables: Mapping[int, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    wide, values = widened(program), iter(inputs)
+    arrays = [tables[k] if k in tables else next(values) for k in range(len(wide.inputs))]
+    dtypes = [numpy_dtype(wide.tensor[name].dtype) for name in wide.inputs]
+    wider = (a.astype(dtype) for a, dtype in zip(arrays, dtypes, strict=True))
+    return run(wide, dict(zip(wide.inputs, wider, strict=True)))
 
 
 def _constants(graph: Graph) -> int:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from sirius_tf.bundle import cache, library
 from sirius_tf.config import Options
+from sirius_tf.driver.accuracy import Exact, exact
 from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part, computes, hints, region_values
 from sirius_tf.errors import DifferenceError
@@ -71,23 +72,43 @@ def compare_and_time(
                 reasons[region] = problem
             count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
             code = kernels[use.kernel]
-            exact = Accuracy(because=problem) if problem else _accuracy(session, part, use, code)
-            found = tf_ms, our_ms, not problem, code.launch, exact
+            errors = Accuracy(because=problem) if problem else _accuracy(session, part, use, code)
+            found = tf_ms, our_ms, not problem, code.launch, errors
             reports.append(RegionReport(region, name, count, *found))
     return replace(part.without(reasons), timed=tuple(reports))
 
 
+def with_exact(part: Part, kernels: Mapping[str, Compiled]) -> Part:
+    """The part, whose constants are there still, with the errors of its regions against float64 as
+    far as they are remembered, and the exact results of the others."""
+
+    def found(use: Use) -> Exact | Accuracy:
+        region = use.region
+
+        def inputs() -> list[Array]:
+            return [part.values[edge] for edge in region.inputs if edge in part.values]
+
+        key = _errors_key(part, use, kernels[use.kernel])
+        known = cache.remembered("errors", key, lambda: None, lambda errors: errors is not None)
+        return known or exact(part.signature.graph, region, hints(part, region), inputs)
+
+    return replace(part, exact={use.region.name: found(use) for use in part.uses})
+
+
 def _accuracy(session: Callable[[], Session], part: Part, use: Use, code: Compiled) -> Accuracy:
     """The errors of a region against float64, on the samples."""
-    region = use.region
-    find = functools.partial(
-        part.references[region.name].accuracy,
-        hints(part, region),
-        lambda: [part.values[edge] for edge in region.inputs if edge in part.values],
-        lambda: session().results(use, part.values),
-    )
-    key = (region.digest, code.code, region_values(part, region), machine())
-    return cache.remembered("errors", key, find)
+    known = part.exact[use.region.name]
+    if isinstance(known, Accuracy):
+        return known
+
+    def find() -> Accuracy:
+        return known.accuracy(*session().results(use, part.values))
+
+    return cache.remembered("errors", _errors_key(part, use, code), find)
+
+
+def _errors_key(part: Part, use: Use, code: Compiled) -> object:
+    return use.region.digest, code.code, region_values(part, use.region), machine()
 
 
 def machine() -> tuple[str, int, str, str]:

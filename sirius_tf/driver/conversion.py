@@ -17,6 +17,7 @@ from sirius_tf.bundle import cache, tilings
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.blame import blamed
+from sirius_tf.driver.comparison import with_exact
 from sirius_tf.driver.draft import Draft, draft
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.publish import published
@@ -100,7 +101,7 @@ def _drafted(
     parts = cut_signatures(source, content, meta_graph, model, given, options.keep_variables)
     stage("compile")
     parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
-    parts = [part.hollow() for part in parts]
+    parts = [with_exact(part, kernels).hollow() for part in parts]
     del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"

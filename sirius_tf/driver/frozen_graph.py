@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from sirius_tf.bundle import tilings
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
-from sirius_tf.driver.comparison import compare_and_time
+from sirius_tf.driver.comparison import compare_and_time, with_exact
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.parts import cut
 from sirius_tf.driver.steps import (
@@ -69,6 +69,7 @@ def _optimize_graph_def(
     content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
     part = cut(None, content, meta_graph, signature, signature.name, choice, kept)
     parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
+    parts = [with_exact(part, kernels) for part in parts]
     with output.written(bundle, options.force) as work:
         parts, kernels = bundles.link_what_compiles(None, meta_graph, parts, kernels, work)
         timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)

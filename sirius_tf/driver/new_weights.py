@@ -16,6 +16,7 @@ from tensorflow.python.saved_model import loader_impl
 from sirius_tf.bundle import cache
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
+from sirius_tf.driver.comparison import with_exact
 from sirius_tf.driver.draft import Draft, draft
 from sirius_tf.driver.kernels import Compiled, compile_region
 from sirius_tf.driver.publish import published
@@ -87,7 +88,7 @@ def _refreshed(
     regions = {u.kernel: u.region for p in reversed(parts) for u in p.uses}
     kernels = {name: _compiled(name, region, notes, options) for name, region in regions.items()}
     same = all(kernel.code == notes["kernels"][name]["code"] for name, kernel in kernels.items())
-    parts = [part.hollow() for part in parts]
+    parts = [with_exact(part, kernels).hollow() for part in parts]
     del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / old.name

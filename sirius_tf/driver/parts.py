@@ -12,12 +12,12 @@ from typing import Any
 import tensorflow as tf
 
 from sirius_tf.bundle import cache
-from sirius_tf.driver.accuracy import Reference, reference
+from sirius_tf.driver.accuracy import Exact
 from sirius_tf.driver.trials import Trial
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Node
 from sirius_tf.frontend.savedmodel import Signature
-from sirius_tf.report import RegionReport
+from sirius_tf.report import Accuracy, RegionReport
 from sirius_tf.rewrite import regions
 from sirius_tf.rewrite.canonical import array_digest
 from sirius_tf.rewrite.hollow import hollow, hollow_region
@@ -64,7 +64,8 @@ class Part:
     """A signature on its way: regions in use, nodes left with reasons, and regions timed.
 
     `values` are those of the edges that regions read, on the samples; there are no samples where it
-    runs on none that could be made up. `references` tell the errors of regions, by name.
+    runs on none that could be made up. `exact` are, by region, the errors against float64 if they
+    are known, or else the results in float64.
     """
 
     signature: Signature
@@ -73,7 +74,7 @@ class Part:
     uses: tuple[Use, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     timed: tuple[RegionReport, ...] = ()
-    references: Mapping[str, Reference] = field(default_factory=dict)
+    exact: Mapping[str, Exact | Accuracy] = field(default_factory=dict)
 
     def without(self, reasons: Mapping[str, str]) -> Part:
         """Regions, by name, go back to TensorFlow."""
@@ -160,9 +161,7 @@ def cut(
 
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
-    values = Values(ran.read, find)
-    references = {use.region.name: reference(graph, use.region) for use in uses}
-    return Part(signature, trial.arrays(samples), values, uses, left, references=references)
+    return Part(signature, trial.arrays(samples), Values(ran.read, find), uses, left)
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:

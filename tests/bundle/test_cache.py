@@ -59,7 +59,16 @@ def test_whatever_is_in_the_cache(convert, tmp_path, monkeypatch) -> None:
     cache = tmp_path / "cache"
     assert convert(cache) == want
     kinds = {path.parent.name for path in entries(cache)}
-    assert kinds == {"checks", "code", "differences", "kernels", "objects", "times", "values"}
+    assert kinds == {
+        "checks",
+        "code",
+        "differences",
+        "errors",
+        "kernels",
+        "objects",
+        "times",
+        "values",
+    }
     choose, compiled, run = random.Random(0), [], cc.run_compiler
     monkeypatch.setattr(cc, "run_compiler", lambda *a, **b: compiled.append(a) or run(*a, **b))
     for bits in (0, 2):
