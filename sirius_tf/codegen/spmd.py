@@ -198,7 +198,8 @@ class SpmdPrinter(ABC):
                 return self.when(nest, pad, self.spread)
             case Tile(_, cluster):
                 test = f"if ({self.worker_of(cluster)} == 0{self.begins}) {{"
-                return [pad + test, *self.whole_tile(nest, pad + "  "), f"{pad}}}"]
+                before = [pad + line for line in self.before_tiles()]
+                return [*before, pad + test, *self.whole_tile(nest, pad + "  "), f"{pad}}}"]
             case Loop():
                 return [f"{pad}{{", *self.numbered(nest, pad + "  "), f"{pad}}}"]
         raise VerifyError(f"a phase without a tile:\n{show(nest)}")
@@ -228,6 +229,10 @@ class SpmdPrinter(ABC):
         body += self.inside(nest, "  ")
         return [*lines, *(pad + line for line in self.share(body, cluster))]
 
+    def before_tiles(self) -> list[str]:
+        """The lines before the tiles of a cluster."""
+        return []
+
     def order(self, loops: list[Loop], cluster: str) -> list[Loop]:
         """The loops over the tiles of a cluster as they are numbered: tiles that follow each other
         have the same values of all but the last ones."""
@@ -239,6 +244,7 @@ class SpmdPrinter(ABC):
         There are `tiles`, and it is number `mine` of those who divide them.
         """
         return [
+            *self.before_tiles(),
             f"const int64_t end = {self.first_of('(mine + 1)')};",
             f"for (int64_t tile = {self.first_of('mine')}; tile < end{self.begins}; ++tile) {{",
             *body,

@@ -19,7 +19,8 @@
 #define ALONE_MOST_NS 320000000 /* and at most */
 #define MOST_PER_NS 64 /* multiplications that a worker does in a nanosecond, with 16 lanes at 4 GHz */
 #define LOOK_NS 100000 /* after which to look at the clock again, which takes 30 ns: not for each tile, some are as short */
-#define MOST_REST 63   /* tiles that are begun without a look */
+#define MOST_REST 63   /* tiles that are begun without a look, at most, */
+#define NEVER (1 << 30) /* unless there is nothing to look for */
 #define POLL_NS 2000000 /* from one question whether the call is cancelled to the next, at least, */
 #define POLL_SHARE 20   /* or so many times as long as the answer took */
 #define STACK_ITEMS 64  /* params and outputs of nearly all regions fit on the stack */
@@ -29,7 +30,6 @@ typedef struct {
   SiriusRun run;
   const SiriusCaller *caller;
   int64_t deadline, next_poll, looked; /* nanoseconds */
-  int32_t rest;       /* how often the first worker need not look now */
   int32_t code;       /* why the call is to stop */
   uint32_t denormals; /* the caller's treatment of them */
 } Job;
@@ -46,9 +46,9 @@ static int32_t poll(Job *job, int64_t now) {
   return cancelled ? SIRIUS_CANCELLED : SIRIUS_OK;
 }
 
-static int32_t look(SiriusCall *call) {
+static int32_t look(SiriusCall *call, int32_t tiles) {
   Job *job = (Job *)call;
-  if (job->deadline == INT64_MAX && job->next_poll == INT64_MAX) return INT32_MAX;
+  if (job->deadline == INT64_MAX && job->next_poll == INT64_MAX) return NEVER;
   const int64_t now = sirius_now();
   if (now >= job->deadline)
     job->code = SIRIUS_LATE;
@@ -57,11 +57,12 @@ static int32_t look(SiriusCall *call) {
   if (job->code != SIRIUS_OK) {
     __atomic_store_n(&call->stop, 1, __ATOMIC_RELAXED);
     if (call->threads <= 1) call->stopped = 1; /* there are no barriers */
-    return INT32_MAX;
+    return NEVER;
   }
-  job->rest = now - job->looked > LOOK_NS ? 0 : job->rest < MOST_REST ? 8 * job->rest + 7 : MOST_REST;
+  const int64_t since = now - job->looked;
   job->looked = now;
-  return job->rest;
+  if (tiles == 0) return 0;
+  return since * MOST_REST < LOOK_NS * tiles ? MOST_REST : (int32_t)(LOOK_NS * tiles / since);
 }
 
 static int64_t deadline_of(const SiriusCaller *caller, int64_t began) {

@@ -63,7 +63,9 @@ struct SiriusCall {
   int64_t expected;         /* nanoseconds that the call takes at least */
   int32_t stop;             /* 1 if the call shall end before its time: no worker begins a tile any more */
   int32_t stopped;          /* what `stop` was at the last barrier, alike for all workers: loops around phases end */
-  int32_t (*look)(SiriusCall *call); /* by the first worker: whether to stop. Returns how often it need not look again */
+  /* By the first worker: whether to stop. It has begun so many tiles since the last look, 0 if they were others. Returns
+   * how many it may begin before it looks again. */
+  int32_t (*look)(SiriusCall *call, int32_t tiles);
 };
 
 /* Returns 0, or 1 with `error` filled in (TensorFlow's InvalidArgument): also if a size is negative, or does not fit into

@@ -38,14 +38,23 @@ static inline __attribute__((unused)) void sirius_barrier(SiriusCall *call) {
     call->wait(call, &barrier->generation, generation);
 }
 
-/* Whether a worker is to begin no tile any more. `rest` is how often the first one need not look. */
-static inline __attribute__((unused)) int32_t sirius_stops(SiriusCall *call, int32_t worker, int32_t *rest) {
-  if (worker == 0 && --*rest < 0) *rest = call->look(call);
+/* How often the first worker need not look now: what is left of that, and what it was at the last look, -1 if that says
+ * nothing of the tiles that follow. */
+typedef struct {
+  int32_t left, given;
+} SiriusRest;
+
+/* Before tiles of another kind, which may take longer. */
+static inline __attribute__((unused)) void sirius_other_tiles(SiriusRest *rest) { *rest = (SiriusRest){0, -1}; }
+
+/* Whether a worker is to begin no tile any more. */
+static inline __attribute__((unused)) int32_t sirius_stops(SiriusCall *call, int32_t worker, SiriusRest *rest) {
+  if (worker == 0 && --rest->left < 0) rest->left = rest->given = call->look(call, rest->given + 1);
   return __atomic_load_n(&call->stop, __ATOMIC_RELAXED);
 }
 
 /* Whether all workers are to leave a loop around phases. */
-static inline __attribute__((unused)) int32_t sirius_leaves(SiriusCall *call, int32_t worker, int32_t *rest) {
+static inline __attribute__((unused)) int32_t sirius_leaves(SiriusCall *call, int32_t worker, SiriusRest *rest) {
   (void)sirius_stops(call, worker, rest);
   return call->stopped;
 }

@@ -5,13 +5,15 @@ processes of their own, which may hang or crash."""
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from sirius_tf.bundle.link import ISAS, link
 from sirius_tf.compile import compile_program
-from sirius_tf.runtime import native
+from sirius_tf.errors import DeadlineExceeded
+from sirius_tf.runtime import limited, native
 from tests.support import programs
 
 HANDLER = """
@@ -202,6 +204,26 @@ def test_what_a_signal_handler_raises_arrives(run, program, feeds):
 @pytest.mark.parametrize(("program", "feeds"), LONG, ids=lambda x: getattr(x, "name", ""))
 def test_a_long_call_ends_when_it_shall(run, program, feeds):
     run(LATE, program, feeds)
+
+
+def test_a_call_ends_in_long_tiles_behind_short_ones(tmp_path):
+    link([compile_program(programs.uneven())], tmp_path / "x.so", {}, isas=[ISAS[native.isa()]])
+    bundle, x = native.Bundle(tmp_path / "x.so"), np.linspace(-1, 1, 1000, dtype="f")
+    with native.exactly(1):
+        whole = own_time(lambda: bundle.call("uneven", [x]))
+
+        def late():
+            with limited(whole / 20), pytest.raises(DeadlineExceeded):
+                bundle.call("uneven", [x])
+
+        assert own_time(late) < whole / 4
+
+
+def own_time(call):
+    """Seconds of this thread's CPU time."""
+    begin = time.thread_time()
+    call()
+    return time.thread_time() - begin
 
 
 def test_ctrl_c_ends_a_loop_that_data_does_not(run):

@@ -284,6 +284,24 @@ def squares():
     )
 
 
+def uneven():
+    """s[i] = sum over j of x[i] * x[j], y[i] = sum over j, k of x[i] * (s[j] - s[k]): short tiles
+    in one phase, and long ones in the next."""
+    first = call("mul", load("x", i), load("x", j))
+    second = call("mul", load("x", i), call("sub", load("s", j), load("s", k)))
+    inner = (it("j", B), it("k", B))
+    return program(
+        "uneven",
+        [param("B", "x", 0, hint=1000)],
+        [tensor("x", [B], role="input"), tensor("s", [B]), tensor("y", [B], role="output")],
+        [
+            stmt("short", [it("i", B)], "s", [i], first, Reduce("add", (it("j", B),))),
+            stmt("long", [it("i", B)], "y", [i], second, Reduce("add", inner)),
+        ],
+        [B],
+    )
+
+
 def gather(rows=4):
     at = call("bounded", load("ids", b, dtype="int32"), Const(rows, "int32"), dtype="int32")
     return program(

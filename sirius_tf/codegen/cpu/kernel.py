@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import prod
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.cpu import leaf
 from sirius_tf.codegen.entry import bound_text, grown, print_plan, slot_bytes
 from sirius_tf.codegen.function import Function, Leaf
 from sirius_tf.codegen.spmd import SpmdPrinter
-from sirius_tf.ir.program import Program, Tensor
+from sirius_tf.ir.program import Program, Statement, Tensor
 from sirius_tf.nest.nodes import Block, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
 from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.plan import Plan, work
@@ -57,6 +58,7 @@ class _Printer(SpmdPrinter):
     def __init__(self, kernel: Scheduled, isa: str) -> None:
         super().__init__(kernel, isa)
         self.isa = leaf.ISAS[isa]
+        self.timed = True  # whether the time of a tile is measured anew in this phase
         self.helped = ""  # the cluster of the phase of which workers may take others' tiles
         self.following: Phase | None = None  # what comes right behind the phase
 
@@ -71,7 +73,7 @@ class _Printer(SpmdPrinter):
             lines += [f"  char *slot{k} = workspace;", f"  workspace += {size};"]
         lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
         lines.append("  (void)workspace;")
-        lines.append("  int32_t turn = 0, rest = 0;")
+        lines += ["  int32_t turn = 0;", "  SiriusRest rest = {0, -1};"]
         lines += self.node(self.kernel.nest, "  ")
         if lines[-1].strip() == _LEAVE:
             del lines[-2:]  # the host waits for all workers
@@ -111,18 +113,25 @@ class _Printer(SpmdPrinter):
 
     def before_phase(self, phase: Phase) -> list[str]:
         """Outside of loops, the numbers of tiles that are taken start anew."""
-        self.helped = "" if self.loops else self.longest(phase)
+        longest = self.longest(phase)
+        self.helped = "" if self.loops else longest
+        self.timed = bool(longest)
         return ["turn = sirius_next_turn(call, worker, turn);"] if self.helped else []
 
     def longest(self, phase: Phase) -> str:
-        """The cluster with most work, if it is worth the queues."""
+        """The cluster with most work, if there is much each time that the phase is run."""
         points: dict[str, int] = {}
         for tile in (n for n in walk(phase) if isinstance(n, Tile)):
             names = {n.statement for n in walk(tile) if isinstance(n, Run)}
-            total = sum(work(self.statements[n], self.program.hints) for n in names)
+            total = sum(self.work_at_once(self.statements[n]) for n in names)
             points[tile.cluster] = points.get(tile.cluster, 0) + total
         cluster = max(points, key=lambda c: points[c])
         return cluster if points[cluster] >= WORTH_HELPING else ""
+
+    def work_at_once(self, s: Statement) -> int:
+        """The points of a statement in one iteration of the loops around it."""
+        trips = prod(max(i.extent.evaluate(self.program.hints), 1) for i in s.iters if i.loop)
+        return work(s, self.program.hints) // trips
 
     def barrier(self, phase: Phase) -> list[str]:
         """None in a loop where the first worker runs this phase and the next one alone."""
@@ -135,11 +144,16 @@ class _Printer(SpmdPrinter):
         tests = list(filter(None, dict.fromkeys(several)))
         return [f"if ({' || '.join(tests)}) {{", *(f"  {x}" for x in wait), "}"] if tests else []
 
+    def before_tiles(self) -> list[str]:
+        """Tiles of short phases count as one kind: to look at the clock for each takes too long."""
+        return ["sirius_other_tiles(&rest);"] if self.timed else []
+
     def share(self, body: list[str], cluster: str) -> list[str]:
         """The loops over this worker's share, then over what is left of the others'."""
         if cluster != self.helped:
             return super().share(body, cluster)
         return [
+            *self.before_tiles(),
             "for (int32_t k = 0; k < call->threads; ++k) {",
             "  const int64_t whose = (mine + k) % call->threads;",
             "  const int64_t first = tiles * whose / call->threads;",
