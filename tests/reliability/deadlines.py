@@ -38,11 +38,11 @@ Call = Callable[[], object]
 def calls(name: str, **sizes: object) -> Iterator[Call]:
     """A call of each region of a model, on its samples."""
     with signatures(name, **sizes) as found, tempfile.TemporaryDirectory() as folder:
-        for number, (path, meta_graph, signature, arrays) in enumerate(found):
-            part = cut(path, cache.content(path), meta_graph, signature, "region", arrays)
+        for number, (path, meta_graph, signature, choice) in enumerate(found):
+            part = cut(path, cache.content(path), meta_graph, signature, "region", choice)
             regions = [use.region for use in part.uses]
             kernels = [compile_graph(r.graph, hints(part, r)) for r in regions]
-            (feeds,) = read_by(path, meta_graph, part, [arrays])
+            (feeds,) = read_by(path, meta_graph, part, [part.samples])
             file = Path(folder, f"{number}.so")
             link.link(kernels, file, {}, isas=[link.ISAS[native.isa()]])
             bundle = native.Bundle(file)

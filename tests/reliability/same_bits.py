@@ -38,7 +38,7 @@ from tests.support.small_zoo import SIZES
 from tests.support.workers import exactly
 
 Arrays = Mapping[str, np.ndarray]
-Signature = tuple[Path, object, savedmodel.Signature, Arrays]
+Signature = tuple[Path, object, savedmodel.Signature, samples.Choice]
 """A signature of the MetaGraphDef of a model, and samples."""
 
 WORKERS = (2, 3, 4, 8)
@@ -97,16 +97,20 @@ def first_rows(name: str, alone: Sequence[np.ndarray], more: Sequence[np.ndarray
 
 
 def of_signature(
-    name: str, path: Path, meta_graph: object, signature: savedmodel.Signature, arrays: Arrays
+    name: str,
+    path: Path,
+    meta_graph: object,
+    signature: savedmodel.Signature,
+    choice: samples.Choice,
 ) -> Counter[str]:
     """Outputs that were compared, and those that were other ones, by what made them so."""
-    part = cut(path, cache.content(path), meta_graph, signature, "region", arrays)
+    part = cut(path, cache.content(path), meta_graph, signature, "region", choice)
     found = Counter[str]()
     regions = [use.region for use in part.uses]
     if not regions:
         return found
     kernels = [compile_graph(r.graph, hints(part, r)) for r in regions]
-    read = read_by(path, meta_graph, part, rows_of(signature, arrays))
+    read = read_by(path, meta_graph, part, rows_of(signature, part.samples))
     with tempfile.TemporaryDirectory() as folder:
         made = bundles(kernels, Path(folder))
     for number, region in enumerate(regions):
@@ -149,9 +153,9 @@ def signatures(name: str, **sizes: object) -> Iterator[list[Signature]]:
         model = savedmodel.read(path)
         meta_graph = metagraph.select(loader_impl.parse_saved_model(str(path)))
         found = dict[str, Signature]()
-        for key, arrays in samples.of_signatures(model.signatures, given).items():
+        for key, choice in samples.of_signatures(model.signatures, given).items():
             graph = str(sorted(n.op for n in model.signatures[key].graph.nodes))
-            found.setdefault(graph, (path, meta_graph, model.signatures[key], arrays))
+            found.setdefault(graph, (path, meta_graph, model.signatures[key], choice))
         yield list(found.values())  # Keras exports one function twice
 
 
