@@ -25,8 +25,8 @@ class Options:
     strict_math: sums are only taken in another order; without it, constant factors go into weights,
         small powers are products, and sums over three by three taps may be Winograd's, unless
         results then differ by more than the tolerance.
-    keep_variables: the code reads variables where TensorFlow has them, so that it follows what is
-        assigned to them after loading; without it, their values are constants, and packed for it.
+    keep_variables: the code reads variables where they are, and follows assignments after loading.
+        Without it, their values are constants, and packed for it.
     force: replace an output that exists.
     dump: a folder for the text of every stage, `<region>.<n>.<stage>.txt`; a pass that
         changed something is a stage.

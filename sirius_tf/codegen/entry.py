@@ -199,8 +199,8 @@ _sizes = _Sizes()
 
 
 def grown(kernel: Scheduled, t: Tensor) -> tuple[str, int] | None:
-    """The loop that makes rows of a tensor until data ends it, by the name of its trip count, and
-    how many rows more there are than trips; None if the tensor has the same size in any case.
+    """The trip count of the loop that makes rows of a tensor until data ends it, by name, and how
+    many more rows than trips there are. None if no loop does.
 
         h[t + 1, i] = ...   for t < X, i < 16384, with X <= n     has X + 1 rows, not n + 1
     """
