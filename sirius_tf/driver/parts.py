@@ -148,7 +148,7 @@ def cut(
 
     given = [sorted((k, array_digest(array)) for k, array in x.items()) for x in trial.given]
     key = (content, signature.name, given, edges, tf.__version__)
-    ran = cache.remembered("values", key, run)
+    ran = cache.remembered("values", key, run, lambda ran: ran.samples is not None)
     samples = ran.samples
     if samples is None:
         reason = f"no sample that it runs on could be made up, give one: {ran.problem}"

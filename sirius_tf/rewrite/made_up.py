@@ -8,6 +8,7 @@ encoded images, and of sizes that must be equal or large enough need no samples 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,9 @@ def recipes(
     the signature that its own inputs are."""
     usual = first(inputs)
     yield usual
-    fitted = _fitted(inputs, programs(), usual.sizes)
+    fitted = usual.sizes
+    with contextlib.suppress(Exception):  # a defect here must not cost a conversion
+        fitted = _fitted(inputs, programs(), usual.sizes)
     numbers = [*_constants(graph), *_COMMON]
     guessed = [_sizes(inputs, 1, n) for n in numbers] + [_sizes(inputs, n, n) for n in numbers[:9]]
     seen = [usual]

@@ -10,6 +10,7 @@ import sirius_tf
 from sirius_tf.bundle import cache
 from sirius_tf.driver.parts import Part, cut
 from sirius_tf.errors import SiriusError
+from sirius_tf.ir import interp
 from sirius_tf.rewrite import check, graphdef, measure
 from sirius_tf.rewrite.samples import Choice
 from sirius_tf.tools.convert import complaint
@@ -30,7 +31,7 @@ def part(function, **inputs) -> Part:
     graph_def = graph.as_graph_def()
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     signature = graphdef.as_signature(graph_def, list(inputs), ["result"])
-    return cut(None, str(hash(function)), meta_graph, signature, "s", Choice())
+    return cut(None, str(graph_def), meta_graph, signature, "s", Choice())
 
 
 def lookup(ids):
@@ -103,6 +104,15 @@ def test_a_model_that_runs_on_nothing_stays_on_tensorflow() -> None:
     made = part(never, x=(F, [None]))
     assert made.samples is None and not made.uses
     assert "give one" in made.left["Exp"] and "a secret" in made.left["Exp"]
+
+
+def test_a_defect_in_choosing_sizes_leaves_the_usual_ones(monkeypatch) -> None:
+    def broken(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(interp, "unmet", broken)
+    monkeypatch.setattr(cache, "remembered", lambda kind, key, make, holds=None: make())
+    assert part(alphabet, x=(F, [None, None, 20])).uses
 
 
 class Several(tf.Module):
