@@ -82,13 +82,13 @@ def interpreted(program, feeds):
     return run(program, dict(zip(program.inputs, feeds, strict=True)))
 
 
-def agree(concrete, program, *feeds, generated=None):
+def agree(concrete, program, *feeds, generated=None, tolerance=None):
     """TensorFlow, the interpreter before and after simplification, and perhaps generated code."""
     expected = results_of(concrete, feeds)
     for stage in (program, simplify(program)):
-        assert_rounded(interpreted(stage, feeds), expected)
+        assert_rounded(interpreted(stage, feeds), expected, tolerance)
     if generated:
-        assert_rounded(generated(feeds), expected)
+        assert_rounded(generated(feeds), expected, tolerance)
 
 
 def check(
