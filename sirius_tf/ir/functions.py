@@ -86,16 +86,30 @@ def rsqrt(x: Array) -> Array:
     return _like(1.0 / np.sqrt(x.astype(np.float64)), x)
 
 
+def divisor(y: Array) -> Array:
+    """`y`, or InvalidArgument if an integer in it is zero."""
+    if not np.all(y):
+        raise InvalidArgument("integer division by zero")
+    return y
+
+
 def floordiv(x: Array, y: Array) -> Array:
     """Quotient rounded toward minus infinity; of floats that of x / y, as TensorFlow has it, where
     numpy has that of the exact quotient."""
     floating = str(np.result_type(x, y)) in FLOAT
-    return np.asarray(np.floor(np.true_divide(x, y)) if floating else np.floor_divide(x, y))
+    return np.asarray(
+        np.floor(np.true_divide(x, y)) if floating else np.floor_divide(x, divisor(y))
+    )
+
+
+def floormod(x: Array, y: Array) -> Array:
+    """Rest of an integer floor division."""
+    return np.asarray(np.mod(x, divisor(y)))
 
 
 def truncdiv(x: Array, y: Array) -> Array:
     """Integer quotient rounded toward zero."""
-    quotient = np.floor_divide(x, y)
+    quotient = np.floor_divide(x, divisor(y))
     inexact = np.multiply(quotient, y) != x
     toward_zero = inexact & ((np.asarray(x) < 0) != (np.asarray(y) < 0))
     return np.asarray(quotient + toward_zero.astype(quotient.dtype))
@@ -170,7 +184,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "mul": _operator("*", PRODUCT, np.multiply),
     "div": Function(2, np.true_divide, FLOAT, SLOW, symbol=("/", PRODUCT)),
     "floordiv": Function(2, floordiv, _NUMBER, SLOW, False, "divisor", ("//", PRODUCT)),
-    "floormod": Function(2, np.mod, INTEGER, SLOW, False, "divisor", ("%", PRODUCT)),
+    "floormod": Function(2, floormod, INTEGER, SLOW, False, "divisor", ("%", PRODUCT)),
     "truncdiv": Function(2, truncdiv, INTEGER, SLOW, False, "divisor"),
     "max": Function(2, np.maximum, _NUMBER),
     "min": Function(2, np.minimum, _NUMBER),

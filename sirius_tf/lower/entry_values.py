@@ -62,7 +62,7 @@ def to_poly(expr: Expr, tensors: Mapping[str, Tensor], params: Params | None) ->
                 return poly(int(value[at]))
             if at is None or tensors[name].role != "input" or params is None:
                 return None
-            if expr.dtype != "bool":  # these are no sizes
+            if expr.dtype in ("int32", "int64"):  # as parameters are: others are no sizes, or wrap
                 return params.define("_".join(map(str, (name, "at", *at))), expr, 1, UNBOUNDED)
     return None
 

@@ -136,6 +136,19 @@ def test_an_empty_batch(host, tmp_path) -> None:
         assert result.shape == (0, 5)
 
 
+@pytest.mark.parametrize("make", [programs.lstm, layers])
+def test_callers_at_once_do_not_race(tmp_path, make) -> None:
+    """Of three threads one has the team, and the others are alone or wait."""
+    made = make()
+    host = sanitized.build_host(tmp_path, sanitized.THREADS)
+    built = sanitized.build(
+        compile_program(made), host, tmp_path / "built", "v3", sanitized.THREADS
+    )
+    inputs = random_inputs(made, {"B": 33, "T": 7})
+    for results in built.call(list(inputs.values()), workers=[1, -2, -3]):
+        assert_close(results, interp.run(made, inputs), 1e-4)
+
+
 def test_a_workspace_without_room_for_all_workers_is_found(host, tmp_path) -> None:
     """Each has rows of its own between the layers."""
     made = layers()

@@ -15,6 +15,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.errors import SiriusError, Unsupported
+from tests.reliability.hostile_cases import GIVEN as CASES
 from tests.support.parity import check, compiled, lowered
 
 REFUSED = (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError)
@@ -50,24 +51,6 @@ def region(fn, *specs):
 
 def numbers(count, dtype):
     return [tf.TensorSpec([count], dtype)]
-
-
-CASES = {
-    "slice": (lambda x, n: tf.slice(x, n[:1], n[1:]) * 2.0, 2),
-    "slice to the end": (lambda x, n: tf.slice(x, n[:1], [-1]) * 2.0, 1),
-    "strided slice": (lambda x, n: x[n[0] : n[1]] * 2.0, 2),
-    "element": (lambda x, n: x[n[0]] * 2.0, 1),
-    "tile": (lambda x, n: tf.exp(tf.tile(x[None], tf.stack([n[0], 1]))) + 1.0, 1),
-    "tiled sum": (lambda x, n: tf.reduce_sum(tf.nn.softmax(tf.tile(x, n))), 1),
-    "broadcast": (lambda x, n: tf.exp(tf.broadcast_to(x, tf.stack([n[0], 8]))), 1),
-    "fill": (lambda x, n: tf.fill(tf.stack([n[0], 8]), x[0]) * 2.0, 1),
-    "two sizes": (lambda x, n: tf.zeros(n, tf.bool), 2),
-    "pad": (lambda x, n: tf.pad(x, [[n[0], n[1]]]) * 2.0, 2),
-    "split": (lambda x, n: [p * 2.0 for p in tf.split(x, n, num=3)], 3),
-    "one hot": (lambda x, n: tf.one_hot([1, 2], n[0]), 1),
-    "gather": (lambda x, n: tf.gather(x, n) * 2.0, 1),
-    "softmax of a range": (lambda x, n: tf.nn.softmax(tf.cast(tf.range(n[0]), tf.float32)), 1),
-}
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32"])
@@ -128,6 +111,12 @@ def test_sizes_that_overflow_are_an_error():
     for n in (2**62 + 16, 2**47, 2**63 - 1):
         answer = in_child(_answer, generated, np.array([n]))
         assert isinstance(answer, SiriusError), n
+
+
+@pytest.mark.parametrize("shape", [[4, 2], [2, 2, 2]])
+def test_a_reshape_has_as_many_elements_as_its_input(shape):
+    """Behind a shorter input is memory of others."""
+    check(lambda x: tf.reshape(x, shape) * 2.0, [None], sizes=(0, 1, 7, 8, 9, 16))
 
 
 def test_a_slice_to_the_end_may_be_chosen_at_run_time():

@@ -120,6 +120,13 @@ def _wrapped(ctx: Lowering, value: Poly, dtype: str) -> Poly:
     return ctx.params.define("wrapped", kept, value.evaluate(ctx.params.hints), UNBOUNDED)
 
 
+def _not_zero(ctx: Lowering, divisor: Poly) -> None:
+    """Require a size by which another one is divided not to be 0: the quotient may be known."""
+    if not divisor.is_const and not ctx.params.at_least(divisor, 1):
+        condition = call("ne", divisor.to_expr(), Const(0, "int64"), dtype="bool")
+        ctx.check(condition, "integer division by zero")
+
+
 def _decide(ctx: Lowering, fn: str, a: Poly, b: Poly) -> bool | None:
     """Whether a condition holds for all sizes, or for none; None if that depends on them."""
     if _may_wrap(ctx, a) or _may_wrap(ctx, b):
@@ -155,6 +162,8 @@ def _on_host(ctx: Lowering, fn: str, operands: list[Value]) -> Host | None:
         if fn in _ARITHMETIC:
             if fn not in _RING:
                 a, b = (_wrapped(ctx, x, operands[0].dtype) for x in (a, b))
+            if fn in ("floordiv", "floormod"):
+                _not_zero(ctx, b)
             result[point] = _ARITHMETIC[fn](ctx, a, b)
         else:
             holds = _decide(ctx, fn, a, b)

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from sirius_tf.frontend.graph import Node
-from sirius_tf.ir.affine import Affine, affine, symbol
+from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.expr import Const, Expr, Load, call, index, loads
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.lower import value as values
@@ -38,7 +38,7 @@ def gather(ctx: Lowering, x: Value, where: Value, axis: int, batch: int = 0) -> 
             position = elements(at)[0]
             ctx.nonnegative(x.shape[axis] - position - 1)
             return values.remove_dim(values.slice_dim(x, axis, position, 1), axis)
-    x, slot = _addressable(ctx, x, axis)
+    x = _addressable(ctx, x, axis)
     extent = index(x.shape[axis].to_affine(), where.dtype)
     shared = [
         values.meet(*pair, ctx.equal) for pair in zip(x.dims, where.dims[:batch], strict=False)
@@ -52,16 +52,29 @@ def gather(ctx: Lowering, x: Value, where: Value, axis: int, batch: int = 0) -> 
     count = len(where.atoms) - outer
 
     def element(i: Indices) -> Expr:
-        load = x.at((*i[:before], affine(0), *i[before + count :]))
-        assert isinstance(load, Load)
         position = call("bounded", where.at((*i[:outer], *i[before : before + count])), extent)
-        return Load(load.tensor, (*load.index[:slot], position, *load.index[slot + 1 :]), x.dtype)
+        return _placed(x, (*i[:before], _PLACES[0], *i[before + count :]), position)
 
     return ctx.define(x.dtype, dims, element)
 
 
-def _addressable(ctx: Lowering, x: Value, axis: int) -> tuple[Value, int]:
-    """The value such that `axis` is one atom and one subscript of a Load, and which one."""
+_PLACES = tuple(symbol(f"place{k}") for k in range(8))
+
+
+def _placed(x: Value, i: Indices, *positions: Expr) -> Load:
+    """The element of x at indices i, with positions that are data in place of _PLACES.
+
+    x is asked at names, which are no constants: it may have constant elements elsewhere.
+    """
+    load = x.at(i)
+    assert isinstance(load, Load)
+    known = dict(zip(_PLACES, positions, strict=False))
+    subscripts = (known.get(s, s) if isinstance(s, Affine) else s for s in load.index)
+    return Load(load.tensor, tuple(subscripts), x.dtype)
+
+
+def _addressable(ctx: Lowering, x: Value, axis: int) -> Value:
+    """The value such that `axis` is one atom, and one subscript of a Load."""
     if len(x.dims[axis]) == 1:
         probes = tuple(symbol(f"probe{k}") for k in range(len(x.atoms)))
         load, probe = x.at(probes), probes[sum(len(d) for d in x.dims[:axis])]
@@ -70,7 +83,7 @@ def _addressable(ctx: Lowering, x: Value, axis: int) -> tuple[Value, int]:
             full = load.index.index(probe)
             whole = ctx.tensors[load.tensor].shape[full] == x.dims[axis][0]
             if len(mentions) == 1 and whole:
-                return x, full
+                return x
     dim = x.dims[axis]
     sources: list[values.View] = [lambda i: i] * x.rank
     sources[axis] = lambda i: values.unflatten(dim, i[0])
@@ -78,7 +91,7 @@ def _addressable(ctx: Lowering, x: Value, axis: int) -> tuple[Value, int]:
     dims[axis] = (x.shape[axis].to_affine(),)
     if not dim:
         sources[axis] = lambda i: ()
-    return ctx.materialize(x.by_dim(dims, sources)), sum(len(d) for d in dims[:axis])
+    return ctx.materialize(x.by_dim(dims, sources))
 
 
 def _names(subscript: Affine | Expr) -> set[str]:
@@ -106,8 +119,7 @@ def _gather_nd(ctx: Lowering, node: Node) -> Value:
             x = values.remove_dim(values.slice_dim(x, 0, position, 1), 0)
         return x.view([*where.dims[:-1], *x.dims], lambda i: i[len(i) - len(x.atoms) :])
     for axis in range(depth):
-        x, _ = _addressable(ctx, x, axis)
-    slots = [_addressable(ctx, x, axis)[1] for axis in range(depth)]
+        x = _addressable(ctx, x, axis)
     extents = [index(x.shape[axis].to_affine(), where.dtype) for axis in range(depth)]
     parts = [
         values.remove_dim(values.slice_dim(where, where.rank - 1, k, 1), where.rank - 1)
@@ -116,12 +128,9 @@ def _gather_nd(ctx: Lowering, node: Node) -> Value:
     outer = len(parts[0].atoms)
 
     def element(i: Indices) -> Expr:
-        load = x.at((*(affine(0),) * depth, *i[outer:]))
-        assert isinstance(load, Load)
-        subscripts = list(load.index)
-        for slot, part, extent in zip(slots, parts, extents, strict=True):
-            subscripts[slot] = call("bounded", part.at(i[:outer]), extent)
-        return Load(load.tensor, tuple(subscripts), x.dtype)
+        pairs = zip(parts, extents, strict=True)
+        positions = [call("bounded", part.at(i[:outer]), extent) for part, extent in pairs]
+        return _placed(x, (*_PLACES[:depth], *i[outer:]), *positions)
 
     return ctx.define(x.dtype, [*where.dims[:-1], *x.dims[depth:]], element)
 
@@ -142,23 +151,22 @@ def _reverse_sequence(ctx: Lowering, node: Node) -> Value:
     """y[b, j] = x[b, n - 1 - j] where j < n = lengths[b], else x[b, j]."""
     x, lengths = ctx.input(0), ctx.input(1)
     axis, batch = node.attr_int("seq_dim"), node.attr_int("batch_dim")
-    x, slot = _addressable(ctx, x, axis)
+    x = _addressable(ctx, x, axis)
     size = x.shape[axis].to_affine()
     most = index(size + 1, lengths.dtype)
     counts = ctx.map(lambda n: call("bounded", n, most), lengths, dtype=lengths.dtype)
     if counts.shape[0] != x.shape[batch]:
         ctx.equal(counts.shape[0].to_affine(), x.shape[batch].to_affine())
     own = values.broadcast_to(counts, [x.dims[batch]], ctx.equal)
+    before = sum(len(d) for d in x.dims[:axis])
 
     def element(i: Indices) -> Expr:
         parts = x.split(i)
         n, j = own.at(parts[batch]), index(parts[axis][0], lengths.dtype)
         mirrored = call("sub", call("sub", n, Const(1, n.dtype)), j)
         position = call("select", call("lt", j, n, dtype="bool"), mirrored, j)
-        load = x.at(i)
-        assert isinstance(load, Load)
         place = call("bounded", position, index(size, lengths.dtype))
-        return Load(load.tensor, (*load.index[:slot], place, *load.index[slot + 1 :]), x.dtype)
+        return _placed(x, (*i[:before], _PLACES[0], *i[before + 1 :]), place)
 
     return ctx.define(x.dtype, x.dims, element)
 

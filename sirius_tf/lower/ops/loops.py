@@ -220,6 +220,10 @@ class _Loop:
             last = slack.substitute({name: trips - 1})
             if last.degree <= 1 and not params.at_least(last, 0):
                 ctx.context.append(last.to_affine())
+        if trips == poly(0) and not whole:  # whatever data says; but is what it says computed?
+            if any(has_effect(cond, node) for node in cond.nodes):
+                raise ctx.unsupported("its condition may fail, and is never true")
+            whole = True
         return trips, whole
 
     def _fits(self, room: Poly, step: int) -> Poly:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -78,7 +79,9 @@ def _reshape(ctx: Lowering, node: Node) -> Value:
             raise ctx.unsupported(f"{total} elements are not known to be a multiple of {rest}")
         shape[unknown[0]] = quotient
     try:
-        return values.reshape(x, shape)
+        shaped = values.reshape(x, shape)
+        _as_many(ctx, x.shape, shape)
+        return shaped
     except ValueError as error:
         sizes = [a for a, b in zip(x.shape, shape, strict=False) if a != b]
         if len(sizes) == 1 and len(shape) == x.rank:  # one size has two names
@@ -86,6 +89,13 @@ def _reshape(ctx: Lowering, node: Node) -> Value:
             ctx.equal(x.shape[k].to_affine(), shape[k].to_affine())
             return x
         raise ctx.unsupported(str(error)) from error
+
+
+def _as_many(ctx: Lowering, given: Sequence[Poly], made: Sequence[Poly]) -> None:
+    """Require two shapes to have as many elements."""
+    left, right = (prod(sizes, start=poly(1)) for sizes in (given, made))
+    if left != right:
+        ctx.equal(left.to_affine(), right.to_affine())
 
 
 @lowers("Transpose")
