@@ -13,42 +13,13 @@ from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
+from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
 SMALL_BLOCK = 4  # sums that still keep the units busy
 PARTIAL_SUMS = 32  # of a sum along lanes, on every CPU and in every block: they decide its rounding
 MOST_UNROLLED = 32  # points of a reduction
-
-
-@dataclass(frozen=True)
-class Range:
-    """An iterator of the box: `low` is the C argument `<name>_lo`, or a constant; so is the size.
-
-    `aligned`: the low end is a multiple of PANEL. `most`: the size is no more, if that is known.
-    """
-
-    name: str
-    low: int | None
-    size: int | None
-    aligned: bool
-    most: int | None = None
-
-    @property
-    def lo(self) -> str:
-        """C of the low end."""
-        return str(self.low) if self.low is not None else f"{self.name}_lo"
-
-    @property
-    def n(self) -> str:
-        """C of the number of values."""
-        return str(self.size) if self.size is not None else f"{self.name}_n"
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The names of the C arguments that the caller passes."""
-        given = ((self.low, f"{self.name}_lo"), (self.size, f"{self.name}_n"))
-        return tuple(name for known, name in given if known is None)
 
 
 @dataclass(frozen=True)

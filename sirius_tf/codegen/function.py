@@ -8,19 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa, Range
+from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa
 from sirius_tf.codegen.scalar import Language
-from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.ir.program import Iter, Program
+from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A statement of which the iterators in `box` run, and the others are C arguments."""
-
-    statement: Statement
-    box: tuple[Range, ...]
 
 
 @dataclass(frozen=True)

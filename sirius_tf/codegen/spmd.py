@@ -8,39 +8,35 @@ worker's. A language says how workers are numbered, wait for each other and shar
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.coalesce import coalesce
-from sirius_tf.codegen.context import Range
 from sirius_tf.codegen.entry import bound_text, tensor_bytes, weight_offsets
-from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.function import Function
 from sirius_tf.codegen.names import with_own_parameters
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Statement, Tensor
+from sirius_tf.nest.boxes import with_boxes
+from sirius_tf.nest.coalesce import Leaf, leaf_of
 from sirius_tf.nest.nodes import (
     Block,
+    Box,
     Guard,
     Loop,
     LoopNest,
     Phase,
-    Run,
     Tile,
     When,
-    chain_of,
-    is_box,
     rectangle_of,
     show,
     walk,
 )
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.plan import PANEL, Plan
 
 
 class SpmdPrinter(ABC):
@@ -59,14 +55,13 @@ class SpmdPrinter(ABC):
     """Whether all workers begin one more iteration of a loop around phases, likewise."""
 
     def __init__(self, kernel: Scheduled, variant: str) -> None:
-        kernel = with_own_parameters(kernel)
+        kernel = with_boxes(with_own_parameters(kernel))
         self.kernel, self.variant = kernel, variant
         self.program = kernel.program
         self.statements = {s.name: s for s in kernel.program.statements}
         self.functions: dict[str, str] = {}  # text of a leaf -> its name
         self.clusters: list[str] = []  # of the phase so far
         self.loops = 0  # sequential ones around
-        self.multiples: dict[str, int] = {}  # what the value of a loop is a multiple of
 
     @abstractmethod
     def before_phase(self, phase: Phase) -> list[str]:
@@ -81,8 +76,8 @@ class SpmdPrinter(ABC):
         """C that tells the host how often a loop ran that data has ended: a parameter's value."""
 
     @abstractmethod
-    def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
-        """The function of a leaf."""
+    def print_leaf(self, box: Box, leaf: Leaf) -> Function:
+        """The function of the leaf of a box."""
 
     def name_of(self, t: Tensor) -> str:
         """The pointer to a tensor. Names are the user's: a prefix keeps them from meeting ours."""
@@ -209,7 +204,6 @@ class SpmdPrinter(ABC):
         cluster = next(n.cluster for n in walk(outermost) if isinstance(n, Tile))
         loops, nest = rectangle_of(outermost)
         loops = self.order(loops, cluster)
-        self.multiples |= {loop.var: _multiple(loop) for loop in loops}
         lines, total = list[str](), list[str]()
         for loop in loops:
             first, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
@@ -284,36 +278,22 @@ class SpmdPrinter(ABC):
         match nest:
             case Block(parts):
                 return [line for part in parts for line in self.tile(part, pad)]
-            case Guard() | When():
+            case Loop() | Guard() | When():
                 return self.control(nest, pad, self.tile)
-            case Run():
-                return [pad + line for line in self.call(nest, [])]
-            case Loop():
-                chain, inner = chain_of(nest)
-                if isinstance(inner, Run) and is_box(chain, inner):
-                    return [pad + line for line in self.call(inner, chain)]
-                return self.control(nest, pad, self.tile)
+            case Box():
+                return [pad + line for line in self.call(nest)]
         raise VerifyError(f"a tile with what is no part of one:\n{show(nest)}")
 
-    def call(self, run: Run, chain: list[Loop]) -> list[str]:
+    def call(self, box: Box) -> list[str]:
         """The call of the function of a leaf."""
-        s = self.statements[run.statement]
-        iters = {i.name: v for i, v in zip(s.iters, run.iters, strict=True)}
-        loops = {loop.var: loop for loop in chain}
-        passed: dict[str, str] = {}
-        box = []
-        for name, value in iters.items():
-            loop = loops.get(str(value))
-            if loop is None:
-                passed[name] = scalar.index(value)
-                continue
-            box.append(self.range(name, loop))
-            low, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
-            passed[f"{name}_lo"], passed[f"{name}_n"] = low, f"{end} - {low}"
-        starts = {n: passed.get(f"{n}_lo", passed.get(n, n)) for n in iters}
-        plan, storage = self.kernel.plans[s.name], self.kernel.storage
-        joined, passed = coalesce(self.program, storage, plan, Leaf(s, tuple(box)), passed)
-        function = self.print_leaf(joined, plan)
+        s = self.statements[box.run.statement]
+        passed = _arguments(s, box)
+        starts = {i.name: passed.get(f"{i.name}_lo", passed.get(i.name, i.name)) for i in s.iters}
+        leaf = leaf_of(self.kernel, s, box)
+        for join in leaf.joins:
+            for end in ("lo", "n"):
+                passed[f"{join.inner}_{end}"] = f"({passed[f'{join.outer}_{end}']}) * {join.size}"
+        function = self.print_leaf(box, leaf)
         name = self.functions.setdefault(
             function.text, f"{self.program.name}_{self.variant}_leaf{len(self.functions)}"
         )
@@ -337,31 +317,18 @@ class SpmdPrinter(ABC):
                 text += f" - {scalar.index(first)} / {size} * {size} * {step}"
         return text
 
-    def range(self, name: str, loop: Loop) -> Range:
-        """The range of an iterator that a loop of a box runs through."""
-        low, high = loop.lower.terms, loop.upper.terms
-        only = low[0] if len(low) == 1 else None
-        known = only is not None and len(high) == 1 and (high[0] - only).is_const
-        aligned = only is not None and _divides(PANEL, only, self.multiples)
-        sizes = [(a - b).const for a in high for b in low if (a - b).is_const]
-        return Range(
-            name,
-            only.const if only is not None and only.is_const else None,
-            (high[0] - only).const if known and only is not None else None,
-            aligned,
-            min(sizes, default=None),
-        )
+
+def _arguments(s: Statement, box: Box) -> dict[str, str]:
+    """C of what the caller passes for the iterators: a value, or where a range begins and its
+    size."""
+    loops, passed = {loop.var: loop for loop in box.loops}, dict[str, str]()
+    for i, value in zip(s.iters, box.run.iters, strict=True):
+        if loop := loops.get(str(value)):
+            low, end = bound_text("max", loop.lower), bound_text("min", loop.upper)
+            passed[f"{i.name}_lo"], passed[f"{i.name}_n"] = low, f"{end} - {low}"
+        else:
+            passed[i.name] = scalar.index(value)
+    return passed
 
 
 Print = Callable[[LoopNest, str], list[str]]
-
-
-def _multiple(loop: Loop) -> int:
-    """A number of which every value of a loop's variable is a multiple."""
-    start = loop.lower.terms[0]
-    return math.gcd(loop.step, start.const) if loop.lower.terms == (affine(start.const),) else 1
-
-
-def _divides(number: int, value: Affine, multiples: Mapping[str, int]) -> bool:
-    parts = [c * (multiples.get(k, 1) if isinstance(k, str) else 1) for k, c in value.terms]
-    return all(p % number == 0 for p in (*parts, value.const))

@@ -94,12 +94,9 @@ class Exchange:
 
 
 def exchanges(kernel: Scheduled) -> tuple[Exchange, ...]:
-    """The loops of a persistent kernel, each of which runs once, that need no barriers, and are
-    better without."""
-    if kernel.machine.words is False:
-        return ()
+    """The loops of a persistent kernel, each of which runs once, that need no barriers."""
     found = (_Finder(kernel, loop).exchange() for loop in _loops(kernel.nest))
-    return tuple(e for e in found if e and (e.gain > 0 or kernel.machine.words))
+    return tuple(e for e in found if e)
 
 
 def _loops(nest: LoopNest) -> Iterator[Loop]:

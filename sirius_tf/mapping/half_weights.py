@@ -7,7 +7,7 @@ instead of by each block that copies them: results are the same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,22 +18,16 @@ from sirius_tf.ir.rewrite import map_loads, map_statements
 from sirius_tf.nest.scheduled import Scheduled
 
 
-class Readers:
-    """The readers of each constant, as leaves are printed."""
-
-    def __init__(self) -> None:
-        self.only_factors = dict[str, bool]()  # of products on matrix units
-
-    def note(self, program: Program, s: Statement, product: bool) -> None:
-        """A leaf of a statement, which is a product on matrix units or something else."""
+def rounded(program: Program, leaves: Iterable[tuple[Statement, bool]]) -> tuple[str, ...]:
+    """The constants of float32 of which all readers are products on matrix units, of statements
+    of which it is said whether they are such."""
+    only_factors = dict[str, bool]()
+    for s, product in leaves:
         found = set(_factors(s)) if product else set()
-        for name in {load.tensor for load in s.loads if _is_constant(program, load)}:
-            self.only_factors[name] = self.only_factors.get(name, True) and name in found
-
-    def rounded(self, program: Program) -> set[str]:
-        """The constants of float32 of which all readers are such products."""
-        names = (name for name, only in self.only_factors.items() if only)
-        return {name for name in names if program.tensor[name].dtype == "float32"}
+        for name in {load.tensor for load in s.loads}:
+            only_factors[name] = only_factors.get(name, True) and name in found
+    constants = (t for t in program.tensors if (t.role, t.dtype) == ("constant", "float32"))
+    return tuple(t.name for t in constants if only_factors.get(t.name))
 
 
 def _factors(s: Statement) -> Iterator[str]:
@@ -44,10 +38,6 @@ def _factors(s: Statement) -> Iterator[str]:
             yield from {f.tensor for f in pair if isinstance(f, Load)} - others
         case _:
             pass
-
-
-def _is_constant(program: Program, load: Load) -> bool:
-    return program.tensor[load.tensor].role == "constant"
 
 
 def in_half(scheduled: Scheduled, names: Collection[str]) -> Scheduled:

@@ -26,18 +26,23 @@ from sirius_tf.nest.nodes import (
 BARRIER_US, NODE_US, AWAIT_US, BYTES_IN_US = 1.5, 1.3, 0.1, 50_000
 
 
-def kernels(nest: LoopNest, name: str, launch: Launch) -> dict[str, LoopNest]:
-    """The part of the nest that each kernel runs, by the kernel's name, in the order of the
-    launches.
+def is_persistent(nest: LoopNest, launch: Launch) -> bool:
+    """Whether one kernel runs all of the nest.
 
-    `<name>` alone is a persistent one, `<name>_phase<k>` are a graph's. A graph has no loops, and
-    no branches that data decides: where such are around phases, the kernel is persistent.
+    A graph has no loops, and no branches that data decides: where such are around phases, the
+    kernel is persistent.
     """
     phases = _phases(nest) if is_straight(nest) else []
     cheaper = len(phases) * NODE_US < (len(phases) - 1) * BARRIER_US
-    if phases and (launch == "graph" or (launch == "auto" and cheaper)):
-        return {f"{name}_phase{k}": part for k, part in enumerate(phases, 1)}
-    return {name: nest}
+    return not phases or launch == "persistent" or (launch == "auto" and not cheaper)
+
+
+def kernels(nest: LoopNest, name: str, persistent: bool) -> dict[str, LoopNest]:
+    """The part of the nest that each kernel runs, by the kernel's name, in the order of the
+    launches: `<name>` alone is a persistent one, `<name>_phase<k>` are a graph's."""
+    if persistent:
+        return {name: nest}
+    return {f"{name}_phase{k}": part for k, part in enumerate(_phases(nest), 1)}
 
 
 def is_straight(nest: LoopNest) -> bool:

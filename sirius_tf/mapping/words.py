@@ -18,9 +18,9 @@ from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.ir.rewrite import fresh, map_loads
 from sirius_tf.mapping.exchange import Exchange, Near
-from sirius_tf.nest.nodes import Block, Bound, Guard, Loop, LoopNest, Run, Tile
+from sirius_tf.nest.nodes import Block, Bound, Loop, LoopNest, Run, Tile, map_parts
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.plan import choose_all
+from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.storage import Storage, Words
 
 
@@ -76,7 +76,8 @@ def with_words(kernel: Scheduled, found: Sequence[Exchange]) -> tuple[Scheduled,
     nest = _awaiting(kernel.nest, copies)
     storage = Storage(windows, private, slots, words)
     made = frozenset(a.name for a in awaited)
-    plans = choose_all(program, kernel.machine)
+    own = {a.name: choose(program, a.statement, kernel.machine) for a in awaited}
+    plans = {**kernel.plans, **own}
     return replace(kernel, program=program, nest=nest, plans=plans, storage=storage), made
 
 
@@ -133,15 +134,7 @@ def _reading(s: Statement, awaited: Iterable[Awaited]) -> Statement:
 
 def _awaiting(nest: LoopNest, copies: dict[str, list[LoopNest]]) -> LoopNest:
     """The loops in which the first tile of each point makes the copies of its cluster."""
-    match nest:
-        case Tile(body, cluster):
-            first = copies.pop(cluster, ())
-            return Tile(Block((*first, body)), cluster) if first else nest
-        case Block(parts):
-            return Block(tuple(_awaiting(part, copies) for part in parts))
-        case Guard(_, body, otherwise):
-            body = _awaiting(body, copies)
-            return replace(nest, body=body, otherwise=otherwise and _awaiting(otherwise, copies))
-        case Run():
-            return nest
-    return replace(nest, body=_awaiting(nest.body, copies))
+    if isinstance(nest, Tile):
+        first = copies.pop(nest.cluster, ())
+        return replace(nest, body=Block((*first, nest.body))) if first else nest
+    return map_parts(nest, lambda part: _awaiting(part, copies))

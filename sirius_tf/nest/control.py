@@ -7,7 +7,6 @@ around a whole loop, rather than around every leaf.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from sirius_tf.errors import VerifyError
@@ -20,10 +19,9 @@ from sirius_tf.nest.nodes import (
     Guard,
     Loop,
     LoopNest,
-    Phase,
     Run,
-    Tile,
     When,
+    map_parts,
     parts_of,
     walk,
 )
@@ -57,7 +55,7 @@ class _Control:
                     "one by one and in order"
                 )
             return replace(nest, go=replace(go, index=(symbol(nest.var),)), trips=trips)
-        return _map(nest, lambda part: self.leave(part, trips, go))
+        return map_parts(nest, lambda part: self.leave(part, trips, go))
 
     def written(self, nest: LoopNest) -> set[str]:
         """The tensors that are defined inside."""
@@ -84,7 +82,7 @@ class _Control:
         kept = tuple(
             g for g in inner if _names(g).isdisjoint(bound) and g.condition.tensor not in made
         )
-        return kept, _map(nest, lambda part: _when(_without(inner, kept), body))
+        return kept, map_parts(nest, lambda part: _when(_without(inner, kept), body))
 
     def block(self, parts: tuple[LoopNest, ...]) -> tuple[Guards, LoopNest]:
         """Neighbours that have the same guards left are tested once."""
@@ -127,15 +125,3 @@ def _placed(guard: ir.Guard, at: dict[str, Affine]) -> ir.Guard:
 
 def _names(guard: ir.Guard) -> set[str]:
     return {n for i in guard.condition.index if isinstance(i, Affine) for n in i.names()}
-
-
-def _map(nest: LoopNest, fn: Callable[[LoopNest], LoopNest]) -> LoopNest:
-    """The node with `fn` of its parts."""
-    match nest:
-        case Block(parts):
-            return Block(tuple(map(fn, parts)))
-        case Guard(conditions, body, otherwise):
-            return Guard(conditions, fn(body), fn(otherwise) if otherwise else None)
-        case Loop() | When() | Phase() | Tile():
-            return replace(nest, body=fn(nest.body))
-    return nest

@@ -11,8 +11,8 @@ Loop t = 0 .. T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from sirius_tf.ir import program as ir
 from sirius_tf.ir.affine import Affine
@@ -96,7 +96,54 @@ class Run:
     iters: tuple[Affine, ...]
 
 
-LoopNest = Loop | Guard | When | Block | Phase | Tile | Run
+@dataclass(frozen=True)
+class Range:
+    """An iterator of a box: `low` is the C argument `<name>_lo`, or a constant; so is the size.
+
+    `aligned`: the low end is a multiple of PANEL. `most`: the size is no more, if that is known.
+    """
+
+    name: str
+    low: int | None
+    size: int | None
+    aligned: bool
+    most: int | None = None
+
+    @property
+    def lo(self) -> str:
+        """C of the low end."""
+        return str(self.low) if self.low is not None else f"{self.name}_lo"
+
+    @property
+    def n(self) -> str:
+        """C of the number of values."""
+        return str(self.size) if self.size is not None else f"{self.name}_n"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the C arguments that the caller passes."""
+        given = ((self.low, f"{self.name}_lo"), (self.size, f"{self.name}_n"))
+        return tuple(name for known, name in given if known is None)
+
+    @property
+    def capacity(self) -> int:
+        """The size, or the most it can be; 0 if nobody knows."""
+        return self.size or self.most or 0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A statement in loops that run nothing else: `ranges` of the iterators these go through.
+
+    It is all of a leaf, which is printed as a function (nest/boxes.py makes them of loops).
+    """
+
+    run: Run
+    loops: tuple[Loop, ...]
+    ranges: tuple[Range, ...]
+
+
+LoopNest = Loop | Guard | When | Block | Phase | Tile | Run | Box
 
 
 def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
@@ -108,7 +155,21 @@ def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
             return (body, otherwise) if otherwise else (body,)
         case Run():
             return ()
+        case Box(run, loops):
+            return loops[:1] or (run,)
     return (nest.body,)
+
+
+def map_parts(nest: LoopNest, fn: Callable[[LoopNest], LoopNest]) -> LoopNest:
+    """The node with `fn` of its parts."""
+    match nest:
+        case Block(parts):
+            return Block(tuple(map(fn, parts)))
+        case Guard(conditions, body, otherwise):
+            return Guard(conditions, fn(body), fn(otherwise) if otherwise else None)
+        case Loop() | When() | Phase() | Tile():
+            return replace(nest, body=fn(nest.body))
+    return nest
 
 
 def walk(nest: LoopNest) -> Iterator[LoopNest]:
@@ -178,6 +239,8 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             return f"{pad}tile\n" + show(body, depth + 1)
         case Run(statement, iters):
             return f"{pad}{statement}[{', '.join(map(str, iters))}]\n"
+        case Box():
+            return "".join(show(part, depth) for part in parts_of(nest))
 
 
 def _bound(function: str, bound: Bound) -> str:

@@ -121,13 +121,13 @@ def test_a_guard_around_phases_is_around_each() -> None:
     phases = [Phase(Tile(Run(name, ()))) for name in "abcd"]
     positive = (programs.T - 1,)
     nest = Block((phases[0], Guard(positive, Block(tuple(phases[1:3])), phases[3])))
-    assert kernels(nest, "k", "graph") == {
+    assert kernels(nest, "k", persistent=False) == {
         "k_phase1": phases[0],
         "k_phase2": Guard(positive, phases[1]),
         "k_phase3": Guard(positive, phases[2]),
         "k_phase4": Guard(positive, Block(()), phases[3]),
     }
-    assert kernels(nest, "k", "persistent") == {"k": nest}
+    assert kernels(nest, "k", persistent=True) == {"k": nest}
 
 
 def test_no_more_blocks_than_tiles() -> None:

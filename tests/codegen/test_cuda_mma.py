@@ -11,11 +11,11 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sirius_tf.codegen.cuda.kernel import print_kernel
-from sirius_tf.codegen.cuda.operand import _pitch
 from sirius_tf.compile import schedule_program
 from sirius_tf.frontend import savedmodel
 from sirius_tf.lower.graph import lower
-from sirius_tf.mapping import half_weights
+from sirius_tf.mapping import gpu
+from sirius_tf.mapping.operand import pitch_of
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.tools.models import dense
 from tests.emulator.emulator import EmulationError
@@ -237,9 +237,9 @@ def test_what_is_aligned_is_copied_16_bytes_at_a_time(depth, width, copies) -> N
 def test_lanes_want_different_banks(row) -> None:
     """Of 32 banks of a word each: where ldmatrix reads 8 rows, and where lanes read floats."""
     for bytes_, by_depth in ((2, True), (2, False), (4, True)):
-        pitch = _pitch(row, bytes_, by_depth) * bytes_ // 4
+        pitch = pitch_of(row, bytes_, by_depth) * bytes_ // 4
         assert len({(r * pitch + word) % 32 for r in range(8) for word in range(4)}) == 32
-    pitch = _pitch(row, 4, False)
+    pitch = pitch_of(row, 4, False)
     assert len({(lane % 4 * pitch + lane // 4) % 32 for lane in range(32)}) == 32
 
 
@@ -257,7 +257,7 @@ def test_weights_that_are_rounded_are_stored_so(monkeypatch) -> None:
     np.testing.assert_array_equal(kept.value, w.astype(np.float16))
     x = RNG.standard_normal((33, 100)).astype("f")
     (result,) = emulated([x], 2, 96)
-    monkeypatch.setattr(half_weights.Readers, "rounded", lambda *_: set())
+    monkeypatch.setattr(gpu, "rounded", lambda *_: ())
     (wanted,) = Emulated(program, precision="half")([x], 2, 96)
     np.testing.assert_array_equal(result, wanted)
     fits(emulated.kernel)

@@ -15,12 +15,13 @@ from math import prod
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.cpu import leaf
 from sirius_tf.codegen.entry import bound_text, grown, print_plan, slot_bytes
-from sirius_tf.codegen.function import Function, Leaf
+from sirius_tf.codegen.function import Function
 from sirius_tf.codegen.spmd import SpmdPrinter
 from sirius_tf.ir.program import Program, Statement, Tensor
-from sirius_tf.nest.nodes import Block, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.nodes import Block, Box, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.plan import Plan, work
+from sirius_tf.schedule.plan import work
 
 _BARRIER = "sirius_barrier(call);"
 _LEAVE = "if (worker >= call->threads) return;"
@@ -182,7 +183,8 @@ class _Printer(SpmdPrinter):
     def report_trips(self, loop: Loop, number: int) -> str:
         return f"if (worker == 0) call->params[{number}] = {loop.var};"
 
-    def print_leaf(self, leaf_: Leaf, plan: Plan) -> Function:
+    def print_leaf(self, box: Box, leaf_: Leaf) -> Function:
+        plan = self.kernel.plans[leaf_.statement.name]
         return leaf.print_leaf(self.program, leaf_, plan, self.kernel.storage, self.isa)
 
 

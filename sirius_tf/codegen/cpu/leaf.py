@@ -15,12 +15,14 @@ from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import PARTIAL_SUMS, SMALL_BLOCK, Isa, Range
-from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
+from sirius_tf.codegen.context import PARTIAL_SUMS, SMALL_BLOCK, Isa
+from sirius_tf.codegen.function import Function, LeafPrinter, indented
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Iter, Program
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.inplace import Pins, accumulates, in_place, pins
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage

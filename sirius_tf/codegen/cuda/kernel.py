@@ -9,29 +9,53 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from sirius_tf.codegen.cuda import mma, slices, staged, words
+from sirius_tf.codegen.cuda import slices, words
 from sirius_tf.codegen.cuda.geometry import print_geometry
 from sirius_tf.codegen.cuda.hazards import Touched
-from sirius_tf.codegen.cuda.leaf import print_leaf
+from sirius_tf.codegen.cuda.leaf import ThreadPrinter
+from sirius_tf.codegen.cuda.mma import ProductPrinter
 from sirius_tf.codegen.cuda.scalar import CUDA
 from sirius_tf.codegen.cuda.source import CudaKernel, bounds
+from sirius_tf.codegen.cuda.staged import StagedPrinter
+from sirius_tf.codegen.cuda.words import AwaitPrinter
 from sirius_tf.codegen.entry import print_plan
-from sirius_tf.codegen.function import Function, Leaf, indented
+from sirius_tf.codegen.function import Function, indented
 from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.config import Launch
 from sirius_tf.ir.program import Tensor
-from sirius_tf.mapping import half_weights, residency
-from sirius_tf.mapping.exchange import Exchange, exchanges
-from sirius_tf.mapping.launch import BYTES_IN_US, kernels
-from sirius_tf.mapping.residency import Kept, Resident
-from sirius_tf.mapping.words import with_words
-from sirius_tf.nest.nodes import Block, Guard, Loop, LoopNest, Phase, Run, Tile, When, pieces, walk
+from sirius_tf.mapping import residency
+from sirius_tf.mapping.exchange import Exchange
+from sirius_tf.mapping.gpu import (
+    GpuMapping,
+    Mapped,
+    apply,
+    choose_mapping,
+    kept_by,
+    staged_words,
+    with_parts,
+)
+from sirius_tf.mapping.launch import kernels
+from sirius_tf.mapping.micro import Awaits, Micro, Products, Staged, Threads
+from sirius_tf.mapping.residency import Kept
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.nodes import (
+    Block,
+    Box,
+    Guard,
+    Loop,
+    LoopNest,
+    Phase,
+    Run,
+    Tile,
+    When,
+    pieces,
+    walk,
+)
 from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.machine import BLOCKS_PER_SM
-from sirius_tf.schedule.plan import Plan
 
 HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
@@ -39,56 +63,29 @@ _MOST_NAMED = 3  # tensors that a comment names
 _FEW = 8  # temporaries, of which each thread can have the pointers
 
 
-def print_kernel(scheduled: Scheduled, launch: Launch = "auto") -> CudaKernel:
-    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`.
-
-    Blocks exchange words in loops where they can, and that is worth it, if what a tile awaits lies
-    in shared memory, where it takes the place of constants that are loaded every time then.
-    """
-    kernel, resident = _print(scheduled, launch, ())
-    if found := exchanges(scheduled):
-        scheduled, near = with_words(scheduled, found)
-        exchanging, then = _print(scheduled, launch, found)
-        lost = (resident.constants - then.constants) / BYTES_IN_US
-        pays = scheduled.machine.words or lost < min(e.gain for e in found)
-        if pays and near <= then.temporaries.keys():
-            return exchanging
-    return kernel
-
-
-def _print(
-    scheduled: Scheduled, launch: Launch, found: Sequence[Exchange]
-) -> tuple[CudaKernel, Resident]:
-    """The kernels, and what stays in shared memory."""
-    program, machine = scheduled.program, scheduled.machine
-    name, printer = f"{program.name}_cuda", _Printer(scheduled, found)
-    nests = kernels(printer.kernel.nest, name, launch)
-    cooperative = name in nests
-    source, resident = printer.source(nests, cooperative), printer.resident()
-    if resident.bytes:
-        scheduled = slices.without_slots(scheduled, resident)
-        printer = _Printer(scheduled, found, resident)
-        source = printer.source(nests, cooperative)
-    if machine.precision == "half" and (rounded := printer.readers.rounded(program)):
-        scheduled = half_weights.in_half(scheduled, rounded)
-        program, printer = scheduled.program, _Printer(scheduled, found, resident)
-        source = printer.source(nests, cooperative)
-    plan = print_plan(replace(scheduled, program=replace(program, name=name)))
-    plan += print_geometry(printer.kernel, name, list(nests.values()))
-    kernel = CudaKernel(
+def print_kernel(
+    scheduled: Scheduled, launch: Launch = "auto", mapping: GpuMapping | None = None
+) -> CudaKernel:
+    """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`, by the
+    mapping that is given, or is chosen for the launch."""
+    mapped = apply(scheduled, mapping or choose_mapping(scheduled, launch))
+    kernel, printer = mapped.kernel, _Printer(mapped)
+    program, machine, name = kernel.program, kernel.machine, f"{kernel.program.name}_cuda"
+    nests = kernels(printer.kernel.nest, name, mapped.mapping.persistent)
+    plan = print_plan(replace(kernel, program=replace(program, name=name)))
+    return CudaKernel(
         program,
-        plan,
-        HEADER + source,
+        plan + print_geometry(printer.kernel, name, list(nests.values())),
+        HEADER + printer.source(nests),
         name,
         tuple(nests),
-        cooperative,
+        mapped.mapping.persistent,
         printer.slots,
         machine.threads,
-        resident.bytes,
+        mapped.mapping.resident.bytes,
         machine.workers,
         machine.precision,
     )
-    return kernel, resident
 
 
 class _Printer(SpmdPrinter):
@@ -97,43 +94,26 @@ class _Printer(SpmdPrinter):
     workers = "blocks"
     weights = "weights"
 
-    def __init__(
-        self,
-        kernel: Scheduled,
-        found: Sequence[Exchange],
-        resident: Resident = residency.NOTHING,
-    ) -> None:
-        super().__init__(kernel, "cuda")
-        self.slots = len(set(kernel.storage.slots.values()))
-        self.persistent, self.placed, self.exchanges = True, resident, found
+    def __init__(self, mapped: Mapped) -> None:
+        super().__init__(mapped.kernel, "cuda")
+        self.mapping, self.exchanges = mapped.mapping, mapped.exchanges
+        self.slots = len(set(self.kernel.storage.slots.values()))
+        self.persistent, self.placed = self.mapping.persistent, self.mapping.resident
+        self.memory = residency.memory(self.kernel.storage, self.placed)
         self.exchange: Exchange | None = None  # of the loop around
         self.shares_pointers = False  # which threads of a block do
         self.kept: Kept | None = None  # what this tile finds in shared memory
         self.copying = False  # tiles are what is kept of them
         self.touched = Touched()
         self.phases = 0
-        self.staged = 0  # float32 elements of a kernel's static shared memory
-        self.most_staged = 0  # of all kernels
-        self.copied = set[str]()  # by cp.async, to where leaves stage their operands
-        self.multiplied = set[str]()  # by matrix units
-        self.readers = half_weights.Readers()
-        self.words = {words.name for words in kernel.storage.words.values()}
-        self.memory = residency.memory(kernel.storage, resident)
 
-    def source(self, kernels: Mapping[str, LoopNest], persistent: bool) -> str:
+    def source(self, kernels: Mapping[str, LoopNest]) -> str:
         """The kernels, and before them the functions they call."""
-        self.persistent = persistent
         texts = [self.kernel_function(name, nest) for name, nest in kernels.items()]
         leaves = [
             f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
         ]
         return "".join(leaves) + "\n".join(texts)
-
-    def resident(self) -> Resident:
-        """The residency that fits beside the shared memory of the source that was printed."""
-        static = 4 * self.most_staged + 8 * len(self.program.tensors)
-        room = self.kernel.machine.shared - static
-        return residency.place(self.kernel, room, self.copied, self.multiplied)
 
     def kernel_function(self, name: str, nest: LoopNest) -> str:
         """A kernel, which runs a part of the region or all of it."""
@@ -153,11 +133,9 @@ class _Printer(SpmdPrinter):
         lines.append(f'extern "C" __global__ void {limits} {name}({parameters}) {{')
         lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
         lines += [f"  {line}" for line in self.pointers(nest)]
-        self.staged = 0
-        body = [*self.cleared(nest, "  "), *self.node(nest, "  ")]
-        self.most_staged = max(self.most_staged, self.staged)
-        lines += [f"  __shared__ __align__(16) float staged[{self.staged}];"] if self.staged else []
-        lines += body
+        staged = staged_words(self.kernel, nest, self.mapping)
+        lines += [f"  __shared__ __align__(16) float staged[{staged}];"] if staged else []
+        lines += [*self.cleared(nest, "  "), *self.node(nest, "  ")]
         if lines[-1] == f"  {_BARRIER}":
             del lines[-2:]  # the launch ends when all blocks have
         lines.append("  (void)decided; (void)sync; (void)failure;")
@@ -291,8 +269,7 @@ class _Printer(SpmdPrinter):
         """The tile before it may still be using what a block has for one tile at a time, and
         another piece of its cluster may have come before."""
         before, used = self.touched, self.tensors_of(tile)
-        kept = self.placed.kept.get(tile.cluster)
-        kept = kept if kept and used.read & {part.name for part in kept.parts} else None
+        kept = kept_by(self.kernel, tile, self.placed)
         if self.copying:
             copies = slices.copied(self.program, kept) if kept else []
             return [pad + line for line in copies]
@@ -310,7 +287,7 @@ class _Printer(SpmdPrinter):
     def with_kept(self, kept: Kept, pad: str, body: Callable[[str], list[str]]) -> list[str]:
         """A tile that finds constants in shared memory, if those of its slice are there."""
         kernel = self.kernel
-        self.kernel, self.kept = slices.with_parts(kernel, kept), kept
+        self.kernel, self.kept = with_parts(kernel, kept), kept
         pointers = [pad + "  " + line for line in slices.pointers(self.program, kept)]
         lines = [*pointers, *body(pad + "  ")]
         self.kernel, self.kept = kernel, None
@@ -334,9 +311,9 @@ class _Printer(SpmdPrinter):
         self.touched = around
         return [*wait, *lines]
 
-    def call(self, run: Run, chain: list[Loop]) -> list[str]:
-        tensors = self.tensors_of(run)
-        return [*self.wait_for(tensors.read, tensors.written), *super().call(run, chain)]
+    def call(self, box: Box) -> list[str]:
+        tensors = self.tensors_of(box)
+        return [*self.wait_for(tensors.read, tensors.written), *super().call(box)]
 
     def tensors_of(self, nest: LoopNest) -> Touched:
         """The tensors that the statements inside read and write."""
@@ -349,21 +326,22 @@ class _Printer(SpmdPrinter):
         self.touched, wait = self.touched.followed_by(Touched(read, written), self.memory)
         return wait
 
-    def print_leaf(self, leaf: Leaf, plan: Plan) -> Function:
-        storage, machine = self.kernel.storage, self.kernel.machine
-        arguments = (self.program, leaf, plan, storage, machine)
-        if leaf.statement.loads[:1] and leaf.statement.loads[0].tensor in self.words:
-            return words.AwaitPrinter(*arguments).function()
-        product = copied = None
-        if not self.kept:
-            product = mma.print_leaf(*arguments)
-            self.multiplied |= set(product.tensors) if product else set()
-            copied = product or staged.print_leaf(*arguments)
-            self.copied |= set(copied.tensors) if copied else set()
-        function = copied or print_leaf(*arguments)
-        self.readers.note(self.program, leaf.statement, product is not None)
-        self.staged = max(self.staged, function.shared)
-        return function
+    def print_leaf(self, box: Box, leaf: Leaf) -> Function:
+        place = (leaf.statement.name, box.ranges, self.kept is not None)
+        return print_leaf(self.kernel, leaf, self.mapping.micro[place])
+
+
+def print_leaf(kernel: Scheduled, leaf: Leaf, how: Micro) -> Function:
+    """The function of a leaf."""
+    match how:
+        case Threads():
+            return ThreadPrinter(kernel, leaf, how).function()
+        case Staged():
+            return StagedPrinter(kernel, leaf, how).function()
+        case Products():
+            return ProductPrinter(kernel, leaf, how).function()
+        case Awaits():
+            return AwaitPrinter(kernel, leaf, how).function()
 
 
 def _listed(results: list[str]) -> str:

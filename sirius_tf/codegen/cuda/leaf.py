@@ -12,38 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import Context, Isa, Range
+from sirius_tf.codegen.context import Context, Isa
 from sirius_tf.codegen.cuda.scalar import CUDA
-from sirius_tf.codegen.function import Function, Leaf, LeafPrinter, indented
+from sirius_tf.codegen.function import LeafPrinter, indented
 from sirius_tf.ir.affine import Affine, affine, symbol
-from sirius_tf.ir.program import Program
-from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import Plan
-from sirius_tf.schedule.storage import Storage
-from sirius_tf.schedule.tile_blocks import of_thread, warps_of_point
+from sirius_tf.mapping.micro import Micro, Staged, Threads, plan_of, shared_words
+from sirius_tf.mapping.occupancy import WARP
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.nodes import Range
+from sirius_tf.nest.scheduled import Scheduled
 
 _THREAD = Isa(1, 1, {1: 1})
-_WARP = 32
 _TURNS = 16  # of a loop over the terms of a lane, whose loads are all on their way at once
-
-
-def print_leaf(
-    program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
-) -> Function:
-    """The leaf by its plan; what no warp can sum, threads do."""
-    reduce, dtype = leaf.statement.reduce, program.tensor[leaf.statement.target].dtype
-    summed = reduce and reduce.op in ("add", "max", "min") and dtype == "float32"
-    if plan.across and not summed:
-        plan = Plan(None)
-    return ThreadPrinter(program, leaf, plan, storage, machine).function()
-
-
-def capacity(r: Range) -> int:
-    """The size of a range, or the most it can be; 0 if nobody knows."""
-    return r.size or r.most or 0
 
 
 class Points(Block):
@@ -111,118 +94,101 @@ class ThreadPrinter(LeafPrinter):
     target = "{c_type} *{alias}"
     unrolled = "#pragma unroll"
 
-    def __init__(
-        self, program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
-    ) -> None:
-        lanes = {r.name for r in leaf.box} | ({plan.lanes} if plan.across else set())
-        plan = replace(plan, lanes=plan.lanes if plan.lanes in lanes else None)
-        super().__init__(program, leaf, plan, storage, _THREAD, CUDA)
-        self.machine = machine
-        self.most = {r.name: self.at_most(r) for r in leaf.box}
-
-    def at_most(self, r: Range) -> int:
-        """The size of a range, or a guess."""
-        extent = next(i.extent for i in self.s.iters if i.name == r.name)
-        guess = extent.evaluate(self.program.hints)
-        guess = guess if r.most is None else min(guess, r.most)
-        return max(guess if r.size is None else r.size, 1)
+    def __init__(self, kernel: Scheduled, leaf: Leaf, how: Micro) -> None:
+        plan = plan_of(kernel, leaf)
+        super().__init__(kernel.program, leaf, plan, kernel.storage, _THREAD, CUDA)
+        self.staged = shared_words(kernel, leaf, how)
+        self.warps, counts = 1, list[tuple[str | None, int]]()
+        if isinstance(how, Threads | Staged):
+            counts = [(plan.rows, how.rows), (plan.lanes, how.lanes)]
+        if isinstance(how, Threads):
+            self.warps = how.warps
+        #: sums of a thread along its rows and lanes, where there are several
+        self.per = {name: count for name, count in counts if name and count > 1}
 
     def body(self) -> list[str]:
         """A loop over the points of this thread, or of its warp."""
-        per = self.per_thread()
-        if self.plan.across and self.share > 1:
+        if self.warps > 1:
             return self.sum_by_block()
         if self.plan.across:
-            lines = self.sum_across(per)
-            return self.over(per, f"threadIdx.x / {_WARP}", f"blockDim.x / {_WARP}", lines)
-        return self.over(per, "threadIdx.x", "blockDim.x", self.one_thread(per))
+            lines = self.sum_across()
+            return self.over(f"threadIdx.x / {WARP}", f"blockDim.x / {WARP}", lines)
+        return self.over("threadIdx.x", "blockDim.x", self.one_thread())
 
     # Which points
 
-    def per_thread(self) -> dict[str, int]:
-        """The numbers of rows and lanes of a sum that a thread, or warp, has, by iterator; those of
-        one are left out."""
-        if self.s.reduce is None:
-            return {}
-        rows, lanes = (self.plan.rows, None if self.plan.across else self.plan.lanes)
-        others = math.prod(n for name, n in self.most.items() if name not in (rows, lanes))
-        busy = self.machine.threads // (_WARP if self.plan.across else 1)
-        sizes = (self.most.get(str(rows), 1), self.most.get(str(lanes), 1))
-        best = of_thread(*sizes, others, busy)
-        named = ((rows, best[0]), (lanes, best[1]))
-        return {name: c for name, c in named if name in self.box and c > 1}
-
-    def slots(self, r: Range, per: Mapping[str, int]) -> str:
+    def slots(self, r: Range) -> str:
         """C of how many threads share a range."""
-        count = per.get(r.name, 1)
+        count = self.per.get(r.name, 1)
         if r.size is not None:
             return str(-(-r.size // count))
         return f"{r.name}_slots" if count > 1 else r.n
 
-    def ragged(self, per: Mapping[str, int]) -> list[str]:
+    def ragged(self) -> list[str]:
         """The iterators of which a thread may have fewer values than others."""
-        return [n for n, count in per.items() if (self.box[n].size or 1) % count]
+        return [n for n, count in self.per.items() if (self.box[n].size or 1) % count]
 
-    def over(self, per: Mapping[str, int], first: str, step: str, lines: list[str]) -> list[str]:
+    def over(self, first: str, step: str, lines: list[str]) -> list[str]:
         """A loop over the numbers of points."""
         order = sorted(self.box, key=lambda n: (n == self.plan.lanes, n == self.plan.rows))
-        n = self.numbers(per, order)
+        n = self.numbers(order)
         head = f"for ({n.type} point = {first}; point < {n.total}; point += {step}) {{"
-        return [*n.before, head, *indented([*n.places, *self.ends(per), *lines]), "}"]
+        return [*n.before, head, *indented([*n.places, *self.ends(), *lines]), "}"]
 
-    def numbers(self, per: Mapping[str, int], order: Sequence[str]) -> Numbers:
+    def numbers(self, order: Sequence[str]) -> Numbers:
         """Numbers of the points of some iterators; those of the last one are neighbours."""
         ranges = [self.box[n] for n in order]
         before = [
-            f"const int64_t {r.name}_slots = ({r.n} + {per[r.name] - 1}) / {per[r.name]};"
+            f"const int64_t {r.name}_slots = ({r.n} + {self.per[r.name] - 1}) / {self.per[r.name]};"
             for r in ranges
-            if r.size is None and r.name in per
+            if r.size is None and r.name in self.per
         ]
-        slots = [self.slots(r, per) for r in ranges]
+        slots = [self.slots(r) for r in ranges]
         known = all(r.size is not None for r in ranges)
-        small = known and math.prod(self.most[n] for n in order) < 1 << 30
+        small = known and math.prod(r.capacity for r in ranges) < 1 << 30
         places = []
         for k, r in enumerate(ranges):
             inner = " * ".join(slots[k + 1 :])
             place = f"point / ({inner})" if inner else "point"
             place = f"{place} % {slots[k]}" if k else place
-            factor = f" * {per[r.name]}" if r.name == self.plan.rows and r.name in per else ""
+            neighbours = r.name == self.plan.rows and r.name in self.per
+            factor = f" * {self.per[r.name]}" if neighbours else ""
             places.append(f"const int64_t {r.name} = {r.lo} + {place}{factor};")
         total = " * ".join(slots) or "1"
         return Numbers("int" if small else "int64_t", tuple(before), total, tuple(places))
 
-    def ends(self, per: Mapping[str, int]) -> list[str]:
+    def ends(self) -> list[str]:
         """C for ragged iterators: whether further values lie in the box, and values that do."""
         lines = []
-        for name in self.ragged(per):
-            r, step = self.box[name], self.steps(per)[name]
-            for k in range(1, per[name]):
+        for name in self.ragged():
+            r, step = self.box[name], self.steps()[name]
+            for k in range(1, self.per[name]):
                 value = self.ctx.integer(symbol(name) + step * k)
                 lines.append(f"const bool {name}_{k}_in = {value} < {r.lo} + {r.n};")
                 lines.append(f"const int64_t {name}_{k} = {name}_{k}_in ? {value} : {name};")
         return lines
 
-    def steps(self, per: Mapping[str, int]) -> dict[str, Affine]:
+    def steps(self) -> dict[str, Affine]:
         """The distance between a thread's values of an iterator: neighbouring threads have
         neighbouring lanes."""
-        found = dict.fromkeys(per, affine(1))
-        if self.plan.lanes in per:
+        found = dict.fromkeys(self.per, affine(1))
+        if self.plan.lanes in self.per:
             r = self.box[str(self.plan.lanes)]
-            slots = self.slots(r, per)
+            slots = self.slots(r)
             found[r.name] = affine(int(slots)) if r.size is not None else symbol(slots)
         return found
 
     # What a thread does
 
-    def points(self, per: Mapping[str, int]) -> Points:
+    def points(self) -> Points:
         """The points of one thread."""
-        rows = per.get(str(self.plan.rows), 1)
-        lanes = per.get(str(self.plan.lanes), 1)
-        return Points(self.ctx, rows, lanes, self.steps(per), self.ragged(per))
+        rows = self.per.get(str(self.plan.rows), 1)
+        lanes = self.per.get(str(self.plan.lanes), 1)
+        return Points(self.ctx, rows, lanes, self.steps(), self.ragged())
 
-    def one_thread(self, per: Mapping[str, int]) -> list[str]:
+    def one_thread(self) -> list[str]:
         """All of the points of one thread, one at a time or as sums in registers."""
-        block = self.points(per)
+        block = self.points()
         if self.s.reduce is None:
             block.store(0, 0, block.value(self.s.value, 0, 0))
             return block.before
@@ -232,14 +198,14 @@ class ThreadPrinter(LeafPrinter):
             block.store(r, j, block.finished((f"acc_{r}_{j}", False), r, j))
         return lines + block.before
 
-    def sum_across(self, per: Mapping[str, int]) -> list[str]:
+    def sum_across(self) -> list[str]:
         """The lanes of a warp along a reduction; then the first one has the sum."""
-        lines = self.sum_of_warp(per, f"threadIdx.x % {_WARP}", str(_WARP))
-        end = self.points(per)
+        lines = self.sum_of_warp(f"threadIdx.x % {WARP}", str(WARP))
+        end = self.points()
         early = self.asked_early(end)
         for r, j in end.places:
             end.store(r, j, end.finished((f"acc_{r}_{j}", False), r, j))
-        return [*early, *lines, f"if (threadIdx.x % {_WARP} == 0) {{", *indented(end.before), "}"]
+        return [*early, *lines, f"if (threadIdx.x % {WARP} == 0) {{", *indented(end.before), "}"]
 
     def asked_early(self, end: Points) -> list[str]:
         """Loads of what is done with a sum, which are on their way while it is added up."""
@@ -249,53 +215,45 @@ class ThreadPrinter(LeafPrinter):
         early, end.before = end.before, []
         return early
 
-    def sum_of_warp(self, per: Mapping[str, int], first: str, step: str) -> list[str]:
+    def sum_of_warp(self, first: str, step: str) -> list[str]:
         """The sums of the terms that a warp has, in every lane."""
         assert self.s.reduce is not None
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
-        block, name = self.points(per), lanes.name
-        size, turns = self.ctx.integer(lanes.extent), -(-lanes.extent.const // _WARP)
+        block, name = self.points(), lanes.name
+        size, turns = self.ctx.integer(lanes.extent), -(-lanes.extent.const // WARP)
         head = [f"for (int64_t {name} = {first}; {name} < {size}; {name} += {step}) {{"]
-        if lanes.extent.is_const and step == str(_WARP) and turns <= _TURNS:
+        if lanes.extent.is_const and step == str(WARP) and turns <= _TURNS:
             head = [self.unrolled, f"for (int turn = 0; turn < {turns}; ++turn) {{"]
-            head.append(f"  const int64_t {name} = {first} + {_WARP} * turn;")
-            head += [f"  if ({name} >= {size}) continue;"] * (lanes.extent.const % _WARP > 0)
+            head.append(f"  const int64_t {name} = {first} + {WARP} * turn;")
+            head += [f"  if ({name} >= {size}) continue;"] * (lanes.extent.const % WARP > 0)
         inner = [*head, *indented(self.terms(block)), "}"]
         lines = self.summed(block, self.loops(others, inner))
         sums = [f"acc_{r}_{j}" for r, j in block.places]
         return [*lines, *(f"{s} = sirius_warp_reduce_{self.s.reduce.op}({s});" for s in sums)]
 
-    @property
-    def share(self) -> int:
-        """The number of warps that divide the terms of a sum: as many as there are for a point."""
-        points = math.prod(capacity(r) for r in self.box.values())
-        extents = [i.extent.evaluate(self.program.hints) for i in self.reduced]
-        return warps_of_point(points, math.prod(extents), self.machine)
-
     def sum_by_block(self) -> list[str]:
         """Some warps for each point; the first of them adds up what they have, in their order."""
         assert self.s.reduce is not None
-        self.staged = self.machine.threads // _WARP
-        n, end = self.numbers({}, list(self.box)), self.points({})
+        n, end = self.numbers(list(self.box)), self.points()
         early = self.asked_early(end)
-        first = f"threadIdx.x % {_WARP} + {_WARP} * part"
-        lines = self.sum_of_warp({}, first, f"{_WARP} * share")
+        first = f"threadIdx.x % {WARP} + {WARP} * part"
+        lines = self.sum_of_warp(first, f"{WARP} * share")
         op = self.s.reduce.op
         total = CUDA.apply(op, ["acc_0_0", "staged[warp + other * beside]"], self.dtype)
         end.store(0, 0, end.finished(("acc_0_0", False), 0, 0))
         return [
-            f"const int warp = threadIdx.x / {_WARP}, warps = blockDim.x / {_WARP};",
-            f"const int share = min({self.share}, warps), beside = warps / share;",
+            f"const int warp = threadIdx.x / {WARP}, warps = blockDim.x / {WARP};",
+            f"const int share = min({self.warps}, warps), beside = warps / share;",
             "const int part = warp / beside;",
             *n.before,
             f"for ({n.type} first = 0; first < {n.total}; first += beside) {{",
             f"  const {n.type} own = first + warp % beside;",
             f"  const {n.type} point = own < {n.total} ? own : {n.total} - 1;",
             *indented([*n.places, *early, *lines]),
-            f"  if (threadIdx.x % {_WARP} == 0) staged[warp] = acc_0_0;",
+            f"  if (threadIdx.x % {WARP} == 0) staged[warp] = acc_0_0;",
             "  __syncthreads(); // other warps have summed up their part",
-            f"  if (part == 0 && own < {n.total} && threadIdx.x % {_WARP} == 0) {{",
+            f"  if (part == 0 && own < {n.total} && threadIdx.x % {WARP} == 0) {{",
             f"    for (int other = 1; other < share; ++other) acc_0_0 = {total};",
             *indented(indented(end.before)),
             "  }",

@@ -17,72 +17,21 @@ it adds them (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter, capacity
-from sirius_tf.codegen.cuda.operand import Operand, copy, place, stored
-from sirius_tf.codegen.function import Function, Leaf, indented
-from sirius_tf.ir.expr import Call, Expr
-from sirius_tf.ir.program import Program
-from sirius_tf.mapping.tiling import Format, apart, choose_format, choose_tiling
-from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import PANEL, Plan
-from sirius_tf.schedule.storage import Storage
-
-_WARP = 32
-_STEP = 8  # words of 32 bits of a row that one mma sums up: 16 elements of 16 bits, or 8 of tf32
-_CHUNKS = (32, 16)  # words of a row that are staged together
-_MOST = 11 << 10  # words of a block's shared memory
-_LEAST = 16  # terms of a sum
-_PANEL = 64  # values of an iterator that are staged together: tiles of up to 32, and aligned
-_FILLED = 1 / 4  # of the points that are multiplied, at least
-
-
-def print_leaf(
-    program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
-) -> Function | None:
-    """The leaf, or None if it is no product of matrices that is worth the while of a warp."""
-    box = {r.name: r for r in leaf.box}
-    s, rows, lanes = leaf.statement, box.get(plan.rows or ""), box.get(plan.lanes or "")
-    if s.reduce is None or s.reduce.op != "add" or rows is None or lanes is None or plan.across:
-        return None
-    match s.value:
-        case Call("mul", (x, y), "float32"):
-            pairs = [(x, y), (y, x)]
-        case _:
-            return None
-    pair = next((p for p in pairs if apart(p, rows.name, lanes.name)), None)
-    form = choose_format(pair, machine.precision) if pair else None
-    terms = max(i.extent.evaluate(program.hints) for i in s.reduce.iters)
-    if pair is None or form is None or terms < _LEAST:
-        return None
-    printer = _MmaPrinter(program, leaf, plan, storage, machine, pair, form)
-    return printer.function() if printer.worthwhile else None
-
-
-@dataclass(frozen=True)
-class _Panel(Range):
-    """A few values of a range at a time: `<name>_left` of them from `<name>_from` on."""
-
-    @property
-    def lo(self) -> str:
-        """C of the low end."""
-        return f"{self.name}_from"
-
-    @property
-    def n(self) -> str:
-        """C of the number of values."""
-        return f"{self.name}_left"
-
-
-def _panel(r: Range) -> Range:
-    """The range, or panels of it if it is long, or nobody knows."""
-    if 0 < capacity(r) <= _PANEL:
-        return r
-    aligned = r.aligned or (r.low is not None and r.low % PANEL == 0)
-    return _Panel(r.name, None, None, aligned, _PANEL)
+from sirius_tf.codegen.cuda.copies import c_type, copy
+from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter
+from sirius_tf.codegen.function import indented
+from sirius_tf.mapping.micro import (
+    PANEL_OF_TILES,
+    STEP,
+    Panel,
+    Products,
+    depth_of,
+    product_operands,
+)
+from sirius_tf.mapping.occupancy import WARP
+from sirius_tf.mapping.operand import Operand
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.scheduled import Scheduled
 
 
 class _Sum(Points):
@@ -96,53 +45,16 @@ class _Sum(Points):
         return self.value(self.s.finish, r, j)
 
 
-class _MmaPrinter(ThreadPrinter):
-    def __init__(
-        self,
-        program: Program,
-        leaf: Leaf,
-        plan: Plan,
-        storage: Storage,
-        machine: Machine,
-        pair: tuple[Expr, Expr],
-        form: Format,
-    ) -> None:
-        super().__init__(program, leaf, plan, storage, machine)
-        self.form, self.warps = form, machine.threads // _WARP
-        self.outer = [n for n in self.box if n not in (plan.rows, plan.lanes)]
-        self.depth = max(reversed(self.reduced), key=lambda i: i.extent.evaluate(program.hints))
+class ProductPrinter(ThreadPrinter):
+    """Tiles of products of matrices are divided among the warps."""
+
+    def __init__(self, kernel: Scheduled, leaf: Leaf, how: Products) -> None:
+        super().__init__(kernel, leaf, how)
+        self.form, self.tiling = how.form, how.tiling
+        self.operands = product_operands(kernel, leaf, how)
+        self.outer = [n for n in self.box if n not in (self.plan.rows, self.plan.lanes)]
+        self.depth = depth_of(kernel.program, leaf)
         self.others = [i for i in self.reduced if i is not self.depth]
-        rows, lanes = (_panel(self.box[str(name)]) for name in (plan.rows, plan.lanes))
-        short = self.depth.extent.evaluate(program.hints) <= _CHUNKS[-1] * form.per_word
-        for words in _CHUNKS[short:]:
-            self.tiling = choose_tiling(
-                capacity(rows), capacity(lanes), self.warps, words // _STEP, form.split
-            )
-            self.operands = self.staged_operands([(rows, pair[0]), (lanes, pair[1])], words)
-            sums = self.warps * self.tiling.words
-            self.staged = max(sum(o.words for o in self.operands), sums)
-            if self.staged <= _MOST:
-                break
-
-    def staged_operands(self, factors: list[tuple[Range, Expr]], words: int) -> list[Operand]:
-        """The operands along m and n, whose chunks have a number of words."""
-        t, first, found = self.tiling, 0, list[Operand]()
-        ordered = factors[::-1] if t.by_lanes else factors
-        for (r, factor), size, along in zip(ordered, (t.m, t.n), t.along, strict=True):
-            value, terms = stored(factor, self.form.dtype), words * self.form.per_word
-            found.append(place(self.ctx, value, r, self.depth, size * along, terms, first))
-            first += found[-1].words
-        return found
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether tiles keep half of the warps busy, are not mostly outside of the box, and fit."""
-        t = self.tiling
-        inside = math.prod(
-            min(self.most[r.name], capacity(r)) for r in (o.along for o in self.operands)
-        )
-        busy = not self.outer or t.tiles * t.groups >= self.warps // 2
-        return busy and inside >= _FILLED * t.points and self.staged <= _MOST
 
     def body(self) -> list[str]:
         """All warps go through the chunks together, as often as it takes for all tiles."""
@@ -157,11 +69,11 @@ class _MmaPrinter(ThreadPrinter):
             *indented([*self.tile(), *self.summed_chunks(), *self.shared_sums(), *self.stores()]),
             "}",
         ]
-        for r in (o.along for o in self.operands if isinstance(o.along, _Panel)):
+        for r in (o.along for o in self.operands if isinstance(o.along, Panel)):
             whole, at = self.box[r.name], r.lo
             end = f"{whole.lo} + {whole.n}"
-            head = f"for (int64_t {at} = {whole.lo}; {at} < {end}; {at} += {_PANEL}) {{"
-            left = f"const int64_t {r.n} = sirius_min_i64({_PANEL}, {end} - {at});"
+            head = f"for (int64_t {at} = {whole.lo}; {at} < {end}; {at} += {PANEL_OF_TILES}) {{"
+            left = f"const int64_t {r.n} = sirius_min_i64({PANEL_OF_TILES}, {end} - {at});"
             lines = [head, *indented([left, *lines]), "}"]
         for outer in (self.box[n] for n in reversed(self.outer)):
             name, lo = outer.name, outer.lo
@@ -172,14 +84,14 @@ class _MmaPrinter(ThreadPrinter):
     def declarations(self) -> list[str]:
         """C of the operands' places, and of the numbers of warps."""
         t, lines = self.tiling, list[str]()
-        given = (o.along for o in self.operands if not isinstance(o.along, _Panel))
+        given = (o.along for o in self.operands if not isinstance(o.along, Panel))
         if empty := [f"{r.n} <= 0" for r in given if r.size is None]:
             lines.append(f"if ({' || '.join(empty)}) return;")
         for o in self.operands:
-            place = f"staged + {o.first}"
-            lines.append(f"{o.c_type} *const {o.name} = ({o.c_type} *)({place});")
-        lines.append(f"const int warp = threadIdx.x / {_WARP}, lane = threadIdx.x % {_WARP};")
-        warps = f"(int)blockDim.x / {_WARP}"
+            place = f"({c_type(o)} *)(staged + {o.first})"
+            lines.append(f"{c_type(o)} *const {o.name} = {place};")
+        lines.append(f"const int warp = threadIdx.x / {WARP}, lane = threadIdx.x % {WARP};")
+        warps = f"(int)blockDim.x / {WARP}"
         if t.groups == 1:
             return [*lines, f"const int beside = {warps};"]
         groups = f"max(min({t.groups}, {warps} / {t.tiles}), 1)"
@@ -223,7 +135,7 @@ class _MmaPrinter(ThreadPrinter):
         """All chunks, of which the next one is copied while one is used."""
         t, words = self.tiling, self.operands[0].terms // self.form.per_word
         count = " * ".join([*(f"({self.ctx.integer(i.extent)})" for i in self.others), self.cuts])
-        start, step = ("0", "") if t.groups == 1 else (f"{_STEP} * group", " * groups")
+        start, step = ("0", "") if t.groups == 1 else (f"{STEP} * group", " * groups")
         return [
             f"const int64_t chunks = {count};",
             "if (chunks > 0) stage(0, 0);",
@@ -234,7 +146,7 @@ class _MmaPrinter(ThreadPrinter):
             "  if (chunk + 1 < chunks) stage(chunk + 1, !half);",
             "  if (!mine) continue;",
             f"  #pragma unroll{' 1' if self.form.split else ''}",  # its factors fill the registers
-            f"  for (int step = {start}; step < {words}; step += {_STEP}{step}) {{",
+            f"  for (int step = {start}; step < {words}; step += {STEP}{step}) {{",
             *indented(indented(self.products())),
             "  }",
             "}",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.cuda.scalar import CUDA
@@ -16,21 +15,6 @@ from sirius_tf.codegen.function import indented
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.mapping.residency import Kept, Resident
-from sirius_tf.nest.scheduled import Scheduled
-
-
-def without_slots(kernel: Scheduled, resident: Resident) -> Scheduled:
-    """The kernel whose workspace has no room for what lies in shared memory."""
-    left = {n: k for n, k in kernel.storage.slots.items() if n not in resident.temporaries}
-    numbers = {slot: number for number, slot in enumerate(sorted(set(left.values())))}
-    slots = {name: numbers[slot] for name, slot in left.items()}
-    return replace(kernel, storage=replace(kernel.storage, slots=slots))
-
-
-def with_parts(kernel: Scheduled, kept: Kept) -> Scheduled:
-    """The kernel of which a block has one tile's parts of constants."""
-    private = {**kernel.storage.private, **{p.name: p.window for p in kept.parts}}
-    return replace(kernel, storage=replace(kernel.storage, private=private))
 
 
 def name_of(t: Tensor) -> str:

@@ -11,48 +11,15 @@ Two chunks are kept, so that one is copied while the other is used.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-
-from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter, capacity
-from sirius_tf.codegen.cuda.operand import Operand, copy, place
-from sirius_tf.codegen.function import Function, Leaf, indented
-from sirius_tf.ir.affine import Affine, symbol
-from sirius_tf.ir.expr import Load, loads, names_in
-from sirius_tf.ir.program import Program
-from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import Plan
-from sirius_tf.schedule.storage import Storage
-
-DEPTH = 16  # of a chunk
-_MOST = 11 << 10  # floats of a block's shared memory
-_LEAST = 8  # rows, and lanes, that share an operand
-_VECTOR = 4  # floats that may be copied at once
-
-
-def print_leaf(
-    program: Program, leaf: Leaf, plan: Plan, storage: Storage, machine: Machine
-) -> Function | None:
-    """The leaf with staged operands, or None if no two operands are shared by several threads."""
-    box = {r.name: r for r in leaf.box}
-    s, rows, lanes = leaf.statement, box.get(plan.rows or ""), box.get(plan.lanes or "")
-    if s.reduce is None or s.reduce.op != "add" or rows is None or lanes is None or plan.across:
-        return None
-    depth = s.reduce.iters[-1]
-    found = []
-    for along, other in ((rows, lanes), (lanes, rows)):
-        for load in loads(s.value):
-            names = names_in(load)
-            plain = load.dtype == "float32" and all(isinstance(i, Affine) for i in load.index)
-            if plain and {along.name, depth.name} <= names and other.name not in names:
-                found.append((load, along))
-                break
-    enough = depth.extent.evaluate(program.hints) >= 2 * DEPTH
-    if len(found) < 2 or not enough or min(map(capacity, (rows, lanes))) < _LEAST:
-        return None
-    printer = _StagedPrinter(program, leaf, plan, storage, machine, found)
-    return printer.function() if printer.busy and printer.staged <= _MOST else None
+from sirius_tf.codegen.cuda.copies import copy
+from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter
+from sirius_tf.codegen.function import indented
+from sirius_tf.ir.affine import symbol
+from sirius_tf.ir.expr import Load
+from sirius_tf.mapping.micro import DEPTH, Staged, staged_operands
+from sirius_tf.mapping.operand import Operand
+from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.nest.scheduled import Scheduled
 
 
 class _StagedPoints(Points):
@@ -70,36 +37,18 @@ class _StagedPoints(Points):
         return super().load(load, r, j, lanes)
 
 
-class _StagedPrinter(ThreadPrinter):
-    def __init__(
-        self,
-        program: Program,
-        leaf: Leaf,
-        plan: Plan,
-        storage: Storage,
-        machine: Machine,
-        factors: Sequence[tuple[Load, Range]],
-    ) -> None:
-        super().__init__(program, leaf, plan, storage, machine)
-        self.operands: tuple[Operand, ...] = ()
-        for load, r in factors:
-            count, scalar = -(-capacity(r) // _VECTOR) * _VECTOR, r.name == plan.lanes
-            o = place(self.ctx, load, r, self.reduced[-1], count, DEPTH, self.staged, scalar)
-            self.operands += (o,)
-            self.staged += o.words
-        self.outer = [n for n in self.box if n not in (plan.rows, plan.lanes)]
+class StagedPrinter(ThreadPrinter):
+    """Points are divided among the threads, which stage operands together."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether rows and lanes alone keep the threads busy, or there is nothing else."""
-        sizes = [self.most[o.along.name] for o in self.operands]
-        return not self.outer or math.prod(sizes) >= self.machine.threads
+    def __init__(self, kernel: Scheduled, leaf: Leaf, how: Staged) -> None:
+        super().__init__(kernel, leaf, how)
+        self.operands = staged_operands(kernel, leaf)
+        self.outer = [n for n in self.box if n not in (self.plan.rows, self.plan.lanes)]
 
     def body(self) -> list[str]:
         """All threads go through the chunks together, as often as it takes for all points."""
-        per = self.per_thread()
-        numbers = self.numbers(per, [o.along.name for o in self.operands])
-        block = self.points(per)
+        numbers = self.numbers([o.along.name for o in self.operands])
+        block = self.points()
         terms = self.terms(block)
         sums = self.summed(block, self.loops(self.reduced[:-1], self.chunks(terms)))
         block.before = []
@@ -110,7 +59,7 @@ class _StagedPrinter(ThreadPrinter):
             f"for (int64_t first = 0; first < {numbers.total}; first += blockDim.x) {{",
             "  const bool mine = first + threadIdx.x < " + f"{numbers.total};",
             f"  const int64_t point = mine ? first + threadIdx.x : {numbers.total} - 1;",
-            *indented([*numbers.places, *self.ends(per), *sums]),
+            *indented([*numbers.places, *self.ends(), *sums]),
             "  if (mine) {",
             *indented(indented(block.before)),
             "  }",
@@ -123,10 +72,10 @@ class _StagedPrinter(ThreadPrinter):
         arrays = [f"float *const {o.name} = staged + {o.first};" for o in self.operands]
         return [*arrays, *lines]
 
-    def points(self, per: Mapping[str, int]) -> _StagedPoints:
+    def points(self) -> _StagedPoints:
         """The points of one thread."""
-        rows, lanes = (per.get(str(n), 1) for n in (self.plan.rows, self.plan.lanes))
-        block = _StagedPoints(self.ctx, rows, lanes, self.steps(per), self.ragged(per))
+        rows, lanes = (self.per.get(str(n), 1) for n in (self.plan.rows, self.plan.lanes))
+        block = _StagedPoints(self.ctx, rows, lanes, self.steps(), self.ragged())
         block.operands = self.operands
         return block
 

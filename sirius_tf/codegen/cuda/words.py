@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 
 from sirius_tf.codegen import scalar
-from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter, capacity
+from sirius_tf.codegen.cuda.leaf import Points, ThreadPrinter
 from sirius_tf.codegen.function import indented
 from sirius_tf.ir.program import Statement
-from sirius_tf.mapping.exchange import AT_ONCE, EVERY, Exchange
+from sirius_tf.mapping.exchange import EVERY, Exchange
+from sirius_tf.mapping.micro import Awaits
+from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.scheduled import Scheduled
 
 
@@ -18,17 +19,20 @@ class AwaitPrinter(ThreadPrinter):
     """The leaf that copies words: threads look for some at once, so that these travel together, and
     then again for those that were not there."""
 
+    def __init__(self, kernel: Scheduled, leaf: Leaf, how: Awaits) -> None:
+        super().__init__(kernel, leaf, how)
+        self.at_once = how.at_once
+
     def body(self) -> list[str]:
         """A loop over the words of this thread."""
-        n = self.numbers({}, list(self.box))
+        n = self.numbers(list(self.box))
         to, words = self.address(self.s.target), self.address(_words_of(self.s))
-        most = self.most_points()
-        count = min(-(-most // self.machine.threads), AT_ONCE) if most else AT_ONCE
+        count = self.at_once
         time = self.ctx.integer(self.s.index[self.time])
         if count == 1:
             found = f"sirius_load_relaxed({words[1]})"
             lines = [*to[0], *words[0], f"sirius_await({to[1]}, {words[1]}, {found}, {time});"]
-            return self.over({}, "threadIdx.x", "blockDim.x", lines)
+            return self.over("threadIdx.x", "blockDim.x", lines)
         stride = f"{count} * blockDim.x"
         check = f"if ({n.type} point = first + k * blockDim.x; point < {n.total}) "
         return [
@@ -57,10 +61,6 @@ class AwaitPrinter(ThreadPrinter):
         """The dimension of time: the one that is folded."""
         window = self.ctx.storage.window(self.program.tensor[_words_of(self.s)])
         return next(k for k, w in enumerate(window) if w is not None)
-
-    def most_points(self) -> int:
-        """The greatest number of words; 0 if that is not known."""
-        return prod(capacity(r) for r in self.box.values())
 
     def address(self, tensor: str) -> tuple[list[str], str]:
         """The lines before, and the address of a point's element."""

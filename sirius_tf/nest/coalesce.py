@@ -11,17 +11,17 @@ of an image are joined even where padding lies between them: each row of a block
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import prod
 
-from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Index, loads, names_in, walk
 from sirius_tf.ir.polynomial import poly
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.ir.rewrite import substitute_in
+from sirius_tf.nest.nodes import Box, Range
+from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.plan import Plan, stride
 from sirius_tf.schedule.storage import Storage
 
@@ -29,15 +29,32 @@ SHORT = 16  # rows of an image that blocks of registers do not divide well
 LONG = 64  # elements of a sum, beside which addresses cost nothing
 
 
-def coalesce(
-    program: Program,
-    storage: Storage,
-    plan: Plan,
-    leaf: Leaf,
-    passed: Mapping[str, str],
-) -> tuple[Leaf, dict[str, str]]:
-    """The leaf with as few loops as possible, and what the caller passes for its arguments."""
-    arguments = dict(passed)
+@dataclass(frozen=True)
+class Join:
+    """`inner`, of which there were `size` values, goes on through those of `outer`."""
+
+    outer: str
+    inner: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A statement of which the iterators in `box` run, and the others are C arguments; `joins`:
+    loops that were two, in order."""
+
+    statement: Statement
+    box: tuple[Range, ...]
+    joins: tuple[Join, ...] = ()
+
+
+def leaf_of(kernel: Scheduled, s: Statement, box: Box) -> Leaf:
+    """The leaf of a box of a statement."""
+    return coalesce(kernel.program, kernel.storage, kernel.plans[s.name], Leaf(s, box.ranges))
+
+
+def coalesce(program: Program, storage: Storage, plan: Plan, leaf: Leaf) -> Leaf:
+    """The leaf with as few loops as possible."""
     for outer, inner in permutations(leaf.box, 2):
         if outer.name in (plan.lanes, plan.rows) or not _whole(leaf.statement, inner):
             continue
@@ -48,8 +65,6 @@ def coalesce(
             places = {outer.name: at // size, inner.name: at % size}
         else:
             continue
-        for end in ("lo", "n"):
-            arguments[f"{inner.name}_{end}"] = f"({arguments[f'{outer.name}_{end}']}) * {size}"
         joined = Range(
             inner.name,
             None if outer.low is None else outer.low * size,
@@ -59,8 +74,9 @@ def coalesce(
         )
         box = tuple(joined if r is inner else r for r in leaf.box if r is not outer)
         statement = _joined(leaf.statement, outer.name, inner.name, size, places)
-        return coalesce(program, storage, plan, Leaf(statement, box), arguments)
-    return leaf, arguments
+        joins = (*leaf.joins, Join(outer.name, inner.name, size))
+        return coalesce(program, storage, plan, Leaf(statement, box, joins))
+    return leaf
 
 
 def _whole(s: Statement, inner: Range) -> bool:

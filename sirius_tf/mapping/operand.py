@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An operand of a contraction in shared memory: its layout, and how threads copy it.
+"""An operand of a contraction in shared memory: its layout, and how wide copies of it may be.
 
 What is contiguous in memory is copied by cp.async, 16 bytes at a time where all of these are
 aligned, whatever the arguments are, and may be read. What must be computed, threads store.
@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sirius_tf.codegen.context import Context, Range
-from sirius_tf.codegen.cuda.leaf import Points
-from sirius_tf.codegen.cuda.scalar import CUDA
-from sirius_tf.codegen.function import indented
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.dtypes import HALF
 from sirius_tf.ir.expr import Call, Expr, Load, loads
 from sirius_tf.ir.polynomial import poly
-from sirius_tf.ir.program import Iter
+from sirius_tf.ir.program import Iter, Statement
+from sirius_tf.nest.nodes import Range
+from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.schedule.plan import stride
 
 _WIDEST = 16  # bytes of a cp.async
@@ -53,11 +51,6 @@ class Operand:
         return f"of_{self.along.name}"
 
     @property
-    def c_type(self) -> str:
-        """The C type of an element."""
-        return CUDA.types[self.value.dtype]
-
-    @property
     def per_word(self) -> int:
         """Elements of 32 bits."""
         return 2 if self.value.dtype in HALF else 1
@@ -84,7 +77,8 @@ class Operand:
 
 
 def place(
-    ctx: Context,
+    kernel: Scheduled,
+    s: Statement,
     value: Expr,
     along: Range,
     depth: Iter,
@@ -98,18 +92,18 @@ def place(
     `scalar`: neighbouring threads read a term of neighbouring values, not matrices.
     """
     found = next(loads(value))
-    shape = ctx.storage.shape(ctx.program.tensor[found.tensor])
+    shape = kernel.storage.shape(kernel.program.tensor[found.tensor])
     steps = [stride(found.index, shape, name) for name in (depth.name, along.name)]
     by_depth = steps[0] == poly(1) or steps[1] != poly(1)
-    vector = _vector(ctx, value, along, depth, by_depth) if isinstance(value, Load) else 0
+    vector = _vector(kernel, s, value, along, depth, by_depth) if isinstance(value, Load) else 0
     bytes_ = 2 if value.dtype in HALF else 4
     if scalar and by_depth:  # rows lie in different banks, and so hardly aligned
         return Operand(value, along, depth, count, terms, True, min(vector, 1), terms + 1, first)
-    pitch = _pitch(terms if by_depth else count, bytes_, by_depth)
+    pitch = pitch_of(terms if by_depth else count, bytes_, by_depth)
     return Operand(value, along, depth, count, terms, by_depth, vector, pitch, first)
 
 
-def _pitch(row: int, bytes_: int, by_depth: bool) -> int:
+def pitch_of(row: int, bytes_: int, by_depth: bool) -> int:
     """Elements between rows of which fragments are read, so that no two lanes want the same bank.
 
     ldmatrix reads 16 bytes of each of 8 rows, an odd number of these apart; where it does not
@@ -121,61 +115,22 @@ def _pitch(row: int, bytes_: int, by_depth: bool) -> int:
     return row + (8 - row) % 32
 
 
-def copy(ctx: Context, o: Operand) -> list[str]:
-    """Copies the terms from `from` on to half number `half`; neighbouring threads do neighbours.
-
-    Terms beyond the reduction's are zero; of values beyond the box, the last one takes the place.
-    """
-    size, end = ctx.integer(o.depth.extent), f"({o.along.n} - 1)"
-    vector = o.vector or 1
-    row, column = f"e / {o.shape[1] // vector}", f"e % {o.shape[1] // vector} * {vector}"
-    value, term = (row, column) if o.by_depth else (column, row)
-    if not o.by_depth and vector > 1:
-        end = f"{end} / {vector} * {vector}"
-    if o.along.size != o.count:
-        value = f"sirius_min_i64({value}, {end})"
-    inside = f"{o.depth.name} < {size}"
-    if o.depth.extent.is_const and o.depth.extent.const % o.terms == 0:
-        inside = ""
-    return [
-        f"for (int e = threadIdx.x; e < {o.shape[0] * o.shape[1] // vector}; e += blockDim.x) {{",
-        f"  const int64_t {o.along.name} = {o.along.lo} + {value};",
-        f"  const int64_t {o.depth.name} = from + {term};",
-        f"  {o.c_type} *const to = {o.name} + half * {o.size} + {row} * {o.pitch} + {column};",
-        *indented(_element(ctx, o, inside)),
-        "}",
-    ]
-
-
-def _element(ctx: Context, o: Operand, inside: str) -> list[str]:
-    """The copy of an element, or a vector, to `to`."""
-    block = Points(ctx, 1, 1, {}, ())
-    if not o.vector or not isinstance(o.value, Load):
-        value = block.value(o.value, 0, 0)[0]
-        lines = [*block.before, *block.inside, f"*to = {value};"]
-        if not inside:
-            return lines
-        return [f"if ({inside}) {{", *indented(lines), "} else {", "  *to = 0;", "}"]
-    pointer, offset = block.address(o.value.tensor, o.value.index, 0, 0)
-    bytes_ = o.vector * 4 // o.per_word
-    source = f"{pointer} + {offset}"
-    if inside:
-        return [*block.before, f"sirius_cp_async_or_zero<{bytes_}>(to, {source}, {inside});"]
-    return [*block.before, f"sirius_cp_async<{bytes_}>(to, {source});"]
-
-
 # How wide a copy may be
 
 
-def _vector(ctx: Context, load: Load, along: Range, depth: Iter, by_depth: bool) -> int:
+def _vector(
+    kernel: Scheduled, s: Statement, load: Load, along: Range, depth: Iter, by_depth: bool
+) -> int:
     """Elements that one cp.async may copy; 0 if it takes more than there may be."""
     if not all(isinstance(i, Affine) for i in load.index):
         return 0
     bytes_ = 2 if load.dtype in HALF else 4
     for count in (_WIDEST // bytes_, _LEAST // bytes_):
-        whole = _whole_depth(depth, count) if by_depth else _whole_range(ctx, load, along, count)
+        whole = (
+            _whole_depth(depth, count) if by_depth else _whole_range(kernel, s, load, along, count)
+        )
         name = depth.name if by_depth else along.name
-        if count == 1 or (whole and _aligned(ctx, load, name, count)):
+        if count == 1 or (whole and _aligned(kernel, load, name, count)):
             return count
     return 0
 
@@ -185,28 +140,28 @@ def _whole_depth(depth: Iter, count: int) -> bool:
     return depth.extent.is_const and depth.extent.const % count == 0
 
 
-def _whole_range(ctx: Context, load: Load, along: Range, count: int) -> bool:
+def _whole_range(kernel: Scheduled, s: Statement, load: Load, along: Range, count: int) -> bool:
     """Whether the box begins at a multiple of `count`, and as many values may be read from any on.
 
     What lies beyond the box may be another block's, which is writing there, but for constants.
     """
-    extent = next(i.extent for i in ctx.s.iters if i.name == along.name)
+    extent = next(i.extent for i in s.iters if i.name == along.name)
     end = along.size
-    if ctx.program.tensor[load.tensor].role == "constant" and extent.is_const:
+    if kernel.program.tensor[load.tensor].role == "constant" and extent.is_const:
         end = extent.const
     begins = along.aligned if along.low is None else along.low % count == 0
     return begins and end is not None and end % count == 0
 
 
-def _aligned(ctx: Context, load: Load, name: str, count: int) -> bool:
+def _aligned(kernel: Scheduled, load: Load, name: str, count: int) -> bool:
     """Whether steps of an iterator are elements, and of all else multiples of `count`.
 
     Inputs are the caller's. Of what a tile keeps, element 0 would lie a multiple of that before it.
     """
-    t = ctx.program.tensor[load.tensor]
+    t = kernel.program.tensor[load.tensor]
     if t.role not in ("constant", "temp"):
         return False
-    size, contiguous, storage = 1, True, ctx.storage
+    size, contiguous, storage = 1, True, kernel.storage
     kept = zip(storage.window(t), storage.tile(t), strict=True)
     dims = list(zip(load.index, storage.shape(t), kept, strict=True))
     for i, extent, (window, tile) in reversed(dims):
