@@ -18,7 +18,7 @@ from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.mapping.exchange import AT_ONCE
 from sirius_tf.mapping.operand import Operand, place, stored
-from sirius_tf.mapping.tiling import Format, Tiling, apart, choose_format, choose_tiling
+from sirius_tf.mapping.tiling import Format, Tiling, apart, choose_format, tilings
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
 from sirius_tf.nest.scheduled import Scheduled
@@ -100,13 +100,51 @@ def plan_of(kernel: Scheduled, leaf: Leaf) -> Plan:
 
 def choose_micro(kernel: Scheduled, leaf: Leaf, kept: bool = False) -> Micro:
     """The microkernel of a leaf; `kept`: of a tile that has constants in shared memory already."""
-    words = {w.name for w in kernel.storage.words.values()}
-    if any(load.tensor in words for load in leaf.statement.loads[:1]):
+    if _is_copy_of_words(kernel, leaf):
         return _awaits(kernel, leaf)
     found: Micro | None = None
     if not kept:
         found = _products(kernel, leaf) or _staged(kernel, leaf)
     return found or _threads(kernel, leaf)
+
+
+def is_possible(kernel: Scheduled, leaf: Leaf, how: Micro, kept: bool = False) -> bool:
+    """Whether a leaf may be computed so, be that fast or not."""
+    if _is_copy_of_words(kernel, leaf):
+        return isinstance(how, Awaits) and how.at_once > 0
+    match how:
+        case Awaits():
+            return False
+        case Threads(rows, lanes, warps) if warps > 1:
+            most = kernel.machine.threads // kernel.machine.warp
+            return plan_of(kernel, leaf).across and (rows, lanes) == (1, 1) and warps <= most
+        case Threads(rows, lanes):
+            return _are_sums(kernel, leaf, rows, lanes)
+        case Staged(rows, lanes):
+            stages = not kept and _can_stage(kernel, leaf) and _fits(kernel, leaf, how)
+            return stages and _are_sums(kernel, leaf, rows, lanes)
+        case Products(_, tiling, words):
+            found = None if kept else _matrices(kernel, leaf)
+            if found is None or words not in found.chunks or how.form != found.form:
+                return False
+            return tiling in found.tilings(words) and _fits(kernel, leaf, how)
+
+
+def _are_sums(kernel: Scheduled, leaf: Leaf, rows: int, lanes: int) -> bool:
+    """Whether a thread can have so many rows and lanes."""
+    plan, names = plan_of(kernel, leaf), {r.name for r in leaf.box}
+    names = names if leaf.statement.reduce else set()
+    counts = ((plan.rows, rows), (None if plan.across else plan.lanes, lanes))
+    return all(n == 1 or (n in (2, 4) and name in names) for name, n in counts)
+
+
+def _fits(kernel: Scheduled, leaf: Leaf, how: Micro) -> bool:
+    return shared_words(kernel, leaf, how) <= _MOST_STAGED
+
+
+def _is_copy_of_words(kernel: Scheduled, leaf: Leaf) -> bool:
+    words = {w.name for w in kernel.storage.words.values()}
+    return any(load.tensor in words for load in leaf.statement.loads[:1])
 
 
 def shared_words(kernel: Scheduled, leaf: Leaf, how: Micro) -> int:
@@ -188,17 +226,25 @@ def _sides(kernel: Scheduled, leaf: Leaf) -> tuple[Range, Range] | None:
 def _staged(kernel: Scheduled, leaf: Leaf) -> Staged | None:
     """None if no two operands are shared by several threads, or rows and lanes alone do not keep
     the threads busy, beside others."""
-    sides, hints = _sides(kernel, leaf), kernel.program.hints
-    if sides is None or len(_shared_loads(leaf.statement, *sides)) < 2:
+    sides, program = _sides(kernel, leaf), kernel.program
+    if sides is None or not _can_stage(kernel, leaf):
         return None
-    enough = _reduced(leaf)[-1].extent.evaluate(hints) >= 2 * DEPTH
+    enough = _reduced(leaf)[-1].extent.evaluate(program.hints) >= 2 * DEPTH
     if not enough or min(r.capacity for r in sides) < _LEAST_SHARING:
         return None
-    most = most_of(kernel.program, leaf)
-    busy = math.prod(most[r.name] for r in sides) >= kernel.machine.threads
+    busy = math.prod(most_of(program, leaf)[r.name] for r in sides) >= kernel.machine.threads
     how = Staged(*_sums_of_thread(kernel, leaf))
-    fits = shared_words(kernel, leaf, how) <= _MOST_STAGED
-    return how if fits and (busy or len(leaf.box) == 2) else None
+    return how if _fits(kernel, leaf, how) and (busy or len(leaf.box) == 2) else None
+
+
+def _can_stage(kernel: Scheduled, leaf: Leaf) -> bool:
+    """Whether rows and lanes, of known sizes, share an operand each."""
+    sides = _sides(kernel, leaf)
+    return (
+        sides is not None
+        and all(r.capacity for r in sides)
+        and len(_shared_loads(leaf.statement, *sides)) == 2
+    )
 
 
 def _shared_loads(s: Statement, rows: Range, lanes: Range) -> list[tuple[Load, Range]]:
@@ -229,27 +275,54 @@ def staged_operands(kernel: Scheduled, leaf: Leaf) -> tuple[Operand, ...]:
 # Products of matrices
 
 
+@dataclass(frozen=True)
+class _Matrices:
+    """The points along rows and lanes of a product that warps may multiply, its format, and words
+    that may be staged together."""
+
+    rows: int
+    lanes: int
+    form: Format
+    chunks: tuple[int, ...]
+    warps: int
+
+    def tilings(self, words: int) -> list[Tiling]:
+        """The tilings of the box."""
+        return tilings(self.rows, self.lanes, self.warps, words // STEP, self.form.split)
+
+
+def _matrices(kernel: Scheduled, leaf: Leaf) -> _Matrices | None:
+    """None if it is no product of matrices, or its factors are not to be rounded."""
+    sides, machine = _sides(kernel, leaf), kernel.machine
+    pair = _pair(leaf.statement, *sides) if sides else None
+    form = choose_format(pair, machine.precision) if pair else None
+    if sides is None or form is None:
+        return None
+    rows, lanes = (_panel(r).capacity for r in sides)
+    short = _terms(kernel, leaf) <= _CHUNKS[-1] * form.per_word
+    return _Matrices(rows, lanes, form, _CHUNKS[short:], machine.threads // machine.warp)
+
+
+def _terms(kernel: Scheduled, leaf: Leaf) -> int:
+    return max(i.extent.evaluate(kernel.program.hints) for i in _reduced(leaf))
+
+
 def _products(kernel: Scheduled, leaf: Leaf) -> Products | None:
     """None if it is no product of matrices that is worth the while of a warp: tiles keep half of
     the warps busy, are not mostly outside of the box, and fit."""
-    sides, machine, hints = _sides(kernel, leaf), kernel.machine, kernel.program.hints
-    pair = _pair(leaf.statement, *sides) if sides else None
-    form = choose_format(pair, machine.precision) if pair else None
-    terms = max((i.extent.evaluate(hints) for i in _reduced(leaf)), default=0)
-    if sides is None or form is None or terms < _LEAST_TERMS:
+    found = _matrices(kernel, leaf)
+    if found is None or _terms(kernel, leaf) < _LEAST_TERMS:
         return None
-    m, n = (_panel(r).capacity for r in sides)
-    warps = machine.threads // machine.warp
-    short = terms <= _CHUNKS[-1] * form.per_word
-    for words in _CHUNKS[short:]:
-        how = Products(form, choose_tiling(m, n, warps, words // STEP, form.split), words)
-        fits = shared_words(kernel, leaf, how) <= _MOST_STAGED
-        if fits:
-            break
-    most, t = most_of(kernel.program, leaf), how.tiling
-    inside = math.prod(min(most[r.name], size) for r, size in zip(sides, (m, n), strict=True))
-    busy = len(leaf.box) == 2 or t.tiles * t.groups >= warps // 2
-    return how if busy and inside >= _FILLED * t.points and fits else None
+    best = (min(found.tilings(n), key=lambda t: t.cost(found.warps)) for n in found.chunks)
+    pairs = (Products(found.form, t, n) for t, n in zip(best, found.chunks, strict=True))
+    how = next((how for how in pairs if _fits(kernel, leaf, how)), None)
+    if how is None:
+        return None
+    sides, most, t = _sides(kernel, leaf), most_of(kernel.program, leaf), how.tiling
+    sizes = zip(sides or (), (found.rows, found.lanes), strict=True)
+    inside = math.prod(min(most[r.name], size) for r, size in sizes)
+    busy = len(leaf.box) == 2 or t.tiles * t.groups >= found.warps // 2
+    return how if busy and inside >= _FILLED * t.points else None
 
 
 def _pair(s: Statement, rows: Range, lanes: Range) -> tuple[Expr, Expr] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.dtypes import numpy_dtype
@@ -165,10 +165,7 @@ def place(
     """
     temporaries, start = _temporaries(kernel, budget, copied)
     kept, end = dict[str, Kept](), start
-    whole = Counter(n.cluster for n in walk(kernel.nest) if isinstance(n, Tile))
-    for loop in _sequential(kernel.nest):
-        candidates = (_candidate(kernel, p, whole, multiplied) for p in _pieces(loop))
-        found = [c for c in candidates if c is not None]
+    for found in candidates(kernel, multiplied):
         chosen, last = (_share if _crowded(found, start, budget) else _choose)(found, start, budget)
         kept |= chosen
         end = max(end, last)
@@ -183,7 +180,7 @@ def _temporaries(
     for name in kernel.storage.private:
         t = kernel.program.tensor[name]
         slot = members.setdefault(kernel.storage.slots[name], {})
-        size = None if name in copied else _bytes(t, kernel.storage.shape(t))
+        size = None if name in copied else size_of(t, kernel.storage.shape(t))
         slot[name] = budget + 1 if size is None else size
     offsets, end = dict[str, int](), 0
     for _, slot in sorted(members.items(), key=lambda member: (max(member[1].values()), member[0])):
@@ -194,7 +191,7 @@ def _temporaries(
     return offsets, end
 
 
-def _bytes(t: Tensor, shape: Sequence[Affine]) -> int | None:
+def size_of(t: Tensor, shape: Sequence[Affine]) -> int | None:
     """The size of a part of a tensor, if it is known."""
     if not all(e.is_const for e in shape):
         return None
@@ -225,7 +222,7 @@ def _pieces(nest: LoopNest) -> Iterator[Loop | Tile]:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """The slices that could be kept for a cluster: `needed` on all blocks, `most` on half of
     them."""
 
@@ -237,9 +234,18 @@ class _Candidate:
     most: int
 
 
+def candidates(kernel: Scheduled, multiplied: Collection[str]) -> Iterator[list[Candidate]]:
+    """For each sequential loop the slices that could be kept; not of constants that are
+    `multiplied` by matrix units."""
+    whole = Counter(n.cluster for n in walk(kernel.nest) if isinstance(n, Tile))
+    for loop in _sequential(kernel.nest):
+        found = (_candidate(kernel, p, whole, multiplied) for p in _pieces(loop))
+        yield [c for c in found if c is not None]
+
+
 def _candidate(
     kernel: Scheduled, piece: Loop | Tile, whole: Mapping[str, int], left: Collection[str]
-) -> _Candidate | None:
+) -> Candidate | None:
     """None if a block's tiles depend on the iteration, or others of the cluster are elsewhere.
 
     Tensors that are `left` are no parts.
@@ -267,7 +273,7 @@ def _candidate(
         for blocks in (kernel.machine.workers, max(kernel.machine.workers // 2, 1))
     )
     same = tuple(p for p in parts if _names(p) == names)
-    return _Candidate(cluster, over, inner, same, needed, most)
+    return Candidate(cluster, over, inner, same, needed, most)
 
 
 def _names(part: Part) -> set[str]:
@@ -302,7 +308,7 @@ def _parts(kernel: Scheduled, body: LoopNest, loops: Sequence[Loop]) -> Iterator
             a if a and affine(a[1]) != e else None for a, e in zip(along, t.shape, strict=True)
         )
         shape = [affine(a[1]) if a else e for a, e in zip(along, t.shape, strict=True)]
-        if size := _bytes(t, shape):
+        if size := size_of(t, shape):
             yield Part(name, along, _aligned(size))
 
 
@@ -338,11 +344,11 @@ def follows(value: Affine | None, inner: Mapping[str, Loop], outer: Mapping[str,
     return (name, size) if whole else None
 
 
-def _choose(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
+def _choose(found: Sequence[Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
     """Choose the slices to keep: as many as half of the blocks would need; or as many as all need,
     or fit, those of most bytes first."""
 
-    def size(c: _Candidate, count: int) -> int:
+    def size(c: Candidate, count: int) -> int:
         return count * sum(p.bytes for p in c.parts)
 
     roomy = start + sum(size(c, c.most) for c in found) <= budget
@@ -359,13 +365,13 @@ def _choose(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[
     return kept, end
 
 
-def _crowded(found: Sequence[_Candidate], start: int, budget: int) -> bool:
+def _crowded(found: Sequence[Candidate], start: int, budget: int) -> bool:
     """Whether there is no room for what several clusters may have on each block."""
     most = sum(c.most * sum(p.bytes for p in c.parts) for c in found)
     return len(found) > 1 and start + most > budget
 
 
-def _share(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
+def _share(found: Sequence[Candidate], start: int, budget: int) -> tuple[dict[str, Kept], int]:
     """Room that clusters share, those that come first before others."""
     kept = dict[str, Kept]()
     for c in found:
@@ -375,6 +381,7 @@ def _share(found: Sequence[_Candidate], start: int, budget: int) -> tuple[dict[s
                 parts.append(Part(part.name, part.along, part.bytes, size))
                 size += part.bytes
         if parts:
-            shared = Shared(len(kept), start, budget)
-            kept[c.cluster] = Kept(c.over, c.inner, tuple(parts), c.most, c.needed, shared)
-    return kept, min(budget, start + sum(k.count * k.bytes for k in kept.values()))
+            kept[c.cluster] = Kept(c.over, c.inner, tuple(parts), c.most, c.needed)
+    end = min(budget, start + sum(k.count * k.bytes for k in kept.values()))
+    rooms = ((name, Shared(number, start, end)) for number, name in enumerate(kept))
+    return {name: replace(kept[name], shared=room) for name, room in rooms}, end

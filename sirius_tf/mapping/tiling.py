@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sirius_tf.config import Precision
 from sirius_tf.ir.dtypes import HALF
@@ -29,13 +29,13 @@ class Format:
         return 1 if self.dtype == "float32" else 2
 
 
-_F16, _BF16 = Format("float16", "f16"), Format("bfloat16", "bf16")
-_TF32 = Format("float32", "tf32")
-_ROUNDED: Mapping[Precision, Format] = {
-    "tf32": _TF32,
-    "tf32x3": replace(_TF32, split=True),
-    "half": _F16,
+FORMATS: Mapping[str, Format] = {
+    "f16": Format("float16", "f16"),
+    "bf16": Format("bfloat16", "bf16"),
+    "tf32": Format("float32", "tf32"),
+    "split tf32": Format("float32", "tf32", split=True),
 }
+_ROUNDED: Mapping[Precision, str] = {"tf32": "tf32", "tf32x3": "split tf32", "half": "f16"}
 
 
 def apart(pair: tuple[Expr, Expr], rows: str, lanes: str) -> bool:
@@ -56,10 +56,10 @@ def choose_format(pair: tuple[Expr, Expr], precision: Precision) -> Format | Non
     """The format in which factors are multiplied: as they are stored, or rounded as the user wants
     it; None if no matrix unit is to be used."""
     dtypes = {load.dtype if load else "float32" for load in map(_half, pair)}
-    for form in (_F16, _BF16):
+    for form in (FORMATS["f16"], FORMATS["bf16"]):
         if dtypes == {form.dtype}:
             return form
-    return _ROUNDED.get(precision)
+    return FORMATS[_ROUNDED[precision]] if precision in _ROUNDED else None
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Tiling:
         return passes * step / self.groups * (_SHARED_TILE if self.groups > 1 else 1.0)
 
 
-def choose_tiling(rows: int, lanes: int, warps: int, steps: int, split: bool) -> Tiling:
-    """The tiling of least cost of a box, whose factors, split, take twice the registers."""
+def tilings(rows: int, lanes: int, warps: int, steps: int, split: bool) -> list[Tiling]:
+    """The tilings of a box, whose factors, split, take twice the registers."""
     sizes_of_n = (16, 8) if split else (32, 16, 8)
     found = []
     for by_lanes, sizes in ((False, (rows, lanes)), (True, (lanes, rows))):
@@ -109,4 +109,4 @@ def choose_tiling(rows: int, lanes: int, warps: int, steps: int, split: bool) ->
             along = (-(-sizes[0] // tile[0]), -(-sizes[1] // tile[1]))
             groups = max(min(warps // math.prod(along), steps), 1)
             found.append(Tiling(*tile, along, groups, by_lanes))
-    return min(found, key=lambda t: t.cost(warps))
+    return found

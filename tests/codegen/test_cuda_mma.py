@@ -14,7 +14,7 @@ from sirius_tf.codegen.cuda.kernel import print_kernel
 from sirius_tf.compile import schedule_program
 from sirius_tf.frontend import savedmodel
 from sirius_tf.lower.graph import lower
-from sirius_tf.mapping import gpu
+from sirius_tf.mapping import choose
 from sirius_tf.mapping.operand import pitch_of
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.tools.models import dense
@@ -257,7 +257,7 @@ def test_weights_that_are_rounded_are_stored_so(monkeypatch) -> None:
     np.testing.assert_array_equal(kept.value, w.astype(np.float16))
     x = RNG.standard_normal((33, 100)).astype("f")
     (result,) = emulated([x], 2, 96)
-    monkeypatch.setattr(gpu, "rounded", lambda *_: ())
+    monkeypatch.setattr(choose, "rounded", lambda *_: ())
     (wanted,) = Emulated(program, precision="half")([x], 2, 96)
     np.testing.assert_array_equal(result, wanted)
     fits(emulated.kernel)

@@ -8,9 +8,10 @@ import pytest
 from sirius_tf.codegen.cuda import kernel as cuda
 from sirius_tf.codegen.cuda.kernel import print_kernel
 from sirius_tf.compile import schedule_program
-from sirius_tf.mapping.gpu import choose_mapping
+from sirius_tf.mapping import residency
+from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.micro import Awaits, Products, Staged, Threads
-from sirius_tf.mapping.residency import NOTHING
+from sirius_tf.mapping.residency import NOTHING, Part, Shared
 from sirius_tf.mapping.targets import machine_of
 from tests.support import programs
 
@@ -83,3 +84,16 @@ def test_what_tiles_await_is_a_leaf_of_its_own() -> None:
     awaiting = {name for (name, *_), how in mapping.micro.items() if isinstance(how, Awaits)}
     assert awaiting == {"h_near1", "z_near0"}
     assert "sirius_await(" not in print_kernel(scheduled(programs.lstm(40), words=False)).source
+
+
+def test_slices_share_the_room_that_there_is() -> None:
+    """Where a slice of one tensor fits nowhere, the others' take less than a block could have."""
+    small, large = (Part(name, (("c1", 8),), size) for name, size in (("u", 256), ("v", 4096)))
+    found = [
+        residency.Candidate("a", ("c1",), (), (small, large), 1, 2),
+        residency.Candidate("b", ("c1",), (), (small,), 1, 2),
+    ]
+    assert residency._crowded(found, 64, 2048)
+    kept, end = residency._share(found, 64, 2048)
+    assert end == 64 + 2 * 256 + 2 * 256
+    assert {k.shared for k in kept.values()} == {Shared(0, 64, end), Shared(1, 64, end)}

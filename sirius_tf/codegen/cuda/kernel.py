@@ -27,16 +27,10 @@ from sirius_tf.codegen.spmd import Print, SpmdPrinter
 from sirius_tf.config import Launch
 from sirius_tf.ir.program import Tensor
 from sirius_tf.mapping import residency
+from sirius_tf.mapping.apply import Mapped, apply
+from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.exchange import Exchange
-from sirius_tf.mapping.gpu import (
-    GpuMapping,
-    Mapped,
-    apply,
-    choose_mapping,
-    kept_by,
-    staged_words,
-    with_parts,
-)
+from sirius_tf.mapping.gpu import GpuMapping, kept_by, staged_words, with_parts
 from sirius_tf.mapping.launch import kernels
 from sirius_tf.mapping.micro import Awaits, Micro, Products, Staged, Threads
 from sirius_tf.mapping.residency import Kept
