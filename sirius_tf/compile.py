@@ -15,7 +15,10 @@ from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
+from sirius_tf.mapping.choose import choose_mapping
+from sirius_tf.mapping.gpu import GpuMapping
 from sirius_tf.mapping.targets import machine_of
+from sirius_tf.mapping.text import show as show_mapping
 from sirius_tf.nest import nodes
 from sirius_tf.nest.build import build_loops
 from sirius_tf.nest.control import decide
@@ -72,12 +75,18 @@ def compile_cuda(
     launch: Launch = "auto",
     precision: Precision = "strict",
     others: Sequence[str] = (),
+    given: Schedule | None = None,
+    mapping: GpuMapping | None = None,
 ) -> CudaKernel:
     """The CUDA kernels of a program, for GPUs like those of an architecture; they fit on `others`,
-    too."""
+    too. A schedule, or a mapping, that is given takes the place of the one that would be chosen."""
     machine = machine_of(arch, precision, others)
     named = (lambda stage, text: dump(f"cuda_{stage}", text)) if dump else None
-    kernel = print_cuda(schedule_program(program, machine, named, passes), launch)
+    scheduled = schedule_program(program, machine, named, passes, given=given)
+    mapping = mapping or choose_mapping(scheduled, launch)
+    if dump:
+        dump("cuda_mapping", show_mapping(mapping))
+    kernel = print_cuda(scheduled, mapping=mapping)
     if dump:
         dump("cuda", kernel.source)
     return kernel

@@ -3,14 +3,15 @@
 
 usage: inspect.py MODEL [--region=NAME] [--stage=STAGE] [--samples=FILE.npz] [--input_shapes=...]
            [--signatures=a,b] [--threads=N] [--target=cuda] [--arch=sm_90] [--without=PASS,...]
-           [--schedule=FILE]
+           [--schedule=FILE] [--mapping=FILE]
        inspect.py MODEL --bisect [--save=FOLDER]
        inspect.py --replay=FOLDER
 
 Lists regions, what each pass did, and stages; --stage prints one: graph, program, the name of a
-pass, schedule, loops, plan, c (for x86-64-v3), c_v4, asm, asm_v4; cuda for a GPU. --schedule takes
-the text of a region's schedule, perhaps an edited one, in place of the scheduler's. It is verified,
-and refused with an example if it is wrong; stages behind it are then those of that schedule.
+pass, schedule, loops, plan, c (for x86-64-v3), c_v4, asm, asm_v4; mapping and cuda for a GPU.
+--schedule takes the text of a region's schedule, perhaps an edited one, in place of the
+scheduler's. It is verified, and refused with an example if it is wrong; stages behind it are then
+those of that schedule. --mapping does the same for what is decided of a GPU behind the loops.
 
 --bisect interprets the program after each pass on the samples, then has it scheduled, then runs
 the code. It says which pass, statement and element differ first by more than rounding, and writes
@@ -34,6 +35,8 @@ from sirius_tf.compile import compile_cuda, compile_program
 from sirius_tf.debug.reproducer import Case, bisect, load, reduced, save
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import show
+from sirius_tf.mapping.gpu import GpuMapping
+from sirius_tf.mapping.text import parse as parse_mapping
 from sirius_tf.pipeline import PASSES, PIPELINE
 from sirius_tf.runtime import native
 from sirius_tf.schedule.schedule import Schedule, parse
@@ -44,7 +47,8 @@ if TYPE_CHECKING:
 
 CODE = {"c": "v3", "c_v4": "v4", "asm": "v3", "asm_v4": "v4"}
 """Stages that are of one instruction set."""
-STAGES = ("graph", "program", *(p.name for p in PASSES), "schedule", "loops", "plan", *CODE, "cuda")
+STAGES = ("graph", "program", *(p.name for p in PASSES), "schedule", "loops", "plan", *CODE)
+STAGES += ("mapping", "cuda")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -61,7 +65,8 @@ def define_flags(values: flags.FlagValues) -> None:
         ("region", "The region; all unless given."),
         ("save", "Where a wrong result goes; MODEL.reproducer unless given."),
         ("replay", "A folder that --bisect has written."),
-        ("schedule", "A file with the schedule of the region, for a CPU."),
+        ("schedule", "A file with the schedule of the region."),
+        ("mapping", "A file with the mapping of the region to a GPU."),
     ):
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_enum("stage", None, STAGES, "The stage to print.", flag_values=values)
@@ -90,17 +95,22 @@ def case_of(region: Sampled, values: flags.FlagValues) -> Case:
     return Case(region.program, region.inputs, arch, workers, tuple(values.without))
 
 
-def stage_of(region: Sampled, case: Case, stage: str, given: Schedule | None = None) -> str:
-    """The text of a stage, with the schedule that is given, if one is."""
+def stage_of(
+    region: Sampled,
+    case: Case,
+    stage: str,
+    given: Schedule | None = None,
+    mapping: GpuMapping | None = None,
+) -> str:
+    """The text of a stage, with the schedule and the mapping that are given, if they are."""
     if stage == "graph":
         return show(region.graph)
     texts: dict[str, str] = {}
-    passes = PIPELINE.without(case.without)
+    dump, passes = texts.__setitem__, PIPELINE.without(case.without)
     if case.arch:
-        compile_cuda(region.program, case.arch, texts.__setitem__, passes)
+        compile_cuda(region.program, case.arch, dump, passes, given=given, mapping=mapping)
         texts = {name.removeprefix("cuda_"): text for name, text in texts.items()}
     else:
-        dump = texts.__setitem__
         kernel = compile_program(region.program, case.workers, dump, passes, given=given)
         texts["plan"] = kernel.plan
         texts |= {s: kernel.runs[isa] for s, isa in CODE.items() if s.startswith("c")}
@@ -145,16 +155,19 @@ def inspect(argv: list[str], values: flags.FlagValues) -> bool:
         return found is not None
     model = Path(argv[1])
     wrong = False
-    if values.schedule and (values.target == "cuda" or not values.stage):
-        raise SiriusError("--schedule is for a CPU, and shows in the text of a --stage")
+    if (values.schedule or values.mapping) and not values.stage:
+        raise SiriusError("--schedule and --mapping show in the text of a --stage")
+    if values.mapping and values.target != "cuda":
+        raise SiriusError("--mapping is for --target=cuda")
     given = parse(Path(values.schedule).read_text()) if values.schedule else None
+    mapping = parse_mapping(Path(values.mapping).read_text()) if values.mapping else None
     for region in regions(model, values):
         case = case_of(region, values)
         if values.bisect:
             folder = Path(values.save or f"{model.name}.reproducer") / region.name
             wrong |= search(case, folder, console)
         elif values.stage:
-            print(stage_of(region, case, values.stage, given))
+            print(stage_of(region, case, values.stage, given, mapping))
         else:
             table = convert.table(region.name, "stage", "ms", "statements", "changed")
             for row in summary(region, case):

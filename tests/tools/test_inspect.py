@@ -72,10 +72,26 @@ def test_an_edited_schedule_is_replayed_and_a_broken_one_refused(model, tmp_path
         assert f"  {name}: scalar" in shown.out if code == 0 else "cannot be" in shown.err
 
 
-@pytest.mark.parametrize("flags", [[], ["--stage=schedule", "--target=cuda"]])
+@pytest.mark.parametrize("flags", [["--schedule=x.txt"], ["--mapping=x.txt", "--stage=schedule"]])
 def test_a_schedule_that_nothing_takes_is_an_error(model, capsys, flags):
-    assert start(model, "--schedule=schedule.txt", *flags) == 1
-    assert "--schedule is for a CPU" in capsys.readouterr().err
+    assert start(model, *flags) == 1
+    wanted = "--mapping is for --target=cuda" if flags[1:] else "show in the text of a --stage"
+    assert wanted in capsys.readouterr().err
+
+
+def test_edited_decisions_for_a_gpu_are_replayed_and_wrong_ones_refused(model, tmp_path, capsys):
+    files = {name: tmp_path / f"{name}.txt" for name in ("schedule", "mapping")}
+    for name, file in files.items():
+        assert start(model, f"--stage={name}", "--target=cuda") == 0
+        file.write_text(capsys.readouterr().out)
+    flags = ["--target=cuda", *(f"--{name}={file}" for name, file in files.items())]
+    for launch, edit, code in (("persistent", "", 0), ("graph", "", 0), ("graph", "1", 1)):
+        text = re.sub("launch: .*", f"launch: {launch}", files["mapping"].read_text())
+        files["mapping"].write_text(text.replace(": threads ", f": threads {edit}"))
+        assert start(model, "--stage=cuda", *flags) == code
+        shown = capsys.readouterr()
+        assert ("_cuda_phase1(" in shown.out) == (launch == "graph" and not code)
+    assert "cannot be computed by Threads" in shown.err
 
 
 def test_cuda_is_printed_for_gpus_alone(model, capsys):
