@@ -17,9 +17,12 @@ from sirius_tf.driver.parts import cut, hints
 from sirius_tf.frontend import savedmodel
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
+from sirius_tf.mapping.choose import choose_mapping
+from sirius_tf.mapping.text import parse, show
 from sirius_tf.rewrite import metagraph, samples
 from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.rewrite.session import Session
+from sirius_tf.schedule import schedule as schedules
 from sirius_tf.tools.models import zoo
 from tests.support.emulated import Emulated, check_resources
 from tests.support.small_zoo import SIZES
@@ -85,6 +88,13 @@ def regions(request, tmp_path_factory):
 def test_compiles(regions) -> None:
     for region in regions:
         check_resources(region.emulated.kernel)
+
+
+def test_decisions_are_read_back(regions) -> None:
+    for region in regions:
+        schedule, mapping = region.emulated.schedule, choose_mapping(region.emulated.scheduled)
+        assert schedules.show(schedules.parse(schedule)) == schedule
+        assert parse(show(mapping)) == mapping
 
 
 def agree(region, results):

@@ -4,10 +4,13 @@
 import pytest
 
 from sirius_tf.codegen.cpu.kernel import print_run
-from sirius_tf.compile import schedule_program
+from sirius_tf.compile import allocate, laid_out, realize, schedule_program
 from sirius_tf.errors import SiriusError, VerifyError
 from sirius_tf.ir.affine import symbol
+from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.targets import machine_of
+from sirius_tf.mapping.text import parse as parse_mapping
+from sirius_tf.mapping.text import show as show_mapping
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
@@ -87,6 +90,23 @@ def test_what_is_no_schedule_is_an_error(right: str, wrong: str, problem: str) -
     assert right in text
     with pytest.raises(SiriusError, match=problem):
         parse(text.replace(right, wrong))
+
+
+@pytest.mark.parametrize("target", MACHINES)
+@pytest.mark.parametrize("name", saved.NAMES)
+def test_decisions_about_small_graphs_are_read_back(name, target) -> None:
+    """The schedule, the mapping to a GPU, and the code that follows from both."""
+    machine = MACHINES[target]
+    program, flows = laid_out(saved.read(name), machine)
+    scop = extract(program)
+    schedule = allocate(program, scop, fuse(program, flows, machine), machine)
+    again = parse(show(schedule))
+    assert again == schedule
+    first, second = (realize(program, scop, flows, x, machine) for x in (schedule, again))
+    assert first == second
+    if target == "cuda":
+        mapping = choose_mapping(first)
+        assert parse_mapping(show_mapping(mapping)) == mapping
 
 
 def scheduled(program, machine=CPU) -> str:

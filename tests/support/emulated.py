@@ -56,7 +56,10 @@ class Emulated:
         **fields,
     ):
         machine = replace(machine_of("sm_90", precision), **fields)
-        self.kernel = print_kernel(schedule_program(program, machine), launch)
+        texts = dict[str, str]()
+        self.scheduled = schedule_program(program, machine, texts.__setitem__)
+        self.schedule = texts["schedule"]
+        self.kernel = print_kernel(self.scheduled, launch)
         self.program = self.kernel.program
         source = complete_source(self.kernel)
         if edit is None:
