@@ -8,15 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sirius_tf import observers, pipeline
 from sirius_tf.codegen.cpu.kernel import Kernel, print_kernel
+from sirius_tf.codegen.cpu.plans import is_computable
 from sirius_tf.codegen.cuda.kernel import print_kernel as print_cuda
 from sirius_tf.codegen.cuda.source import CudaKernel
 from sirius_tf.config import Launch, Precision
+from sirius_tf.errors import VerifyError
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import printer
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.program import Program, Statement
 from sirius_tf.lower.graph import lower
 from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.gpu import GpuMapping
+from sirius_tf.mapping.micro import is_warps
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.mapping.text import show as show_mapping
 from sirius_tf.nest import nodes
@@ -33,9 +36,9 @@ from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import passed_on
 from sirius_tf.schedule.machine import CPU, Machine
 from sirius_tf.schedule.options import ALL, ScheduleOptions
-from sirius_tf.schedule.plan import choose_all
+from sirius_tf.schedule.plan import Plan, choose_all
 from sirius_tf.schedule.private import private
-from sirius_tf.schedule.schedule import Schedule, check_complete, show
+from sirius_tf.schedule.schedule import Schedule, check_complete, show, show_plan
 from sirius_tf.schedule.storage import Storage, slots, storage_maps, windows
 from sirius_tf.schedule.verify import (
     check_cells,
@@ -141,8 +144,23 @@ def allocate(
     """The schedule of which `root` is the tree: with plans, and a place for each temporary."""
     own = private(program, root) if options.private else {}
     folded = windows(program, scop, root, updated(program, machine))
-    storage = Storage(folded, own, slots(program, root, own))
-    return Schedule(root, choose_all(program, machine), storage)
+    storage, plans = Storage(folded, own, slots(program, root, own)), choose_all(program, machine)
+    loops = set(tree.loops_in_tiles(root))
+    for s in program.statements:
+        plan = plans[s.name]
+        runs = machine.target == "cuda" or plan.across or (s.name, plan.lanes) in loops
+        if not runs or not _is_computable(program, storage, s, plan, machine):
+            plans[s.name] = Plan(None)
+    return Schedule(root, plans, storage)
+
+
+def _is_computable(
+    program: Program, storage: Storage, s: Statement, plan: Plan, machine: Machine
+) -> bool:
+    """Whether generated code can follow a plan."""
+    if machine.target == "cuda":
+        return is_warps(program, s, plan)
+    return is_computable(program, storage, s, plan)
 
 
 def realize(
@@ -159,6 +177,9 @@ def realize(
         dump("schedule", show(schedule))
     root, storage = schedule.tree, schedule.storage
     check_complete(program, scop, schedule)
+    for s in program.statements:
+        if not _is_computable(program, storage, s, schedule.plans[s.name], machine):
+            raise VerifyError(f"{s.name} has no code for '{show_plan(schedule.plans[s.name])}'")
     order = tree.build(scop, root)
     check_order(scop, order, flows)
     check_phases(scop, root, flows)

@@ -57,6 +57,12 @@ class Isa:
         return min(self.rows, self.rows * self.vectors[self.rows] // self.chains)
 
 
+def in_panels(index: Affine | Expr, lanes: str | None) -> bool:
+    """Whether an index divides an iterator, as that of a packed constant does."""
+    terms = index.terms if isinstance(index, Affine) else ()
+    return any(lanes in set(k.numerator.names()) for k, _ in terms if isinstance(k, FloorDiv))
+
+
 @dataclass
 class Context:
     """Shared by the blocks of one function: the leaf, and the arguments that they have asked
@@ -87,9 +93,7 @@ class Context:
 
     def in_panels(self, index: Affine | Expr) -> bool:
         """Whether an index divides the lanes' iterator: vectors must not cross panels then."""
-        terms = index.terms if isinstance(index, Affine) else ()
-        floors = [k for k, _ in terms if isinstance(k, FloorDiv)]
-        return any(self.plan.lanes in set(k.numerator.names()) for k in floors)
+        return in_panels(index, self.plan.lanes)
 
     def is_written(self, tensor: str) -> bool:
         """Whether the leaf stores to a tensor: its target, and the words of that."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sirius_tf.codegen.scalar import OPERATORS
+from sirius_tf.errors import VerifyError
 from sirius_tf.ir.dtypes import FLOAT, INTEGER
 from sirius_tf.ir.functions import ELEMENTARY, is_generated
 
@@ -28,8 +29,8 @@ MEMORY |= {"float16": "f16", "bfloat16": "u16"}
 _WIDE = ("float64", "int64")
 
 
-class NotVectorizableError(Exception):
-    """An expression that only scalar code computes."""
+class NotVectorizableError(VerifyError):
+    """A plan has lanes where only scalar code computes; cpu/plans.py tells where."""
 
 
 def vector_type(dtype: str) -> str:
@@ -49,6 +50,16 @@ def splat(scalar: str, dtype: str) -> str:
 def convert(value: str, dtype: str) -> str:
     """Elementwise conversion to the vector type of `dtype`."""
     return f"__builtin_convertvector({value}, {vector_type(dtype)})"
+
+
+def has(fn: str, dtypes: Sequence[str], dtype: str) -> bool:
+    """Whether `apply` has a function of vectors of these dtypes."""
+    if not {dtype, *dtypes} <= TYPES.keys() or fn in SCALAR or not is_generated(fn, dtype):
+        return False
+    if fn in ("max", "min") and dtype in INTEGER:
+        return True
+    source = dtypes[-1] if fn == "isfinite" else dtype
+    return source in FLOAT or (fn != "isfinite" and FUNCTIONS[fn] not in (_of_header, _extreme))
 
 
 def apply(fn: str, args: Sequence[str], dtypes: Sequence[str], dtype: str) -> str:

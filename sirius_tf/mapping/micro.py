@@ -87,15 +87,18 @@ class Panel(Range):
         return f"{self.name}_left"
 
 
+def is_warps(program: Program, s: Statement, plan: Plan) -> bool:
+    """Whether a warp can sum up what a plan wants it to."""
+    dtype = program.tensor[s.target].dtype
+    summed = s.reduce is not None and s.reduce.op in ("add", "max", "min") and dtype == "float32"
+    return summed or not plan.across
+
+
 def plan_of(kernel: Scheduled, leaf: Leaf) -> Plan:
-    """The plan of a leaf: lanes that do not run in it are none, and what no warp sums, threads
-    do."""
-    s, plan = leaf.statement, kernel.plans[leaf.statement.name]
-    dtype = kernel.program.tensor[s.target].dtype
-    summed = s.reduce and s.reduce.op in ("add", "max", "min") and dtype == "float32"
-    if plan.across:
-        return plan if summed else Plan(None)
-    return plan if plan.lanes in {r.name for r in leaf.box} else replace(plan, lanes=None)
+    """The plan of a leaf: lanes that do not run in it are none."""
+    plan = kernel.plans[leaf.statement.name]
+    runs = plan.across or plan.lanes in {r.name for r in leaf.box}
+    return plan if runs else replace(plan, lanes=None)
 
 
 def choose_micro(kernel: Scheduled, leaf: Leaf, kept: bool = False) -> Micro:

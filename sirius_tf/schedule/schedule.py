@@ -54,7 +54,7 @@ class Schedule:
 def show(schedule: Schedule) -> str:
     """The schedule as text, which `parse` reads."""
     storage = schedule.storage
-    plans = [f"  {name}: {_show_plan(plan)}\n" for name, plan in schedule.plans.items()]
+    plans = [f"  {name}: {show_plan(plan)}\n" for name, plan in schedule.plans.items()]
     places = [f"  {name}: {_show_place(storage, name)}\n" for name in storage.slots]
     return "".join(
         ["schedule:\n", show_tree(schedule.tree, 1), "plans:\n", *plans, "storage:\n", *places]
@@ -94,7 +94,7 @@ def check_complete(program: Program, scop: Scop, schedule: Schedule) -> None:
     _same("plans", plans.keys(), statements.keys())
     for name, plan in plans.items():
         if plan not in possible(statements[name]):
-            raise VerifyError(f"{name} cannot be computed as '{_show_plan(plan)}'")
+            raise VerifyError(f"{name} cannot be computed as '{show_plan(plan)}'")
     known = set(scop.shapes)
     _same("places", storage.slots.keys(), {t for t in known if program.tensor[t].role == "temp"})
     for what in (storage.windows, storage.private):
@@ -119,7 +119,8 @@ def _same(what: str, found: Collection[str], wanted: Collection[str]) -> None:
 # Plans and places
 
 
-def _show_plan(plan: Plan) -> str:
+def show_plan(plan: Plan) -> str:
+    """A plan as text."""
     if plan.lanes is None:
         return "scalar"
     rows = f", rows {plan.rows}" if plan.rows else ""

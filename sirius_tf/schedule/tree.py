@@ -9,7 +9,7 @@ trees, and reads them back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import islpy as isl
@@ -68,6 +68,22 @@ class Tile:
     def cluster(self) -> str:
         """The name of the cluster that it is a tile of: that of the first statement."""
         return self.child.children[0].statements[0]
+
+
+def loops_in_tiles(node: Node | None, inside: bool = False) -> Iterator[tuple[str, str]]:
+    """Pairs of a statement and an iterator of its that a loop within a tile goes through."""
+    match node:
+        case Sequence(children):
+            for child in children:
+                yield from loops_in_tiles(child, inside)
+        case Band(members, child):
+            if inside:
+                yield from ((s, name) for m in members for s, v in m.items() for name in v.names())
+            yield from loops_in_tiles(child, inside)
+        case Tile(child):
+            yield from loops_in_tiles(child, True)
+        case Filter(_, child) | Phase(child):
+            yield from loops_in_tiles(child, inside)
 
 
 Node = Band | Filter | Sequence | Phase | Tile

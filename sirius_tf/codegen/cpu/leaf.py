@@ -16,14 +16,14 @@ from functools import cache, partial
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
 from sirius_tf.codegen.context import PARTIAL_SUMS, SMALL_BLOCK, Isa
+from sirius_tf.codegen.cpu.plans import plan_of
 from sirius_tf.codegen.function import Function, LeafPrinter, indented
-from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Iter, Program
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
-from sirius_tf.schedule.inplace import Pins, accumulates, in_place, pins
+from sirius_tf.schedule.inplace import Pins, in_place, pins
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
@@ -37,23 +37,10 @@ ISAS = {
     "v4": Isa(16, 6, {1: 8, 2: 6, 3: 4, 4: 4, 6: 4}),
 }
 
-_ACROSS = {"float32": ("add", "max", "min"), "bool": ("and", "or")}  # lanes that become one
-
 
 def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa) -> Function:
-    """The leaf by its plan, or in scalar code if some function has no vector form."""
-    boxed = [r.name for r in leaf.box]
-    lanes = next((r for r in leaf.box if r.name == plan.lanes), None)
-    if plan.lanes is not None and not plan.across and lanes is None:
-        plan = Plan(None)
-    old = in_place(program, leaf.statement, storage)
-    one = old and any(plan.lanes in e for e in pins(leaf.statement, old, boxed, None) or ())
-    if old and (one or accumulates(leaf.statement, old)):
-        plan = Plan(None)  # one element is no vector; the end of one would be added to twice
-    try:
-        return _Printer(program, leaf, plan, storage, isa).function()
-    except NotVectorizableError:
-        return _Printer(program, leaf, Plan(None), storage, isa).function()
+    """The leaf by its plan, as far as that goes in it."""
+    return _Printer(program, leaf, plan_of(program, storage, leaf, plan), storage, isa).function()
 
 
 class _Printer(LeafPrinter):
@@ -274,8 +261,6 @@ class _Printer(LeafPrinter):
         lanes = next(i for i in self.reduced if i.name == self.plan.lanes)
         others = [i for i in self.reduced if i is not lanes]
         op, size, name = self.s.reduce.op, self.ctx.integer(lanes.extent), lanes.name
-        if op not in _ACROSS.get(self.dtype, ()):
-            raise NotVectorizableError(f"{op} of {self.dtype} across lanes")
         start = vector.splat(scalar.C.identity(op, self.dtype), self.dtype)
         full = Block(self.ctx, count, self.isa.chains, False, symbol(f"{name}_b"))
         for r, j in sorted(full.places, key=lambda place: place[1]):  # few shared values at once
