@@ -34,7 +34,7 @@ from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import passed_on
-from sirius_tf.schedule.machine import CPU, Machine
+from sirius_tf.schedule.machine import CPU, Machine, cpu
 from sirius_tf.schedule.options import ALL, ScheduleOptions
 from sirius_tf.schedule.plan import Plan, choose_all
 from sirius_tf.schedule.private import private
@@ -52,7 +52,7 @@ from sirius_tf.schedule.verify import (
 
 def compile_program(
     program: Program,
-    threads: int = 2,
+    workers: int = 2,
     dump: Dump | None = None,
     passes: Pipeline = PIPELINE,
     tilings: Tilings | None = None,
@@ -63,7 +63,7 @@ def compile_program(
     `tilings` are tile sizes that were measured, by the key of the cluster; a schedule that is given
     takes the place of the scheduler's.
     """
-    scheduled = schedule_program(program, Machine(threads), dump, passes, tilings, given=given)
+    scheduled = schedule_program(program, cpu(workers), dump, passes, tilings, given=given)
     kernel = print_kernel(scheduled)
     if dump:
         dump("c", kernel.plan + kernel.runs["v3"])
@@ -197,13 +197,13 @@ def realize(
 
 def updated(program: Program, machine: Machine) -> list[str]:
     """The statements that update their tensor in place, as one thread can."""
-    return [s.name for s in program.statements if passed_on(s)] if machine.threads == 1 else []
+    return [s.name for s in program.statements if passed_on(s)] if machine.target == "cpu" else []
 
 
 def compile_graph(
     graph: Graph,
     hints: Mapping[str, Sequence[int]] | None = None,
-    threads: int = 2,
+    workers: int = 2,
     dump: Dump | None = None,
     passes: Pipeline = PIPELINE,
     tilings: Tilings | None = None,
@@ -212,4 +212,4 @@ def compile_graph(
 
     `hints`: shape of each input on the samples. Unsupported names the node that has no rule.
     """
-    return compile_program(lower(graph, hints), threads, dump, passes, tilings)
+    return compile_program(lower(graph, hints), workers, dump, passes, tilings)

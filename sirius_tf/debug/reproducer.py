@@ -27,7 +27,7 @@ from sirius_tf.ir.functions import Array
 from sirius_tf.ir.program import Output, Program
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.pipeline import PASSES, PIPELINE, Step
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import Machine, cpu
 
 _ALL = tuple(p.name for p in PASSES)
 
@@ -47,7 +47,7 @@ class Case:
     @property
     def machine(self) -> Machine:
         """The machine that it is compiled for."""
-        return machine_of(self.arch) if self.arch else Machine(self.workers)
+        return machine_of(self.arch) if self.arch else cpu(self.workers)
 
 
 def bisect(case: Case, say: Callable[[str], None] = lambda _: None) -> Finding | None:

@@ -63,14 +63,14 @@ class Tiled:
     units: tuple[int, ...]
 
 
-def key(uses: Uses, cluster: Cluster, entered: Collection[str], threads: int) -> str:
+def key(uses: Uses, cluster: Cluster, entered: Collection[str], workers: int) -> str:
     """A hash of all that decides which tiling is best, but for the processor and the compiler.
 
     Statements with their shapes, sizes on the samples, element types and accesses, the loops that
     they share, and those of the graph that they are in. No names, no weights: the layers of a model
     that are alike have one key.
     """
-    digest = hashlib.sha256(repr(threads).encode())
+    digest = hashlib.sha256(repr(workers).encode())
     for part in _parts(uses, cluster, entered):
         digest.update(repr(part).encode() + b"\0")
     return digest.hexdigest()

@@ -99,7 +99,7 @@ class _Fuser:
         self.plans = choose_all(program, machine)
         self.hints = program.hints
         self.waves = [pair for wave in members(program.statements) for pair in ring(wave)]
-        self.machine, self.threads = machine, machine.workers
+        self.machine, self.workers = machine, machine.workers
         self.clusterer = Clusterer(program, self.flows, self.plans, machine)
 
     def distribute(
@@ -225,7 +225,7 @@ class _Fuser:
 
     def sizes(self, cluster: Cluster, entered: frozenset[str]) -> Sequence[int]:
         """The tile sizes that were measured, if they fit the loops; else those of the model."""
-        found = self.tilings and self.tilings(key(self.uses, cluster, entered, self.threads))
+        found = self.tilings and self.tilings(key(self.uses, cluster, entered, self.workers))
         if found and fits(found, self.units(cluster)):
             return found
         loops, names = cluster.loops, cluster.statements
@@ -242,7 +242,7 @@ class _Fuser:
         return Tiled(
             cluster,
             tuple(i.name for i in first.iters if i.name in entered),
-            key(self.uses, cluster, entered, self.threads),
+            key(self.uses, cluster, entered, self.workers),
             tuple(self.sizes(cluster, entered)),
             tuple(max(1, *sizes) for sizes in extents),
             self.units(cluster),

@@ -47,7 +47,7 @@ class Clusterer:
         machine: Machine,
     ) -> None:
         self.program, self.flows, self.plans = program, flows, plans
-        self.machine, self.threads = machine, machine.workers
+        self.machine, self.workers = machine, machine.workers
         self.statements = {s.name: s for s in program.statements}
         self.hints = program.hints
         self.tiled = _tiled(program)
@@ -122,7 +122,7 @@ class Clusterer:
 
     def _stays_apart(self, name: str) -> bool:
         """Whether blocks divide a sum that it is a part, or the end, of."""
-        return self.machine.threads > 1 and stays_apart(self.uses, self.statements[name])
+        return self.machine.target == "cuda" and stays_apart(self.uses, self.statements[name])
 
     def _is_fill(self, cluster: Cluster) -> bool:
         """Whether it is one statement, which needs nothing at all."""
@@ -215,7 +215,7 @@ class Clusterer:
     def _keeps_workers_busy(self, joined: Cluster, *parts: Cluster) -> bool:
         """Joining leaves tiles for every worker that a part worth a barrier has tiles for."""
         worth = [self._tiles(p) for p in parts if self._points(p) >= self.machine.worth_a_barrier]
-        return self._tiles(joined) >= min(self.threads, max(worth, default=1))
+        return self._tiles(joined) >= min(self.workers, max(worth, default=1))
 
     def _divides_well(self, joined: Cluster, own: Cluster) -> bool:
         """Whether workers that idle cost less than a phase of its own, where few rows do not divide
@@ -234,7 +234,7 @@ class Clusterer:
             return True
         sizes = {i: extents[i].evaluate(self.hints) for i in shared}
         units = prod(-(-n // ROWS) if i == rows else n for i, n in sizes.items())
-        idle = -(-units // self.threads) * self.threads / max(units, 1) - 1
+        idle = -(-units // self.workers) * self.workers / max(units, 1) - 1
         made = {self.statements[n].target for n in joined.statements}
         passed = sum(
             prod(e.evaluate(self.hints) for e in self.program.tensor[load.tensor].shape)
@@ -242,7 +242,7 @@ class Clusterer:
             if load.tensor in made
         )
         cost = self.machine.worth_a_barrier + FAR * passed
-        return self._points(own) * idle / self.threads <= cost
+        return self._points(own) * idle / self.workers <= cost
 
     def _points(self, cluster: Cluster) -> int:
         """Scalar evaluations of the cluster at the sizes of the sample inputs."""

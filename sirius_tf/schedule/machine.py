@@ -15,8 +15,10 @@ CACHE = 1 << 19  # bytes: half of a CPU's second level
 
 @dataclass(frozen=True)
 class Machine:
-    """Workers that run tiles at the same time; the defaults are those of a CPU's threads.
+    """Workers that run tiles at the same time; the defaults are those of a CPU, whose workers are
+    threads.
 
+    target: the kind of machine that code is made for.
     threads: of a worker; they divide the points of a statement among them.
     warp: those of them that sum up one point together, where there are fewer points than threads.
     shared: bytes of memory beside the workspace that the threads of a worker share.
@@ -30,6 +32,7 @@ class Machine:
     precision: of the factors of a matrix unit (config.Options); it alone changes results.
     """
 
+    target: Target = "cpu"
     workers: int = 2
     threads: int = 1
     warp: int = 1
@@ -44,23 +47,23 @@ class Machine:
     precision: Precision = "strict"
 
     @property
-    def target(self) -> Target:
-        """The kind of machine that code is made for."""
-        return "cuda" if self.threads > 1 else "cpu"
-
-    @property
     def busy_threads(self) -> int:
         """Threads that want a point of each statement; a worker that is one thread wants tiles."""
-        return self.workers * self.threads if self.threads > 1 else 1
+        return self.workers * self.threads if self.target == "cuda" else 1
 
     def divided(self, parts: int) -> Machine:
         """The share of the machine that one of `parts` concurrent recurrences has: of a GPU, a part
         of its blocks; of a CPU, all, since a worker without tiles takes those of others."""
         workers = max(self.workers // parts, 1)
-        return replace(self, workers=workers) if self.threads > 1 else self
+        return replace(self, workers=workers) if self.target == "cuda" else self
 
 
-CPU = Machine()
+def cpu(workers: int) -> Machine:
+    """A CPU, on which so many threads run tiles."""
+    return Machine(workers=workers)
+
+
+CPU = cpu(2)
 THREADS = 256
 BLOCKS_PER_SM = 2
 
@@ -69,6 +72,7 @@ def gpu(multiprocessors: int, shared: int, precision: Precision = "strict") -> M
     """A GPU, whose workers are blocks with `shared` bytes each: tiles may be small, but to wait for
     all blocks takes longer than for a few threads (about 1.5 us)."""
     return Machine(
+        target="cuda",
         workers=multiprocessors * BLOCKS_PER_SM,
         threads=THREADS,
         warp=32,

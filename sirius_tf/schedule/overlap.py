@@ -73,12 +73,12 @@ class _Sliding:
         return self.step * (size - 1) + self.reach + 1
 
 
-def overlap(program: Program, threads: int) -> Program:
+def overlap(program: Program, workers: int) -> Program:
     """The program with temporaries in overlapping tiles, where that is worth the repeated work."""
     uses = Uses(program)
     for name in program.tensor:
         found = _sliding(uses, name)
-        size = found and _tile_size(uses.program, found, threads)
+        size = found and _tile_size(uses.program, found, workers)
         if found and size:
             uses = Uses(_tiled(uses.program, found, size))
     return uses.program
@@ -193,7 +193,7 @@ def _outside(fill: Statement, axis: int, made: Statement, rows: Iter) -> bool:
     return first + count.const <= low or first >= low + rows.extent.const
 
 
-def _tile_size(program: Program, found: _Sliding, threads: int) -> int | None:
+def _tile_size(program: Program, found: _Sliding, workers: int) -> int | None:
     """Places of a tile, or None if it is better to define the whole tensor first.
 
     Per element: what is computed twice, what idle workers could have computed, and what does not
@@ -203,7 +203,7 @@ def _tile_size(program: Program, found: _Sliding, threads: int) -> int | None:
     shape = [e.evaluate(hints) for e in found.tensor.shape]
     itemsize = numpy_dtype(found.tensor.dtype).itemsize
     row, outer = prod(shape[found.axis + 1 :]) * itemsize, prod(shape[: found.axis])
-    if prod(shape) * itemsize <= threads * CACHE:
+    if prod(shape) * itemsize <= workers * CACHE:
         return None
     made, places = _cost(found.made, hints), found.place.extent.const
     missed = READ + max(WRITTEN - made / HIDING, 0)
@@ -212,7 +212,7 @@ def _tile_size(program: Program, found: _Sliding, threads: int) -> int | None:
     def cost(size: int) -> float:
         count = places // size
         twice = count * found.length(size) / shape[found.axis] - 1
-        idle = -(-count * outer // threads) * threads / (count * outer) - 1
+        idle = -(-count * outer // workers) * workers / (count * outer) - 1
         far = missed if row * found.length(size) > CACHE else 0
         return twice * made + idle * (made + used / prod(shape)) + far
 

@@ -32,7 +32,7 @@ def tile_sizes(
     that is the size."""
     by_name = {s.name: s for s in program.statements}
     found = [by_name[n] for n in statements]
-    if machine.threads > 1:
+    if machine.target == "cuda":
         return block_tile_sizes(program, plans, found, loops, machine)
     return _Tiler(program, found, loops, plans, machine).sizes()
 
@@ -56,7 +56,7 @@ class _Tiler:
         plans: Mapping[str, Plan],
         machine: Machine,
     ) -> None:
-        self.statements, self.loops, self.threads = statements, loops, machine.workers
+        self.statements, self.loops, self.workers = statements, loops, machine.workers
         hints = program.hints
         steps = math.prod(i.extent.evaluate(hints) for i in statements[0].iters if i.loop)
         self.points = sum(work(s, hints) for s in statements) // max(steps, 1)
@@ -134,11 +134,11 @@ class _Tiler:
         others = self.tiles() // -(-extent // before)
         least = -(-self.wanted() // others) if keep else 1
         count = max(-(-extent // size), least)
-        if least > 1 or count < 4 * self.threads:  # few tiles: as many for each worker
-            count = -(-count // self.threads) * self.threads if count > 1 and keep else count
+        if least > 1 or count < 4 * self.workers:  # few tiles: as many for each worker
+            count = -(-count // self.workers) * self.workers if count > 1 and keep else count
         size = -(-extent // (count * unit)) * unit
         size = size if -(-extent // size) >= least else max(size - unit, before)
-        if balance and others * -(-extent // size) < FEW_TILES * self.threads:
+        if balance and others * -(-extent // size) < FEW_TILES * self.workers:
             nearby = range(max(size // 2 // unit, 1) * unit, max(2 * size, unit) + 1, unit)
             size = min(reversed(nearby), key=lambda s: self.unevenness(extent, s, others))
         self.tile[k] = size
@@ -146,7 +146,7 @@ class _Tiler:
 
     def unevenness(self, extent: int, size: int, others: int) -> tuple[int, bool]:
         """The longest share, and whether workers who are ahead have no tile to take from others."""
-        alone = size < FEWEST_ROWS or others * -(-extent // size) < 2 * self.threads
+        alone = size < FEWEST_ROWS or others * -(-extent // size) < 2 * self.workers
         return self.longest_share(extent, size, others), alone
 
     def longest_share(self, extent: int, size: int, times: int) -> int:
@@ -154,7 +154,7 @@ class _Tiler:
         `times` times."""
         tiles = -(-extent // size) * times
         sizes = [min(size, extent - i % (tiles // times) * size) for i in range(tiles)]
-        ends = [tiles * w // self.threads for w in range(self.threads + 1)]
+        ends = [tiles * w // self.workers for w in range(self.workers + 1)]
         return max(sum(sizes[a:b]) for a, b in pairwise(ends))
 
     def tiles(self) -> int:
@@ -163,7 +163,7 @@ class _Tiler:
 
     def wanted(self) -> int:
         """Tiles that the workers need; few points are left to few of them."""
-        return min(self.threads, max(self.points // self.worth, 1))
+        return min(self.workers, max(self.points // self.worth, 1))
 
     def work(self) -> float:
         return self.points / self.tiles()

@@ -164,7 +164,7 @@ class _Finder:
     def pays(self, wave: _Wave, joined: _Wave, between: Collection[str]) -> bool:
         """Whether the barriers that are saved, at least one for each step, are worth more than what
         is lost: rows that share what a product loads. All that steps read must stay near."""
-        if self.machine.threads == 1:
+        if self.machine.target == "cpu":
             return False
         saved = wave.steps.evaluate(self.hints) - (joined.last - wave.last)
         sums = (self.statements[n] for n in between if self.statements[n].reduce)

@@ -16,7 +16,7 @@ from sirius_tf.ir.expr import Const
 from sirius_tf.ir.interp import run, trace
 from sirius_tf.ir.verify import verify
 from sirius_tf.pipeline import PASSES, Pipeline
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from tests.support import programs
 from tests.support.programs import F, b, call, i, lstm, t
 from tests.support.programs import load as element
@@ -107,9 +107,9 @@ def test_code_that_is_wrong_is_found(monkeypatch):
         return replace(kernel, runs={k: c.replace("sr_exp(", "sr_expm1(") for k, c in runs})
 
     program = programs.softmax()
-    assert in_code(program, inputs(program), Machine(2)) is None
+    assert in_code(program, inputs(program), cpu(2)) is None
     monkeypatch.setattr(code, "print_kernel", mistaken)
-    found = in_code(program, inputs(program), Machine(2))
+    found = in_code(program, inputs(program), cpu(2))
     assert found.stage == "code" and found.tensor == "e"
     assert found.statement.startswith("S1: e[b, i] = exp(x[b, i] - m[b])")
 

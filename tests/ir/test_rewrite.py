@@ -27,7 +27,7 @@ from sirius_tf.ir.rewrite import (
 )
 from sirius_tf.ir.verify import verify
 from sirius_tf.schedule.layout import pack
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import CPU
 from tests.support.programs import B, b, call, dense, i, it, j, load, stmt, t, tensor
 
 pytestmark = pytest.mark.ir
@@ -123,7 +123,7 @@ def test_a_tensor_with_the_name_of_a_packed_one():
     (s,) = program.statements
     s = replace(s, finish=call("mul", s.result, load("w_packed0", 0)))
     program = replace(program, tensors=(*program.tensors, mine), statements=(s,))
-    packed = pack(program, Machine())
+    packed = pack(program, CPU)
     assert any(x.name == "w_packed0_1" for x in packed.tensors)
     verify(packed)
     x = np.random.default_rng(0).standard_normal((3, 499)).astype("f")

@@ -9,7 +9,7 @@ from sirius_tf.nest.nodes import Block, Guard, Loop, LoopNest, Phase, Run, Tile,
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.tree import Band, Filter, Sequence, build
 from tests.support.programs import recurrence, softmax_of
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ir
 
 def loops(program: Program) -> LoopNest:
     scop = extract(program)
-    return build_loops(scop, build(scop, fuse(program, flow(scop), Machine(2))))
+    return build_loops(scop, build(scop, fuse(program, flow(scop), cpu(2))))
 
 
 def instances(nest: LoopNest, values: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:

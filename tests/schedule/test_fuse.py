@@ -9,7 +9,7 @@ from sirius_tf.ir.program import Program
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.schedule import show_tree
 from sirius_tf.schedule.tree import build
 from sirius_tf.schedule.verify import check_order, check_reflow
@@ -25,7 +25,7 @@ def fused(program: Program, threads: int = 2) -> str:
     """The tree as text, after isl has agreed to it."""
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, Machine(threads))
+    tree = fuse(program, flows, cpu(threads))
     schedule = build(scop, tree)
     check_order(scop, schedule, flows)
     check_reflow(scop, schedule, {})
@@ -81,7 +81,7 @@ def test_statements_that_need_each_other_must_share_a_loop() -> None:
     )
     program = replace(program, statements=plain)
     with pytest.raises(VerifyError, match="hu, cell need each other and share no loop"):
-        fuse(program, flow(extract(program)), Machine(2))
+        fuse(program, flow(extract(program)), cpu(2))
 
 
 def test_a_transposed_reader_shares_no_wrong_loop() -> None:

@@ -9,7 +9,7 @@ from sirius_tf.ir.expr import loads
 from sirius_tf.ir.program import Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import CPU
 from sirius_tf.schedule.plan import choose
 from sirius_tf.transform.simplify import simplify
 from tests.support.programs import (
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.ir
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
 def test_layouts_and_packing_keep_values(make) -> None:
     before = make()
-    after = lay_out(simplify(before), Machine())
+    after = lay_out(simplify(before), CPU)
     verify(after)
     rng = np.random.default_rng(1)
     sizes = {"B": 3, "T": 4}
@@ -46,7 +46,7 @@ def test_layouts_and_packing_keep_values(make) -> None:
 
 
 def test_a_contraction_reads_its_weights_from_panels() -> None:
-    packed = lay_out(simplify(dense()), Machine())
+    packed = lay_out(simplify(dense()), CPU)
     (weights,) = [t for t in packed.tensors if t.role == "constant" and len(t.shape) == 3]
     assert [e.const for e in weights.shape] == [1, 499, 16]
     (read,) = {
@@ -71,14 +71,14 @@ def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
         ],
         (64, 64),
     )
-    after = lay_out(before, Machine())
+    after = lay_out(before, CPU)
     assert [str(n) for n in after.statements[0].index] == ["j", "i"]
 
 
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
 def test_constants_are_packed_for_the_plan_that_is_used(make) -> None:
-    ordered = order_temporaries(simplify(make()), Machine())
-    packer = _Packer(ordered, Machine())
-    meant = [choose(ordered, s, Machine(), packer.wishes) for s in ordered.statements]
-    packed = pack(ordered, Machine())
-    assert [choose(packed, s, Machine()) for s in packed.statements] == meant
+    ordered = order_temporaries(simplify(make()), CPU)
+    packer = _Packer(ordered, CPU)
+    meant = [choose(ordered, s, CPU, packer.wishes) for s in ordered.statements]
+    packed = pack(ordered, CPU)
+    assert [choose(packed, s, CPU) for s in packed.statements] == meant

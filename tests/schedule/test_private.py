@@ -13,7 +13,7 @@ from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule import tree
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.storage import storage_maps, windows
 from sirius_tf.schedule.verify import check_reflow
@@ -51,7 +51,7 @@ def test_what_is_needed_whole_is_kept_whole():
     program = program_of(lambda x: tf.reduce_sum(x @ WEIGHTS[0], 0), np.zeros((640, 96), "f"))
     scop = extract(program)
     flows = flow(scop)
-    root = fuse(program, flows, Machine(2))
+    root = fuse(program, flows, cpu(2))
     schedule = tree.build(scop, root)
     folded = windows(program, scop, root)
     own = private(program, root)

@@ -9,7 +9,7 @@ from sirius_tf.ir.affine import Affine
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.schedule import show_tree
 from sirius_tf.schedule.tree import Band, Filter, Phase, Sequence, Tile, build
 from sirius_tf.schedule.verify import check_order, check_phases, check_reflow
@@ -145,7 +145,7 @@ def test_clusters_of_a_phase_must_not_need_each_other() -> None:
     program = softmax()
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, Machine(2))
+    tree = fuse(program, flows, cpu(2))
     check_phases(scop, tree, flows)
     names = [s.name for s in program.statements]
     whole = tuple(Filter((n,), Tile(Sequence((Filter((n,)),)))) for n in names)
@@ -158,4 +158,4 @@ def test_a_phase_of_a_loop_may_need_its_former_run() -> None:
     program = lstm()
     scop = extract(program)
     flows = flow(scop)
-    check_phases(scop, fuse(program, flows, Machine(2)), flows)
+    check_phases(scop, fuse(program, flows, cpu(2)), flows)

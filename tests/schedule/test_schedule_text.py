@@ -14,7 +14,7 @@ from sirius_tf.mapping.text import show as show_mapping
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import CPU, Machine
+from sirius_tf.schedule.machine import CPU, cpu
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.schedule import Schedule, parse, show
 from sirius_tf.schedule.storage import Storage, Words
@@ -23,7 +23,7 @@ from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir
 
-MACHINES = {"one": Machine(1), "cpu": Machine(2), "cuda": machine_of("sm_90")}
+MACHINES = {"one": cpu(1), "cpu": cpu(2), "cuda": machine_of("sm_90")}
 SLOW = "convolution"  # 24 statements, seconds for isl
 CASES = [(name, target) for name in saved.NAMES if name != SLOW for target in ("cpu", "cuda")]
 CASES += [(name, "one") for name in ("decided", "replaced", "two_layers")]  # updates in place
@@ -69,7 +69,7 @@ def test_every_kind_of_decision_is_read_back() -> None:
 @pytest.mark.parametrize("make", [programs.dense, programs.softmax, programs.lstm])
 def test_trees_are_read_back(make) -> None:
     program = make()
-    tree = fuse(program, flow(extract(program)), Machine(2))
+    tree = fuse(program, flow(extract(program)), cpu(2))
     schedule = Schedule(tree, {}, Storage())
     assert parse(show(schedule)) == schedule
 

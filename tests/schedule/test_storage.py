@@ -24,7 +24,7 @@ from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import accumulates, in_place, passed_on, pins
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.storage import Storage, Window, slots, storage_maps, windows
 from sirius_tf.schedule.tree import build
 from sirius_tf.schedule.verify import (
@@ -43,7 +43,7 @@ def folded(program: Program) -> dict[str, Window]:
     """Windows of the fused program, after isl has agreed to order and storage."""
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, Machine(2))
+    tree = fuse(program, flows, cpu(2))
     schedule = build(scop, tree)
     check_order(scop, schedule, flows)
     found = windows(program, scop, tree)
@@ -115,7 +115,7 @@ def kept(program: Program) -> tuple[Window, set[str]]:
     """The window of x, and who finds out that one slot less, or one instead of all, is wrong."""
     scop = extract(program)
     flows = flow(scop)
-    tree = fuse(program, flows, Machine(2))
+    tree = fuse(program, flows, cpu(2))
     schedule = build(scop, tree)
     updates = [s.name for s in program.statements if passed_on(s)]
     window = windows(program, scop, tree, updates).get("x", (None, None))
@@ -214,7 +214,7 @@ def test_tensors_share_memory_once_nobody_reads_the_first_one_any_more() -> None
     """In the phase that reads a0 for the last time, a1 is defined: a2 is the first to lie there."""
     program = steps(4)
     scop = extract(program)
-    tree = fuse(program, flow(scop), Machine(2))
+    tree = fuse(program, flow(scop), cpu(2))
     found = slots(program, tree)
     assert found == {"a0": 0, "a1": 1, "a2": 0, "a3": 1}
     check_slots(scop, tree, found, ())
@@ -231,7 +231,7 @@ def test_what_a_loop_needs_is_alive_as_long_as_it_runs() -> None:
     """Also q, which is defined and used in every iteration, and never at once with what is next."""
     program = recurrence()
     scop = extract(program)
-    tree = fuse(program, flow(scop), Machine(2))
+    tree = fuse(program, flow(scop), cpu(2))
     check_slots(scop, tree, slots(program, tree), ())
     with pytest.raises(VerifyError, match="share memory, and are alive at once"):
         check_slots(scop, tree, {"h": 0, "q": 0}, ())
@@ -279,7 +279,7 @@ def halving() -> Program:
 def test_what_decides_is_kept_until_all_workers_have_looked() -> None:
     program = halving()
     scop = extract(program)
-    tree = fuse(program, flow(scop), Machine(2))
+    tree = fuse(program, flow(scop), cpu(2))
     found = windows(program, scop, tree)
     assert found["go"] == (3,) and found["p"] == (2,)
     assert program.conditions == {"go", "p"}
@@ -297,7 +297,7 @@ def test_what_decides_shares_memory_with_nothing() -> None:
     guard = Guard(Load("a0", (affine(0),), "bool"))
     program = replace(program, statements=(first, replace(second, guards=(guard,)), *rest))
     scop = extract(program)
-    tree = fuse(program, flow(scop), Machine(2))
+    tree = fuse(program, flow(scop), cpu(2))
     found = slots(program, tree)
     assert found == {"a0": 0, "a1": 1, "a2": 2, "a3": 1}
     check_slots(scop, tree, found, program.conditions)

@@ -19,7 +19,7 @@ from sirius_tf.nest.nodes import Loop, Phase, walk
 from sirius_tf.poly.scop import extract
 from sirius_tf.runtime import native
 from sirius_tf.schedule.fuse import fuse
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.storage import storage_maps, windows
 from sirius_tf.schedule.verify import check_cells
 from tests.support import cells, workers
@@ -31,7 +31,7 @@ from tests.support.parity import lowered
 
 pytestmark = pytest.mark.cuda_emu
 
-ON_CPU = Machine(2, wavefronts=True)
+ON_CPU = replace(cpu(2), wavefronts=True)
 SHAPES = ((4, 1), (7, 3), (1, 2), (2, 1), (0, 2))  # steps, rows
 IN = 5  # columns of the input
 
@@ -232,7 +232,7 @@ def test_where_it_pays() -> None:
         _, program = sampled(stack(lstm, units, units), 100, rows)
         return len(loops(schedule_program(program, machine).nest)) == 2
 
-    assert waits(64, 1, Machine(2))
+    assert waits(64, 1, cpu(2))
     assert not waits(64, 1, machine_of("sm_90"))
     assert not waits(64, 1, ON_CPU)
     assert waits(64, 1, replace(machine_of("sm_90"), wavefronts=False))

@@ -269,12 +269,12 @@ def test_random_requests_are_answered_in_turns(tmp_path):
 def test_bytes_that_a_schedule_moves():
     """Each element once, however often it is read, but for what stays in a tile."""
     from sirius_tf.compile import schedule_program
-    from sirius_tf.schedule.machine import Machine
+    from sirius_tf.schedule.machine import cpu
     from sirius_tf.tools.perf import traffic
     from tests.support import programs
 
     def moved(program):
-        scheduled = schedule_program(program, Machine(2))
+        scheduled = schedule_program(program, cpu(2))
         executed = traffic.phases(scheduled.nest, program.hints)
         return [(e.times, traffic.moved(scheduled, e)) for e in executed]
 

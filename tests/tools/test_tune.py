@@ -26,7 +26,7 @@ from sirius_tf.poly.scop import extract
 from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import alone
 from sirius_tf.schedule.fuse import fuse_alone, tiled
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.tools.perf import tune
 from tests.support import programs
 from tests.support.commands import parse
@@ -76,7 +76,7 @@ def chain(names="x w h y B b n k", depth=99, width=64, batch=96, fn="tanh", dtyp
 def found(program: Program, threads: int = 2):
     """The clusters of a program."""
     stored, flows = laid_out(program)
-    return tiled(stored, flows, Machine(threads))
+    return tiled(stored, flows, cpu(threads))
 
 
 def key(program: Program, threads: int = 2) -> str:
@@ -223,13 +223,13 @@ def padded() -> Program:
 @pytest.mark.parametrize("make", [chain, programs.softmax, padded])
 def test_a_cluster_alone_computes_what_it_is_to(make, tmp_path) -> None:
     program, flows = laid_out(make())
-    *_, one = tiled(program, flows, Machine(2))
+    *_, one = tiled(program, flows, cpu(2))
     sub = alone(Uses(program), one.cluster, "alone")
     verify(sub)
     assert sub.inputs[-1] == "sizes_"
     scop = extract(sub)
     flows = flow(scop)
-    root = fuse_alone(sub, flows, Machine(2), one, one.sizes)
+    root = fuse_alone(sub, flows, cpu(2), one, one.sizes)
     kernel = print_kernel(realize(sub, scop, flows, allocate(sub, scop, root)))
     link.link([kernel], tmp_path / "a.so", {}, isas=[link.ISAS[native.isa()]])
     feed = {name: tune.made_up(sub, name) for name in sub.inputs}
@@ -240,7 +240,7 @@ def test_a_cluster_alone_computes_what_it_is_to(make, tmp_path) -> None:
 
 def test_what_others_define_of_a_tensor_is_zero() -> None:
     program, flows = laid_out(padded())
-    (one,) = (c for c in tiled(program, flows, Machine(2)) if "y1" in c.cluster.statements)
+    (one,) = (c for c in tiled(program, flows, cpu(2)) if "y1" in c.cluster.statements)
     assert one.cluster.statements == ("rest", "y1")
     edge = {s.name: s for s in alone(Uses(program), one.cluster, "alone").statements}["edge"]
     assert edge.value == Const(0.0, "float32")
@@ -263,7 +263,7 @@ def test_a_cluster_whose_sizes_need_not_fit_is_no_candidate(rows) -> None:
         inputs=(*made.inputs, "z"),
     )
     stored, flows = laid_out(program)
-    names = {n for one in tiled(stored, flows, Machine(2)) for n in one.cluster.statements}
+    names = {n for one in tiled(stored, flows, cpu(2)) for n in one.cluster.statements}
     assert ("y1" in names) == (rows == 96) and "go1" in names
 
 

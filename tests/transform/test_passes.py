@@ -8,13 +8,13 @@ import pytest
 from sirius_tf import observers, pipeline
 from sirius_tf.ir import interp
 from sirius_tf.mapping.targets import machine_of
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from tests.support import ROOT, saved
 from tests.support.arrays import assert_close
 
 pytestmark = pytest.mark.ir
 
-MACHINES = {"cpu": Machine(2), "cuda": machine_of("sm_90")}
+MACHINES = {"cpu": cpu(2), "cuda": machine_of("sm_90")}
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ from sirius_tf.lower.rules import RULES
 from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.pipeline import PIPELINE
 from sirius_tf.runtime import native
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.tools import benchmark
 from sirius_tf.tools.peers import Case, Run, read_case, tf_signature
 from sirius_tf.tools.perf import traffic
@@ -69,7 +69,7 @@ def schedule(case: Case, without: str) -> Scheduled:
     hints = {names[key]: array.shape for key, array in case.feed.items()}
     program = lower(signature.graph, hints)
     passes = PIPELINE.without([] if without == WHOLE else [without])
-    return compiler.schedule_program(program, Machine(case.threads), passes=passes)
+    return compiler.schedule_program(program, cpu(case.threads), passes=passes)
 
 
 def measure(case: Case, rounds: int) -> list[Variant]:

@@ -125,7 +125,7 @@ def measure(points: Sequence[tuple[int, int, int]], rounds: int) -> list[Point]:
         folder = Path(name)
         bounds = probe(folder)
         programs = [program_of(*p) for p in [(1, 16, 16), *points]]
-        kernels = [compile_program(p, threads=1) for p in programs]
+        kernels = [compile_program(p, workers=1) for p in programs]
         link.link(kernels, folder / "products.so", {}, isas=[link.ISAS[native.isa()]])
         bundle = native.Bundle(folder / "products.so")
         return [_point(bundle, bounds, p, rounds) for p in points]

@@ -52,7 +52,7 @@ from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.runtime import native
 from sirius_tf.schedule.cluster import SIZES, Tiled, alone, fits
 from sirius_tf.schedule.fuse import fuse_alone, tiled
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.plan import work
 from sirius_tf.tools import convert
 
@@ -103,8 +103,8 @@ def clusters(programs: Iterable[Program], threads: int, passes: Pipeline = PIPEL
     first: dict[str, tuple[Program, Tiled]] = {}
     count = collections.Counter[str]()
     for program in programs:
-        stored, flows = laid_out(program, Machine(threads), passes=passes)
-        for one in tiled(stored, flows, Machine(threads)):
+        stored, flows = laid_out(program, cpu(threads), passes=passes)
+        for one in tiled(stored, flows, cpu(threads)):
             first.setdefault(one.key, (stored, one))
             count[one.key] += 1
     found = [Found(p, t, count[k], _points(p, t)) for k, (p, t) in first.items()]
@@ -187,7 +187,7 @@ def _kernels(found: Found, sizes: Sequence[Sizes], threads: int) -> Iterator[Ker
         program = alone(uses, found.tiled.cluster, f"alone_{shown(tile)}")
         scop = extract(program)
         flows = flow(scop)
-        root = fuse_alone(program, flows, Machine(threads), found.tiled, tile)
+        root = fuse_alone(program, flows, cpu(threads), found.tiled, tile)
         yield print_kernel(realize(program, scop, flows, allocate(program, scop, root)))
 
 
