@@ -34,8 +34,7 @@ from sirius_tf.schedule import tree
 from sirius_tf.schedule.cluster import Tilings
 from sirius_tf.schedule.fuse import fuse
 from sirius_tf.schedule.inplace import passed_on
-from sirius_tf.schedule.machine import CPU, Machine, cpu
-from sirius_tf.schedule.options import ALL, ScheduleOptions
+from sirius_tf.schedule.machine import ALL, CPU, Machine, ScheduleOptions, cpu
 from sirius_tf.schedule.plan import Plan, choose_all
 from sirius_tf.schedule.private import private
 from sirius_tf.schedule.schedule import Schedule, check_complete, show, show_plan

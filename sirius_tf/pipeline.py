@@ -19,8 +19,7 @@ from sirius_tf.poly.dependence import Flow, check_defined, check_single_assignme
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.hoist import release
 from sirius_tf.schedule.layout import lay_out
-from sirius_tf.schedule.machine import CPU, Machine, Target
-from sirius_tf.schedule.options import ALL, ScheduleOptions
+from sirius_tf.schedule.machine import ALL, CPU, Machine, ScheduleOptions, Target
 from sirius_tf.schedule.overlap import overlap
 from sirius_tf.schedule.split_k import in_pieces
 from sirius_tf.schedule.versions import number_versions

@@ -18,10 +18,10 @@ from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
 from sirius_tf.ir.polynomial import poly
+from sirius_tf.schedule.cpu_costs import WORTH_ASKING
 from sirius_tf.schedule.plan import PANEL, stride
 from sirius_tf.schedule.storage import Window
 
-WORTH_ASKING = 1 << 10  # elements of a panel, of which fewer are near before anybody can ask
 LINE_BYTES = 64  # of a cache, and of a row of a panel of float32
 
 

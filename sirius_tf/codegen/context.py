@@ -14,12 +14,11 @@ from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.expr import Expr, loads
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.nest.nodes import Range
+from sirius_tf.schedule.cpu_costs import MOST_UNROLLED, SMALL_BLOCK
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
-SMALL_BLOCK = 4  # sums that still keep the units busy
 PARTIAL_SUMS = 32  # of a sum along lanes, on every CPU and in every block: they decide its rounding
-MOST_UNROLLED = 32  # points of a reduction
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sirius_tf.ir.expr import Call, Expr, Index, Load, loads
 from sirius_tf.ir.program import UNBOUNDED, Program, Statement, Tensor
 from sirius_tf.nest.nodes import Bound, Loop, LoopNest, Phase, parts_of
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.cpu_costs import WORTH_A_BARRIER
 from sirius_tf.schedule.storage import ALIGN
 
 PLAN = """\
@@ -21,7 +22,6 @@ int32_t {name}_plan(const SiriusTensor *in, int32_t threads, int64_t *params,
     int64_t (*out_dims)[SIRIUS_MAX_RANK], int64_t workspace_bytes[2], int64_t *work,
     SiriusError *error)"""
 SHAPES = "void {name}_shapes(const int64_t *params, int64_t (*out_dims)[SIRIUS_MAX_RANK])"
-BARRIER = 1 << 12  # points that are worth the wait of two workers for each other
 GROWN = 1 << 43  # bytes of addresses for a tensor that loops make until data ends them
 
 
@@ -328,7 +328,7 @@ def _work(kernel: Scheduled) -> str:
         _product([e for e in extents if known.issuperset(e.names())], likely)
         for extents in _phases(kernel.nest, ())
     ]
-    total = f"{' + '.join(points) or '0'} - {BARRIER}.0 * ({' + '.join(phases) or '0'})"
+    total = f"{' + '.join(points) or '0'} - {WORTH_A_BARRIER}.0 * ({' + '.join(phases) or '0'})"
     return f"sirius_estimate({total})"
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sirius_tf.codegen.context import MOST_UNROLLED, Context, Isa
+from sirius_tf.codegen.context import Context, Isa
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.program import Iter, Program
 from sirius_tf.nest.coalesce import Leaf
+from sirius_tf.schedule.cpu_costs import MOST_UNROLLED
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
 

@@ -9,12 +9,13 @@ from sirius_tf.config import Launch
 from sirius_tf.mapping.exchange import exchanges
 from sirius_tf.mapping.gpu import GpuMapping, LeafOf, Place, first_of, leaves_of, without_slots
 from sirius_tf.mapping.half_weights import in_half, rounded
-from sirius_tf.mapping.launch import BYTES_IN_US, is_persistent
+from sirius_tf.mapping.launch import is_persistent
 from sirius_tf.mapping.micro import Micro, Products, Staged, choose_micro, shared_words
 from sirius_tf.mapping.residency import NOTHING, place
 from sirius_tf.mapping.words import with_words
 from sirius_tf.nest.boxes import with_boxes
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.gpu_costs import BYTES_IN_US
 
 
 def choose_mapping(scheduled: Scheduled, launch: Launch = "auto") -> GpuMapping:

@@ -33,7 +33,7 @@ from math import prod
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Statement, Tensor
-from sirius_tf.mapping.launch import AWAIT_US, BARRIER_US, is_straight
+from sirius_tf.mapping.launch import is_straight
 from sirius_tf.mapping.residency import Along, count_of, follows, runs_of, value_in_loops
 from sirius_tf.nest.nodes import (
     Block,
@@ -51,10 +51,10 @@ from sirius_tf.nest.nodes import (
     walk,
 )
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.gpu_costs import AWAIT_US, BARRIER_US, MOST_WORDS
 
 EVERY = 16  # iterations to a barrier
 AT_ONCE = 4  # words that a thread looks for before it needs one of them
-_MOST = 20 << 20  # bytes of words on the samples: half of the second-level cache, of 40 MB at least
 _EXCHANGED = ("float32", "int32")  # elements that leave room for a tag
 
 
@@ -175,7 +175,7 @@ class _Finder:
             turns += self.tiles[near.cluster] * -(-count // (machine.threads * AT_ONCE))
         awaited = -(-turns // machine.workers)
         size = sum(8 * x.window * self.elements(name, x.time) for name, x in words.items())
-        return saved * BARRIER_US - awaited * AWAIT_US if size <= _MOST else 0.0
+        return saved * BARRIER_US - awaited * AWAIT_US if size <= MOST_WORDS else 0.0
 
     def elements(self, name: str, time: int, along: Sequence[Along] = ()) -> int:
         """The elements of a tensor at one time, or of the part of it that tiles have, on the

@@ -17,13 +17,7 @@ from sirius_tf.nest.nodes import (
     parts_of,
     show,
 )
-
-#: Microseconds on an H100, none of which was measured by us. A barrier of all blocks is an
-#: estimate: three round trips to the second-level cache. For what lies between two kernels of a
-#: graph: Spector et al., "Look Ma, No Bubbles!" (Hazy Research, 2025). To await what a tile needs
-#: takes longer than to load it, by a way through shared memory and two waits of a block's threads:
-#: a guess, as are the bytes that a block loads from there in one.
-BARRIER_US, NODE_US, AWAIT_US, BYTES_IN_US = 1.5, 1.3, 0.1, 50_000
+from sirius_tf.schedule.gpu_costs import BARRIER_US, NODE_US
 
 
 def is_persistent(nest: LoopNest, launch: Launch) -> bool:

@@ -22,17 +22,14 @@ from sirius_tf.mapping.tiling import Format, Tiling, apart, choose_format, tilin
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.gpu_costs import FILLED, LEAST_SHARING, LEAST_TERMS, MOST_STAGED
 from sirius_tf.schedule.plan import PANEL, Plan
-from sirius_tf.schedule.tile_blocks import of_thread, warps_of_point
+from sirius_tf.schedule.tile import of_thread, warps_of_point
 
 STEP = 8  # words of 32 bits of a row that one mma sums up: 16 elements of 16 bits, or 8 of tf32
 PANEL_OF_TILES = 64  # values of an iterator that are staged together: tiles of up to 32, aligned
 DEPTH = 16  # terms of a chunk of staged operands
 _CHUNKS = (32, 16)  # words of a row that are staged together, for products
-_MOST_STAGED = 11 << 10  # words of a block's shared memory
-_LEAST_TERMS = 16  # of a sum of products
-_LEAST_SHARING = 8  # rows, and lanes, that share an operand
-_FILLED = 1 / 4  # of the points that are multiplied, at least
 _VECTOR = 4  # floats that may be copied at once
 
 
@@ -142,7 +139,7 @@ def _are_sums(kernel: Scheduled, leaf: Leaf, rows: int, lanes: int) -> bool:
 
 
 def _fits(kernel: Scheduled, leaf: Leaf, how: Micro) -> bool:
-    return shared_words(kernel, leaf, how) <= _MOST_STAGED
+    return shared_words(kernel, leaf, how) <= MOST_STAGED
 
 
 def _is_copy_of_words(kernel: Scheduled, leaf: Leaf) -> bool:
@@ -233,7 +230,7 @@ def _staged(kernel: Scheduled, leaf: Leaf) -> Staged | None:
     if sides is None or not _can_stage(kernel, leaf):
         return None
     enough = _reduced(leaf)[-1].extent.evaluate(program.hints) >= 2 * DEPTH
-    if not enough or min(r.capacity for r in sides) < _LEAST_SHARING:
+    if not enough or min(r.capacity for r in sides) < LEAST_SHARING:
         return None
     busy = math.prod(most_of(program, leaf)[r.name] for r in sides) >= kernel.machine.threads
     how = Staged(*_sums_of_thread(kernel, leaf))
@@ -314,7 +311,7 @@ def _products(kernel: Scheduled, leaf: Leaf) -> Products | None:
     """None if it is no product of matrices that is worth the while of a warp: tiles keep half of
     the warps busy, are not mostly outside of the box, and fit."""
     found = _matrices(kernel, leaf)
-    if found is None or _terms(kernel, leaf) < _LEAST_TERMS:
+    if found is None or _terms(kernel, leaf) < LEAST_TERMS:
         return None
     best = (min(found.tilings(n), key=lambda t: t.cost(found.warps)) for n in found.chunks)
     pairs = (Products(found.form, t, n) for t, n in zip(best, found.chunks, strict=True))
@@ -325,7 +322,7 @@ def _products(kernel: Scheduled, leaf: Leaf) -> Products | None:
     sizes = zip(sides or (), (found.rows, found.lanes), strict=True)
     inside = math.prod(min(most[r.name], size) for r, size in sizes)
     busy = len(leaf.box) == 2 or t.tiles * t.groups >= found.warps // 2
-    return how if busy and inside >= _FILLED * t.points else None
+    return how if busy and inside >= FILLED * t.points else None
 
 
 def _pair(s: Statement, rows: Range, lanes: Range) -> tuple[Expr, Expr] | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sirius_tf.config import Precision
 from sirius_tf.errors import SiriusError
 from sirius_tf.mapping.occupancy import ARCHITECTURES, shared_of_block
-from sirius_tf.schedule.machine import BLOCKS_PER_SM, Machine, gpu
+from sirius_tf.schedule.gpu_costs import BLOCKS_PER_SM
+from sirius_tf.schedule.machine import Machine, gpu
 
 
 def machine_of(arch: str, precision: Precision = "strict", others: Sequence[str] = ()) -> Machine:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from sirius_tf.config import Precision
 from sirius_tf.ir.dtypes import HALF
 from sirius_tf.ir.expr import Call, Expr, Load, names_in
-
-_SHARED_TILE = 1.25  # what it takes longer if warps have to add up their sums
+from sirius_tf.schedule.gpu_costs import SHARED_TILE
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Tiling:
         """The time of a step, in mma.sync of a warp: these, and loads of their fragments."""
         passes = -(-self.tiles // (warps // self.groups))
         step = self.m * self.n / 128 + self.m / 16 + self.n / 16
-        return passes * step / self.groups * (_SHARED_TILE if self.groups > 1 else 1.0)
+        return passes * step / self.groups * (SHARED_TILE if self.groups > 1 else 1.0)
 
 
 def tilings(rows: int, lanes: int, warps: int, steps: int, split: bool) -> list[Tiling]:

@@ -22,11 +22,9 @@ from sirius_tf.ir.program import Program, Statement
 from sirius_tf.ir.rewrite import substitute_in
 from sirius_tf.nest.nodes import Box, Range
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.cpu_costs import LONG, SHORT
 from sirius_tf.schedule.plan import Plan, stride
 from sirius_tf.schedule.storage import Storage
-
-SHORT = 16  # rows of an image that blocks of registers do not divide well
-LONG = 64  # elements of a sum, beside which addresses cost nothing
 
 
 @dataclass(frozen=True)

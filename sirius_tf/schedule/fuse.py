@@ -24,8 +24,7 @@ from sirius_tf.poly.dependence import Flow
 from sirius_tf.schedule.cluster import Cluster, Tiled, Tilings, fits, iterator, key, runs_alone
 from sirius_tf.schedule.hoist import demanded, ring, whole_loops
 from sirius_tf.schedule.join import Clusterer
-from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.options import ALL, ScheduleOptions
+from sirius_tf.schedule.machine import ALL, Machine, ScheduleOptions
 from sirius_tf.schedule.plan import choose_all
 from sirius_tf.schedule.tile import tile_sizes, units
 from sirius_tf.schedule.tree import Band, Filter, Node, Phase, Tile

@@ -14,11 +14,10 @@ from sirius_tf.ir.defuse import Uses
 from sirius_tf.ir.program import Program, Statement
 from sirius_tf.poly.dependence import Flow, at_distance
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
+from sirius_tf.schedule.cpu_costs import FAR, ROWS
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import ROWS, Plan, work
+from sirius_tf.schedule.plan import Plan, work
 from sirius_tf.schedule.split_k import stays_apart
-
-FAR = 8  # points that are worth an element that is written to, and read from, a far cache
 
 
 def _tiled(program: Program) -> dict[str, set[str]]:

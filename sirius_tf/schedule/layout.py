@@ -22,11 +22,9 @@ from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.ir.rewrite import fresh, map_statements, move, replace_loads
 from sirius_tf.schedule import plan as plans
+from sirius_tf.schedule.cpu_costs import MOST_COPIES, ROWS, SMALLEST_PACKED
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import PANEL, Plan
-
-SMALLEST_PACKED = 2048  # elements; smaller constants stay in the first-level cache as they are
-MOST_COPIES = 2  # times its size that packing may take
 
 
 def lay_out(program: Program, machine: Machine) -> Program:
@@ -66,7 +64,7 @@ def _touches(program: Program, s: Statement, machine: Machine) -> float:
     points = plans.work(s, program.hints)
     loaded = {load.tensor for load in loads(s.value) if _axis(load.index, chosen.lanes) is not None}
     temps = [t for t in loaded if program.tensor[t].role == "temp"]
-    return points * len(temps) / plans.ROWS + points / max(inner, 1)
+    return points * len(temps) / ROWS + points / max(inner, 1)
 
 
 @dataclass(frozen=True)

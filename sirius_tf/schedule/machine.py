@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sirius_tf.config import Precision
+from sirius_tf.schedule import cpu_costs, gpu_costs
 
 Target = Literal["cpu", "cuda"]
-CACHE = 1 << 19  # bytes: half of a CPU's second level
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Machine:
     warp: int = 1
     shared: int = 0
     panels: bool = True
-    cache: int = CACHE
-    worth_a_tile: int = 1 << 15
-    worth_a_worker: int = 1 << 13
-    worth_a_barrier: int = 1 << 12  # 0.5 us
+    cache: int = cpu_costs.CACHE
+    worth_a_tile: int = cpu_costs.WORTH_A_TILE
+    worth_a_worker: int = cpu_costs.WORTH_A_WORKER
+    worth_a_barrier: int = cpu_costs.WORTH_A_BARRIER
     wavefronts: bool | None = None
     words: bool | None = None
     precision: Precision = "strict"
@@ -64,8 +64,6 @@ def cpu(workers: int) -> Machine:
 
 
 CPU = cpu(2)
-THREADS = 256
-BLOCKS_PER_SM = 2
 
 
 def gpu(multiprocessors: int, shared: int, precision: Precision = "strict") -> Machine:
@@ -73,14 +71,33 @@ def gpu(multiprocessors: int, shared: int, precision: Precision = "strict") -> M
     all blocks takes longer than for a few threads (about 1.5 us)."""
     return Machine(
         target="cuda",
-        workers=multiprocessors * BLOCKS_PER_SM,
-        threads=THREADS,
+        workers=multiprocessors * gpu_costs.BLOCKS_PER_SM,
+        threads=gpu_costs.THREADS,
         warp=32,
         shared=shared,
         panels=False,
-        cache=1 << 17,  # of the first level, which blocks share
-        worth_a_tile=1 << 12,
-        worth_a_worker=1 << 11,
-        worth_a_barrier=1 << 15,
+        cache=gpu_costs.CACHE,
+        worth_a_tile=gpu_costs.WORTH_A_TILE,
+        worth_a_worker=gpu_costs.WORTH_A_WORKER,
+        worth_a_barrier=gpu_costs.WORTH_A_BARRIER,
         precision=precision,
     )
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """Switches of the scheduler: each is on, but to see what it is worth.
+
+    hoist: what a loop does not carry leaves it (the pass of that name, and fuse.py).
+    fusion: statements share loops.
+    share_phases: clusters that do not need each other run between the same barriers.
+    private: temporaries that a tile alone needs lie in memory of its worker.
+    """
+
+    hoist: bool = True
+    fusion: bool = True
+    share_phases: bool = True
+    private: bool = True
+
+
+ALL = ScheduleOptions()

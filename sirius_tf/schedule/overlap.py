@@ -34,12 +34,7 @@ from sirius_tf.ir.expr import (
 )
 from sirius_tf.ir.program import Iter, Program, Statement, Tensor
 from sirius_tf.ir.rewrite import along, define_elsewhere, map_loads, move, substitute_in
-from sirius_tf.schedule.machine import CACHE
-
-READ = 6.0  # points that are worth an element that is read from a far cache
-WRITTEN = 9.0  # likewise written to one, less what the stores can hide behind
-HIDING = 8  # points that hide one point's worth of a store
-OPERATION = 2  # points that take as long as another operation
+from sirius_tf.schedule.cpu_costs import CACHE, HIDING, OPERATION, READ, WRITTEN
 
 T = TypeVar("T")
 

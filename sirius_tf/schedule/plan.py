@@ -19,15 +19,10 @@ from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
 from sirius_tf.ir.functions import FUNCTIONS
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import Iter, Program, Statement
+from sirius_tf.schedule.cpu_costs import IN_FLIGHT, LANES, ROWS, SCATTERED, STREAMS
 from sirius_tf.schedule.machine import Machine
 
-LANES = 8  # of float32, on x86-64-v3
-IN_FLIGHT = 8  # fused multiply-adds that keep the units busy: latency times throughput
-ROWS = 8  # values of an iterator that registers hold at once
 PANEL = 16  # lanes-iterator values that packed constants keep together: a multiple of any ISA's
-
-_STREAMS = 1.5  # reading several streams at a time instead of one or two
-_SCATTERED = 16.0  # a vector whose lanes lie apart, in loads of a contiguous one
 
 
 @dataclass(frozen=True)
@@ -162,9 +157,9 @@ class _Coster:
         total = self.functions
         for load in self.loads:
             step = self.along(load, plan.lanes)
-            one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else _SCATTERED
+            one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else SCATTERED
             if plan.across and self.read_once(plan, load):
-                one *= _STREAMS
+                one *= STREAMS
             total += one / self.reuse(plan, load)
         if self.s.reduce:  # a sum needs the last one before the next: several run at a time
             rows = min(self.extents.get(str(plan.rows), 1), ROWS)
@@ -175,7 +170,7 @@ class _Coster:
             return total + (12.0 + len(self.finish_loads)) / self.reduced
         stored = self.strides(self.s.target, self.s.index, plan.lanes)
         steps = [stored, *(self.along(load, plan.lanes) for load in self.finish_loads)]
-        at_end = sum(1.0 if step in (poly(0), poly(1)) else _SCATTERED for step in steps)
+        at_end = sum(1.0 if step in (poly(0), poly(1)) else SCATTERED for step in steps)
         return total + at_end / filled / self.reduced
 
     def read_once(self, plan: Plan, load: Load) -> bool:
@@ -192,7 +187,7 @@ class _Coster:
         """Cost of the statements that must then store, or read, with a stride instead."""
         accesses = [(load.tensor, load.index) for load in self.loads]
         moved = [self.strides.moved(t, i, lanes) for t, i in accesses]
-        return _SCATTERED * sum(moved) / math.prod(self.extents.values())
+        return SCATTERED * sum(moved) / math.prod(self.extents.values())
 
     def reuse(self, plan: Plan, load: Load) -> float:
         """The number of rows that share one load of an operand."""

@@ -24,18 +24,14 @@ from sirius_tf.ir.expr import Call, Load, loads, names_in
 from sirius_tf.ir.program import Iter, Program, Reduce, Statement, Tensor
 from sirius_tf.ir.rewrite import fresh, substitute_in
 from sirius_tf.schedule.cluster import Cluster, key
+from sirius_tf.schedule.gpu_costs import FEWEST, GAIN, MATRIX_UNITS, MOST_WRITTEN, MOVED, READ
 from sirius_tf.schedule.layout import Wishes
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import Plan, choose
-from sirius_tf.schedule.tile_blocks import block_tile_sizes, of_thread, warps_of_point
+from sirius_tf.schedule.tile import block_tile_sizes, of_thread, warps_of_point
 
 UNIT = 16  # terms: pieces are multiples of it, as chunks that a block stages
 COUNTS = tuple(n for k in range(1, 9) for n in (2**k, 3 * 2 ** (k - 1)))  # of pieces
-MOST_WRITTEN = 4  # elements, for each that is read of a row, if nobody knows how many rows come
-GAIN = 0.75  # of the time, at most, that pieces may take: what a guess must be sure of
-MATRIX_UNITS = 8  # times faster than threads
-FEWEST = 4  # rows, and lanes, that these multiply
-READ, MOVED = 8, 4  # points that are worth an element from memory, or between blocks
 
 
 @dataclass(frozen=True)

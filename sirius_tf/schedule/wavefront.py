@@ -28,8 +28,9 @@ from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.ir.rewrite import fresh, map_iters, map_statements, substitute_in
 from sirius_tf.ir.scc import components
 from sirius_tf.poly.dependence import Flow, least_distance
+from sirius_tf.schedule.cpu_costs import ROWS
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import ROWS, work
+from sirius_tf.schedule.plan import work
 
 
 @dataclass(frozen=True)

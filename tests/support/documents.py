@@ -31,7 +31,9 @@ from sirius_tf.frontend.graphdef import from_graph_def
 from sirius_tf.ir import printer
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
+from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.targets import machine_of
+from sirius_tf.mapping.text import show as show_mapping
 from sirius_tf.nest import nodes
 from sirius_tf.nest.scheduled import Scheduled
 from sirius_tf.pipeline import Step
@@ -88,6 +90,8 @@ def text(name: str, request: str) -> str:
             shown = _kernel(name)
         case "bug":
             shown = _bisection(names[0])
+        case "mapping":
+            shown = show_mapping(choose_mapping(_scheduled(name, True)[0]))
         case _:
             shown = "\n".join(_changes(next(s for s in steps if s.name == stage), names))
     return _wrapped(shown.rstrip("\n").split("\n"))

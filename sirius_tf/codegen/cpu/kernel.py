@@ -21,11 +21,11 @@ from sirius_tf.ir.program import Program, Statement, Tensor
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Block, Box, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
 from sirius_tf.nest.scheduled import Scheduled
+from sirius_tf.schedule.cpu_costs import WORTH_HELPING
 from sirius_tf.schedule.plan import work
 
 _BARRIER = "sirius_barrier(call);"
 _LEAVE = "if (worker >= call->threads) return;"
-WORTH_HELPING = 1 << 19  # points of a phase, for which workers look after each other
 
 
 @dataclass(frozen=True)

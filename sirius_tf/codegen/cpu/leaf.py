@@ -15,7 +15,7 @@ from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
 from sirius_tf.codegen.block import Block
-from sirius_tf.codegen.context import PARTIAL_SUMS, SMALL_BLOCK, Isa
+from sirius_tf.codegen.context import PARTIAL_SUMS, Isa
 from sirius_tf.codegen.cpu.plans import plan_of
 from sirius_tf.codegen.function import Function, LeafPrinter, indented
 from sirius_tf.ir.affine import Affine, affine, symbol
@@ -23,6 +23,7 @@ from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Iter, Program
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
+from sirius_tf.schedule.cpu_costs import SHARED_IN_L1, SMALL_BLOCK
 from sirius_tf.schedule.inplace import Pins, in_place, pins
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
@@ -30,7 +31,6 @@ from sirius_tf.schedule.storage import Storage
 Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
 Span = tuple[int, str, str]  # rows of a block, and C of where such blocks begin and end
 
-SHARED_IN_L1 = 1 << 14  # bytes of what rows share, up to which lanes may be the inner loop
 
 ISAS = {
     "v3": Isa(8, 6, {1: 8, 2: 4, 3: 4, 4: 3, 6: 2}),

@@ -49,7 +49,7 @@ from sirius_tf.nest.nodes import (
     walk,
 )
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.machine import BLOCKS_PER_SM
+from sirius_tf.schedule.gpu_costs import BLOCKS_PER_SM
 
 HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"

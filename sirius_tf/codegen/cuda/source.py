@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from sirius_tf.config import Launch, Precision
 from sirius_tf.ir.program import Program
-from sirius_tf.schedule.machine import BLOCKS_PER_SM
+from sirius_tf.schedule.gpu_costs import BLOCKS_PER_SM
 
 
 @dataclass(frozen=True)

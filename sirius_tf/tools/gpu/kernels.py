@@ -36,9 +36,9 @@ from sirius_tf.codegen.cuda.kernel import print_kernel
 from sirius_tf.compile import laid_out, schedule_program
 from sirius_tf.config import Options
 from sirius_tf.ir.program import Program
-from sirius_tf.mapping.launch import BARRIER_US
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.pipeline import PIPELINE, Pipeline
+from sirius_tf.schedule.gpu_costs import BARRIER_US
 from sirius_tf.schedule.machine import Machine
 from sirius_tf.schedule.plan import work
 from sirius_tf.schedule.split_k import choices
