@@ -31,6 +31,7 @@ from sirius_tf.nest.nodes import (
     LoopNest,
     Phase,
     Tile,
+    Wait,
     When,
     rectangle_of,
     show,
@@ -74,6 +75,10 @@ class SpmdPrinter(ABC):
     @abstractmethod
     def report_trips(self, loop: Loop, number: int) -> str:
         """C that tells the host how often a loop ran that data has ended: a parameter's value."""
+
+    def wait(self, reason: str) -> list[str]:
+        """The lines by which the threads of a worker wait for each other: it is one thread."""
+        return []
 
     @abstractmethod
     def print_leaf(self, box: Box, leaf: Leaf) -> Function:
@@ -265,6 +270,8 @@ class SpmdPrinter(ABC):
                 return self.control(nest, pad, self.inside)
             case Block(parts):
                 return [line for part in parts for line in self.inside(part, pad)]
+            case Wait(reason):
+                return [pad + line for line in self.wait(reason)]
         raise VerifyError(f"a phase without a tile:\n{show(nest)}")
 
     # Leaves
@@ -282,6 +289,8 @@ class SpmdPrinter(ABC):
                 return self.control(nest, pad, self.tile)
             case Box():
                 return [pad + line for line in self.call(nest)]
+            case Wait(reason):
+                return [pad + line for line in self.wait(reason)]
         raise VerifyError(f"a tile with what is no part of one:\n{show(nest)}")
 
     def call(self, box: Box) -> list[str]:

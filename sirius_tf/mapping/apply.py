@@ -14,6 +14,7 @@ from sirius_tf.errors import VerifyError
 from sirius_tf.mapping.exchange import Exchange, exchanges
 from sirius_tf.mapping.gpu import GpuMapping, first_of, leaves_of, without_slots
 from sirius_tf.mapping.half_weights import in_half, rounded
+from sirius_tf.mapping.hazards import with_waits
 from sirius_tf.mapping.micro import Products, Staged, is_possible, shared_words
 from sirius_tf.mapping.residency import Kept, candidates, size_of
 from sirius_tf.mapping.words import with_words
@@ -52,7 +53,7 @@ def apply(scheduled: Scheduled, mapping: GpuMapping) -> Mapped:
     after = in_half(without_slots(before, mapping.resident), mapping.half)
     _check_leaves(after, mapping)
     _check_resident(before, mapping)
-    return Mapped(after, chosen, mapping)
+    return Mapped(with_waits(after, mapping.resident), chosen, mapping)
 
 
 def _check_places(kernel: Scheduled, mapping: GpuMapping) -> None:

@@ -143,7 +143,14 @@ class Box:
     ranges: tuple[Range, ...]
 
 
-LoopNest = Loop | Guard | When | Block | Phase | Tile | Run | Box
+@dataclass(frozen=True)
+class Wait:
+    """The threads of a worker wait for each other, for a reason that people are told."""
+
+    reason: str
+
+
+LoopNest = Loop | Guard | When | Block | Phase | Tile | Run | Box | Wait
 
 
 def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
@@ -153,7 +160,7 @@ def parts_of(nest: LoopNest) -> tuple[LoopNest, ...]:
             return parts
         case Guard(_, body, otherwise):
             return (body, otherwise) if otherwise else (body,)
-        case Run():
+        case Run() | Wait():
             return ()
         case Box(run, loops):
             return loops[:1] or (run,)
@@ -241,6 +248,8 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             return f"{pad}{statement}[{', '.join(map(str, iters))}]\n"
         case Box():
             return "".join(show(part, depth) for part in parts_of(nest))
+        case Wait(reason):
+            return f"{pad}wait: {reason}\n"
 
 
 def _bound(function: str, bound: Bound) -> str:

@@ -9,12 +9,11 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sirius_tf.codegen.cuda import slices, words
 from sirius_tf.codegen.cuda.geometry import print_geometry
-from sirius_tf.codegen.cuda.hazards import Touched
 from sirius_tf.codegen.cuda.leaf import ThreadPrinter
 from sirius_tf.codegen.cuda.mma import ProductPrinter
 from sirius_tf.codegen.cuda.scalar import CUDA
@@ -23,14 +22,14 @@ from sirius_tf.codegen.cuda.staged import StagedPrinter
 from sirius_tf.codegen.cuda.words import AwaitPrinter
 from sirius_tf.codegen.entry import print_plan
 from sirius_tf.codegen.function import Function, indented
-from sirius_tf.codegen.spmd import Print, SpmdPrinter
+from sirius_tf.codegen.spmd import SpmdPrinter
 from sirius_tf.config import Launch
 from sirius_tf.ir.program import Tensor
-from sirius_tf.mapping import residency
 from sirius_tf.mapping.apply import Mapped, apply
 from sirius_tf.mapping.choose import choose_mapping
 from sirius_tf.mapping.exchange import Exchange
 from sirius_tf.mapping.gpu import GpuMapping, kept_by, staged_words, with_parts
+from sirius_tf.mapping.hazards import touched_by
 from sirius_tf.mapping.launch import kernels
 from sirius_tf.mapping.micro import Awaits, Micro, Products, Staged, Threads
 from sirius_tf.mapping.residency import Kept
@@ -38,13 +37,11 @@ from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import (
     Block,
     Box,
-    Guard,
     Loop,
     LoopNest,
     Phase,
     Run,
     Tile,
-    When,
     pieces,
     walk,
 )
@@ -93,12 +90,10 @@ class _Printer(SpmdPrinter):
         self.mapping, self.exchanges = mapped.mapping, mapped.exchanges
         self.slots = len(set(self.kernel.storage.slots.values()))
         self.persistent, self.placed = self.mapping.persistent, self.mapping.resident
-        self.memory = residency.memory(self.kernel.storage, self.placed)
         self.exchange: Exchange | None = None  # of the loop around
         self.shares_pointers = False  # which threads of a block do
         self.kept: Kept | None = None  # what this tile finds in shared memory
         self.copying = False  # tiles are what is kept of them
-        self.touched = Touched()
         self.phases = 0
 
     def source(self, kernels: Mapping[str, LoopNest]) -> str:
@@ -120,7 +115,7 @@ class _Printer(SpmdPrinter):
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
         limits = bounds(machine.threads, BLOCKS_PER_SM)
-        written = self.tensors_of(nest).written
+        written = touched_by(self.program, nest).written
         outputs = [f"{name} for the caller" for name in arrays if name in written]
         makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
         lines = [] if self.persistent else [makes]
@@ -151,7 +146,7 @@ class _Printer(SpmdPrinter):
     def pointers(self, nest: LoopNest) -> list[str]:
         """To constants and temporaries. Many of the latter are in shared memory, where they take no
         registers from sums."""
-        touched = self.tensors_of(nest)
+        touched = touched_by(self.program, nest)
         used = touched.read | touched.written | self.program.conditions
         tensors = [t for t in self.program.tensors if t.name in used]
         constants = [t for t in tensors if t.role == "constant"]
@@ -223,7 +218,7 @@ class _Printer(SpmdPrinter):
 
     def before_phase(self, phase: Phase) -> list[str]:
         """A comment with the statements of the phase."""
-        self.phases, self.touched = self.phases + 1, Touched()
+        self.phases += 1
         names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
         return [f"// Phase {self.phases}: {', '.join(names)}"]
 
@@ -260,65 +255,29 @@ class _Printer(SpmdPrinter):
     # Tiles
 
     def whole_tile(self, tile: Tile, pad: str) -> list[str]:
-        """The tile before it may still be using what a block has for one tile at a time, and
-        another piece of its cluster may have come before."""
-        before, used = self.touched, self.tensors_of(tile)
+        """A tile, or the copies of what is kept of it."""
         kept = kept_by(self.kernel, tile, self.placed)
         if self.copying:
             copies = slices.copied(self.program, kept) if kept else []
             return [pad + line for line in copies]
-        own = frozenset(self.kernel.storage.private.keys())
-        around = self.touched | Touched(used.read & own, used.written & own)
+        return self.with_kept(kept, tile, pad) if kept else self.tile(tile.body, pad)
 
-        def body(pad: str) -> list[str]:
-            self.touched = around
-            return self.tile(tile.body, pad)
-
-        lines = self.with_kept(kept, pad, body) if kept else body(pad)
-        self.touched = before | used  # a block may have no tile
-        return lines
-
-    def with_kept(self, kept: Kept, pad: str, body: Callable[[str], list[str]]) -> list[str]:
+    def with_kept(self, kept: Kept, tile: Tile, pad: str) -> list[str]:
         """A tile that finds constants in shared memory, if those of its slice are there."""
         kernel = self.kernel
         self.kernel, self.kept = with_parts(kernel, kept), kept
         pointers = [pad + "  " + line for line in slices.pointers(self.program, kept)]
-        lines = [*pointers, *body(pad + "  ")]
+        lines = [*pointers, *self.tile(tile.body, pad + "  ")]
         self.kernel, self.kept = kernel, None
         if kept.always:
             return [f"{pad}{{", *lines, f"{pad}}}"]
         number = f"const int64_t kept = {kept.number}"
         test = f"{pad}if ({number}; {kept.there}) {{"
-        return [test, *lines, f"{pad}}} else {{", *body(pad + "  "), f"{pad}}}"]
+        return [test, *lines, f"{pad}}} else {{", *self.tile(tile.body, pad + "  "), f"{pad}}}"]
 
-    def control(self, nest: Loop | Guard | When, pad: str, print_body: Print) -> list[str]:
-        """The body may follow itself, or what was before; nothing is known to be over after it."""
-        conditions = {g.condition.tensor for g in nest.guards} if isinstance(nest, When) else set()
-        wait = [pad + line for line in self.wait_for(frozenset(conditions), frozenset())]
-        around = self.touched | self.tensors_of(nest)
-
-        def body(part: LoopNest, pad: str) -> list[str]:
-            self.touched = around
-            return print_body(part, pad)
-
-        lines = super().control(nest, pad, body)
-        self.touched = around
-        return [*wait, *lines]
-
-    def call(self, box: Box) -> list[str]:
-        tensors = self.tensors_of(box)
-        return [*self.wait_for(tensors.read, tensors.written), *super().call(box)]
-
-    def tensors_of(self, nest: LoopNest) -> Touched:
-        """The tensors that the statements inside read and write."""
-        found = [self.statements[n.statement] for n in walk(nest) if isinstance(n, Run)]
-        read = frozenset(load.tensor for s in found for load in s.loads)
-        return Touched(read, frozenset(s.target for s in found))
-
-    def wait_for(self, read: frozenset[str], written: frozenset[str]) -> list[str]:
-        """A barrier of the block, if what is read or written now was touched by its threads."""
-        self.touched, wait = self.touched.followed_by(Touched(read, written), self.memory)
-        return wait
+    def wait(self, reason: str) -> list[str]:
+        """A barrier of the block."""
+        return [] if self.copying else [f"__syncthreads(); // {reason}"]
 
     def print_leaf(self, box: Box, leaf: Leaf) -> Function:
         place = (leaf.statement.name, box.ranges, self.kept is not None)
