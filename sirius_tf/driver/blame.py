@@ -15,7 +15,7 @@ from sirius_tf.driver.kernels import pipeline_of
 from sirius_tf.driver.sampled import Sampled, sampled
 from sirius_tf.driver.steps import threads_of
 from sirius_tf.errors import defect
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.plan import work
 
 LARGEST = 1 << 31
@@ -38,7 +38,7 @@ def blamed(
 
 
 def _blamed(regions: Sequence[Sampled], options: Options) -> str:
-    machine, passes = Machine(threads_of(options)), pipeline_of(options)
+    machine, passes = cpu(threads_of(options)), pipeline_of(options)
     rough = [(0.0, "no pass by itself, on these samples")]
     for region in regions:
         program, inputs = region.program, region.inputs

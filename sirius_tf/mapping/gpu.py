@@ -24,9 +24,14 @@ Place = tuple[str, tuple[Range, ...], bool]
 
 @dataclass(frozen=True)
 class GpuMapping:
-    """The launch of a region, in one persistent kernel or a graph; the loops, by what they run
-    first, whose blocks await words and not each other; constants stored in half precision; what
-    stays in shared memory; and the microkernel of each leaf."""
+    """The decisions about a region.
+
+    persistent: one kernel runs all of it, and not a graph of kernels.
+    words: the loops, by what they run first, whose blocks await words and not each other.
+    half: constants that are stored in half precision.
+    resident: what stays in shared memory.
+    micro: the microkernel of each leaf.
+    """
 
     persistent: bool
     words: tuple[str, ...]

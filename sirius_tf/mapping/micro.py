@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Microkernels: how the threads of a block compute a leaf together, chosen from its accesses.
 
-products   a warp multiplies small matrices (mma.sync), whose operands are staged
-staged     a thread has some rows and lanes, whose operands are staged
-threads    likewise, or a warp, or several, have a point; operands come from where they are
-awaits     threads copy the words of other blocks
+    products   a warp multiplies small matrices (mma.sync), whose operands are staged
+    staged     a thread has some rows and lanes, whose operands are staged
+    threads    likewise, or a warp, or several, have a point; operands come from where they are
+    awaits     threads copy the words of other blocks
+
+A leaf is a statement over a box (nest/boxes.py).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in
 from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.mapping.exchange import AT_ONCE
 from sirius_tf.mapping.operand import Operand, place, stored
-from sirius_tf.mapping.tiling import Format, Tiling, apart, choose_format, tilings
+from sirius_tf.mapping.tiling import Format, Tiling, apart, choose_format, choose_tiling, tilings
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
 from sirius_tf.nest.scheduled import Scheduled
@@ -313,9 +315,9 @@ def _products(kernel: Scheduled, leaf: Leaf) -> Products | None:
     found = _matrices(kernel, leaf)
     if found is None or _terms(kernel, leaf) < LEAST_TERMS:
         return None
-    best = (min(found.tilings(n), key=lambda t: t.cost(found.warps)) for n in found.chunks)
-    pairs = (Products(found.form, t, n) for t, n in zip(best, found.chunks, strict=True))
-    how = next((how for how in pairs if _fits(kernel, leaf, how)), None)
+    box, split = (found.rows, found.lanes, found.warps), found.form.split
+    best = (Products(found.form, choose_tiling(*box, n // STEP, split), n) for n in found.chunks)
+    how = next((how for how in best if _fits(kernel, leaf, how)), None)
     if how is None:
         return None
     sides, most, t = _sides(kernel, leaf), most_of(kernel.program, leaf), how.tiling

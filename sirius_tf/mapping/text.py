@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mapping to a GPU as text that a person reads, edits, and `parse` reads back.
 
-launch: persistent                     or: graph
-words: z                               loops whose blocks await words, by what they run first
-half: w_packed0                        constants that are stored in half precision
-shared: 384 bytes                      of a block, beside what leaves stage
-z at 0                               a temporary of a tile
-keep c0: 1 of 2 slices over c1       what a block keeps of constants for a cluster of tiles
-u [., c1 by 16]: 192 bytes at 192
-micro:                                 a leaf, the ranges of its iterators: how it is computed
-z [b ?+? most 4, i 0+12] kept: threads 1 x 2
-y [b ?+? most 64 aligned, i 0+64]: products 16 x 8 of tf32, 2 x 1 tiles, 4 groups, 32 words
+    launch: persistent                     or: graph
+    words: z                               loops whose blocks await words, by what they run first
+    half: w_packed0                        constants that are stored in half precision
+    shared: 384 bytes                      of a block, beside what leaves stage
+      z at 0                               a temporary of a tile
+      keep c0: 1 of 2 slices over c1       what a block keeps of constants for a cluster of tiles
+        u [., c1 by 16]: 192 bytes at 192
+    micro:                                 a leaf, the ranges of its iterators: how it is computed
+      z [b ?+? most 4, i 0+12] kept: threads 1 x 2
+      y [b ?+? most 64 aligned, i 0+64]: products 16 x 8 of tf32, 2 x 1 tiles, 4 groups, 32 words
+
+What is printed is read back as the same mapping.
 """
 
 from __future__ import annotations

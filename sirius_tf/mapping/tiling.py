@@ -99,6 +99,11 @@ class Tiling:
         return passes * step / self.groups * (SHARED_TILE if self.groups > 1 else 1.0)
 
 
+def choose_tiling(rows: int, lanes: int, warps: int, steps: int, split: bool) -> Tiling:
+    """The tiling of least cost of a box."""
+    return min(tilings(rows, lanes, warps, steps, split), key=lambda t: t.cost(warps))
+
+
 def tilings(rows: int, lanes: int, warps: int, steps: int, split: bool) -> list[Tiling]:
     """The tilings of a box, whose factors, split, take twice the registers."""
     sizes_of_n = (16, 8) if split else (32, 16, 8)

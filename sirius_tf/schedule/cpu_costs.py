@@ -2,11 +2,12 @@
 """Costs of a CPU, by which schedules and code are chosen; results depend on none of them.
 
 The unit of time is a *point*: what a worker does for an element of a statement, about 0.1 ns. No
-measurement is on record for any number; above each group stands the command whose times show
-whether they are good: `roofline` is `python tools/roofline.py` (products, beside the peak and
-bandwidth of a core), `tune` is `python tools/tune.py MODEL` (tile sizes, beside those of the
-model), `ablation` is `python tools/ablation.py MODEL` (passes and parts of the scheduler, left out
-one by one).
+measurement is on record for any number. Above each group stands a command whose times show whether
+they are good:
+
+    roofline   python tools/roofline.py: products, beside the peak and bandwidth of a core
+    tune       python tools/tune.py MODEL: tile sizes, beside those of the model
+    ablation   python tools/ablation.py MODEL: passes and parts of the scheduler, left out in turn
 """
 
 # Workers and tiles (machine.py, tile.py, join.py): tune; of barriers and FAR, ablation

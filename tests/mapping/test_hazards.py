@@ -65,9 +65,27 @@ def test_a_tile_is_in_doubt_about_those_before() -> None:
     assert waiting([S0, S1], [S1]) == ["S0", "wait", "S1", "wait", "S1"]
 
 
-def test_memory_that_is_used_again() -> None:
-    before, now = Touched(frozenset("a"), frozenset("b")), Touched(frozenset(), frozenset("c"))
-    assert before.followed_by(now, {}) == (before | now, "")
-    shared = {"a": "slot", "c": "slot"}
-    assert before.followed_by(now, shared) == (now, "others may still be using c")
-    assert before.only({"b"}) == Touched(written=frozenset("b"))
+BEFORE = Touched(frozenset({"a"}), frozenset({"b"}))
+
+
+def after(read=(), written=(), memory=None):
+    now = Touched(frozenset(read), frozenset(written))
+    return BEFORE.followed_by(now, memory or {})
+
+
+def test_what_others_made_is_waited_for() -> None:
+    touched, reason = after(read="b")
+    assert reason == "other threads may have made b"
+    assert touched == Touched(frozenset("b"))  # all before is done
+
+
+def test_memory_that_is_used_again_is_waited_for() -> None:
+    _, reason = after(written="c", memory={"c": "m", "a": "m"})
+    assert reason == "others may still be using c"
+    assert after(written="c", memory={"c": "n", "a": "m"})[1] == ""
+
+
+@pytest.mark.parametrize("touched", [{"read": "a"}, {"read": "c"}, {"written": "b"}])
+def test_nothing_else_is(touched) -> None:
+    found, reason = after(**touched)
+    assert reason == "" and found.read >= {"a"} and found.written >= {"b"}

@@ -147,7 +147,7 @@ def test_an_edited_mapping_is_printed(make, edits, here) -> None:
         ),
         (recurrence, "words: z", "words:", "a leaf of h_near1 that does not exist"),
         (recurrence, "  z_near0 at 0\n", "", "z_near0 must lie in shared memory"),
-        (recurrence, "persistent", "graph", "a phase of a graph is inside of"),
+        (recurrence, "persistent", "graph", "a phase of a graph of kernels is inside of"),
         (recurrence, "  keep z", "  keep y: 1 of 1 slices\n  keep z", "tiles of y read no slice"),
         (recurrence, "u [., .]", "u [., c1 by 8]", "tiles of z do not read such slices"),
         (recurrence, "at 320", "at 64", "share bytes of shared memory"),

@@ -12,7 +12,7 @@ from sirius_tf.ir.verify import verify
 from sirius_tf.pipeline import run
 from sirius_tf.schedule.cluster import alone, fits, key
 from sirius_tf.schedule.fuse import tiled
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from tests.support import saved
 
 pytestmark = pytest.mark.ir
@@ -21,8 +21,8 @@ NAMES = ("attention", "decided", "pieces", "two_layers")
 
 
 def clusters(name):
-    program, context = run(saved.read(name), Machine(2))
-    return program, tiled(program, context.flows, Machine(2))
+    program, context = run(saved.read(name), cpu(2))
+    return program, tiled(program, context.flows, cpu(2))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,13 +6,13 @@ import pytest
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.join import Clusterer
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.plan import choose_all
 from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir
 
-MACHINE = Machine(2)
+MACHINE = cpu(2)
 
 
 def clusterer(program, machine=MACHINE):

@@ -8,7 +8,7 @@ import pytest
 from sirius_tf.ir.affine import symbol
 from sirius_tf.mapping.targets import machine_of
 from sirius_tf.schedule.plan import choose_all
-from sirius_tf.schedule.tile_blocks import block_tile_sizes, of_thread, warps_of_point
+from sirius_tf.schedule.tile import block_tile_sizes, of_thread, warps_of_point
 from tests.support import programs, saved
 
 pytestmark = pytest.mark.ir

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans and sizes of tiles of single statements, for some machines: golden texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.parser import parse
 from sirius_tf.mapping.targets import machine_of
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.plan import choose
 from sirius_tf.schedule.tile import tile_sizes
 
@@ -40,8 +42,8 @@ KINDS = {
 }
 SIZES = [(1, 7, 16, 16), (7, 13, 100, 40), (30, 56, 64, 64), (64, 7, 768, 300), (1000, 5, 33, 24)]
 MACHINES = {
-    **{f"cpu{workers}": Machine(workers) for workers in (1, 2, 3, 16)},
-    "small": Machine(2, cache=1 << 13),
+    **{f"cpu{workers}": cpu(workers) for workers in (1, 2, 3, 16)},
+    "small": replace(cpu(2), cache=1 << 13),
     "sm_90": machine_of("sm_90"),
     "sm_86.tf32": machine_of("sm_86", "tf32"),
 }

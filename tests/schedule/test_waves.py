@@ -9,7 +9,7 @@ from sirius_tf.mapping.targets import machine_of
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.hoist import release
-from sirius_tf.schedule.machine import Machine
+from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.wavefront import members, wavefronts
 from tests.support.saved import parsed
 
@@ -70,7 +70,7 @@ def test_an_element_by_element_reader_is_in_the_same_step() -> None:
     }
 
 
-@pytest.mark.parametrize("machine", [Machine(2), replace(GPU, wavefronts=False)])
+@pytest.mark.parametrize("machine", [cpu(2), replace(GPU, wavefronts=False)])
 def test_a_machine_without_wavefronts_has_none(machine) -> None:
     assert shifts(machine=machine) == {}
 

@@ -3,10 +3,9 @@
 
 import pytest
 
-from sirius_tf.codegen.coalesce import coalesce
-from sirius_tf.codegen.context import Range
-from sirius_tf.codegen.function import Leaf
 from sirius_tf.ir.printer import show_statement
+from sirius_tf.nest.coalesce import Join, Leaf, coalesce
+from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.plan import Plan
 from sirius_tf.schedule.storage import Storage
 from tests.support.saved import parsed
@@ -29,26 +28,24 @@ outputs:
 
 
 def joined(text=TEXT, storage=Storage(), sizes=(14, 14, 32)):  # noqa: B008
-    """The statement of the leaf of h, w and c, and what is passed for its loops."""
+    """The leaf of h, w and c, and the text of its statement."""
     program = parsed(text)
     box = tuple(Range(n, 0, size, True) for n, size in zip("hwc", sizes, strict=True))
-    passed = {f"{r.name}_lo": "0" for r in box} | {f"{r.name}_n": r.n for r in box}
-    leaf = Leaf(program.statements[0], box)
-    leaf, arguments = coalesce(program, storage, Plan("c", "w"), leaf, passed)
-    return leaf, arguments, show_statement(leaf.statement).split("   for ")
+    leaf = coalesce(program, storage, Plan("c", "w"), Leaf(program.statements[0], box))
+    return leaf, show_statement(leaf.statement).split("   for ")
 
 
 def test_pixels_are_rows_of_a_matrix() -> None:
-    leaf, arguments, (text, domain) = joined()
+    leaf, (text, domain) = joined()
     assert text == "S: y[b, 0, w, c] = sum over k of x[b, 0, w, k] * f[k, c]"
     assert domain.startswith("b < B, w < 196, c < 32, k < 96")
     assert [(r.name, r.size) for r in leaf.box] == [("w", 196), ("c", 32)]
-    assert arguments["w_n"] == "(14) * 14"
+    assert leaf.joins == (Join("h", "w", 14),)
 
 
 def test_short_rows_with_padding_between_them_have_addresses() -> None:
     padded = TEXT.replace("x[B, 14, 14, 96]", "x[B, 16, 16, 96]")
-    leaf, _, (text, _) = joined(padded)
+    leaf, (text, _) = joined(padded)
     assert [(r.name, r.size) for r in leaf.box] == [("w", 196), ("c", 32)]
     assert "x[b, floor((w)/14), -14*floor((w)/14) + w, k]" in text
 
@@ -62,11 +59,11 @@ def test_short_rows_with_padding_between_them_have_addresses() -> None:
 )
 def test_others_stay(old, new, sizes) -> None:
     text = TEXT.replace(old, new).replace("k < 96", "k < 8") if old else TEXT
-    leaf, arguments, _ = joined(text, sizes=sizes)
-    assert [r.name for r in leaf.box] == ["h", "w", "c"] and arguments["w_n"] == str(sizes[1])
+    leaf, _ = joined(text, sizes=sizes)
+    assert [r.name for r in leaf.box] == ["h", "w", "c"] and leaf.joins == ()
 
 
 def test_a_window_keeps_its_loop() -> None:
     folded = TEXT.replace("output y", "temp y").replace("k < 96", "k < 8")
-    leaf, _, _ = joined(folded, Storage({"y": (None, 2, None, None)}))
+    leaf, _ = joined(folded, Storage({"y": (None, 2, None, None)}))
     assert [r.name for r in leaf.box] == ["h", "w", "c"]
