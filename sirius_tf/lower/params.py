@@ -170,12 +170,8 @@ class Params:
                     part = whole.exact_div(right)
                     assert part is not None
                     return rest + part if fn == "floordiv" else rest
-            positive = (self.lower_bound(right) or 0) > 0
-            low = (
-                0
-                if positive and (fn == "floormod" or (self.lower_bound(left) or 0) >= 0)
-                else UNBOUNDED
-            )
+            nonnegative = fn == "floormod" or self.at_least(left, 0)
+            low = 0 if nonnegative and self.at_least(right, 1) else UNBOUNDED
         hint = _OPAQUE[fn](left.evaluate(self.hints), right.evaluate(self.hints))
         call = Call(fn, (left.to_expr(), right.to_expr()), "int64")
         return self.define(f"{fn}{len(self.defined)}", call, hint, low)

@@ -130,6 +130,19 @@ def test_a_slice_to_the_end_may_be_chosen_at_run_time():
     )
 
 
+@pytest.mark.parametrize("step", [2, -2])
+def test_a_slice_with_steps_that_ends_before_it_starts_is_empty(step):
+    bounds = [(1, 4), (4, 1), (5, 0), (3, 3)]
+    check(
+        lambda x, n: x[n[0] : n[1] : step] * 2.0,
+        [6],
+        [2],
+        dtypes=["float32", "int32"],
+        sizes=range(4),
+        arrays=lambda k: [np.arange(6, dtype="f"), np.array(bounds[k], "int32")],
+    )
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_integers_wrap(dtype):
     """As vectors, as scalars, and where they decide sizes before the region runs."""
