@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -77,7 +78,7 @@ class Result:
     `cuda_state` is what its manifest says of the code for GPUs: that it was emulated only, or where
     it was checked; "" if there is none. `strict_because` says how results differed, if that made
     the conversion start again with `strict_math`, and `strict_blame` names the pass that made them
-    differ; "" if not.
+    differ; "" if not. `skipped` are signatures that are as they were, with the reasons.
     """
 
     output_dir: Path
@@ -89,3 +90,4 @@ class Result:
     cuda_state: str = ""
     strict_because: str = ""
     strict_blame: str = ""
+    skipped: Mapping[str, str] = field(default_factory=dict)

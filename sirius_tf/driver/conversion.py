@@ -102,6 +102,7 @@ def _drafted(
     stage("compile")
     parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
     parts = [with_exact(part, kernels).hollow() for part in parts]
+    skipped = model.skipped
     del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / f"{source.name}.sirius.so"
@@ -114,4 +115,4 @@ def _drafted(
         bundles.link(work, meta_graph, timed, kernels, bundle, notes)
     bundles.note_accuracy(timed, bundle)
     stage("rewrite")
-    return draft(content, work, saved_model, timed, bundle, options)
+    return replace(draft(content, work, saved_model, timed, bundle, options), skipped=skipped)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Draft:
     samples: Mapping[str, Mapping[str, Array]]
     tolerances: Mapping[str, float]
     reports: tuple[SignatureReport, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def draft(

@@ -47,4 +47,5 @@ def published(source: Path, target: Path, made: Draft, options: Options, start: 
         output.size(target),
         path.stat().st_size if exists else 0,
         native.Bundle(path).manifest.get("cuda", {}).get("state", "") if exists else "",
+        skipped=made.skipped,
     )

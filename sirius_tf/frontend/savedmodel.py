@@ -62,14 +62,15 @@ class Signature:
 
 @dataclass(frozen=True)
 class Model:
-    """A SavedModel as far as it was read."""
+    """A SavedModel as far as it was read; `skipped` says why signatures are not read."""
 
     path: Path
     signatures: Mapping[str, Signature]
+    skipped: Mapping[str, str]
 
 
 def read(path: str | os.PathLike[str], signatures: Sequence[str] | None = None) -> Model:
-    """Read the named signatures of a SavedModel, or all of them."""
+    """Read the named signatures of a SavedModel, or all that take and return dense tensors."""
     path = Path(path)
     meta_graph = load_meta_graph(path)
     known = [key for key in meta_graph.signature_def if key != _INIT_OP]
@@ -78,8 +79,13 @@ def read(path: str | os.PathLike[str], signatures: Sequence[str] | None = None) 
         if name not in known:
             listed = ", ".join(f"'{key}'" for key in sorted(known)) or "none"
             raise SiriusError(f"{path} has no signature '{name}'; it has {listed}")
+    skipped = {name: why for name in names if (why := _composite(meta_graph.signature_def[name]))}
+    if signatures is not None and skipped:
+        name, why = next(iter(skipped.items()))
+        raise SiriusError(f"signature '{name}': {why}; leave the signature out")
     values = _constant_values(path, meta_graph)
-    return Model(path, {name: _signature(meta_graph, name, values) for name in names})
+    read = {name: _signature(meta_graph, name, values) for name in names if name not in skipped}
+    return Model(path, read, skipped)
 
 
 def load_meta_graph(path: str | os.PathLike[str]) -> Any:
@@ -255,14 +261,17 @@ def _signature(meta_graph: Any, name: str, values: Mapping[str, np.ndarray[Any, 
     for infos, tensors in ((definition.inputs, inputs), (definition.outputs, outputs)):
         for key in sorted(infos):
             info = infos[key]
-            if info.WhichOneof("encoding") != "name":
-                raise SiriusError(
-                    f"signature '{name}': '{key}' is not a dense tensor; leave the signature out"
-                )
             tensors[key] = Tensor(info.name, _dtype(info.dtype), _info_shape(info.tensor_shape))
     given = [tensor.name for tensor in inputs.values()]
     inlined, graph = between(meta_graph.graph_def, name, given, outputs, values)
     return Signature(name, inputs, outputs, graph, inlined)
+
+
+def _composite(definition: Any) -> str:
+    """The first argument or result of a SignatureDef that is several tensors; "" if none is."""
+    infos = {**definition.inputs, **definition.outputs}
+    odd = (key for key in sorted(infos) if infos[key].WhichOneof("encoding") != "name")
+    return next((f"'{key}' is a sparse or a ragged tensor" for key in odd), "")
 
 
 def _info_shape(shape: Any) -> Shape | None:

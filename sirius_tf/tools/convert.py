@@ -233,6 +233,7 @@ def report(result: Result) -> RenderableType:
         parts.append(_left(result))
     for s in (s for s in result.signatures if s.random):
         parts.append(f"{s.name}: random, so that values were not compared: {', '.join(s.random)}.")
+    parts.extend(f"{name} stays on TensorFlow: {why}." for name, why in result.skipped.items())
     size = f"{result.output_dir}: {_mb(result.output_bytes)}"
     if result.bundle is not None:
         size += f", of which the bundle, mapped when loaded: {_mb(result.bundle_bytes)}"
@@ -322,6 +323,9 @@ def complaint(result: Result, strict: bool) -> str | None:
         return "nothing was compiled"
     if not strict:
         return None
+    if result.skipped:
+        name, why = next(iter(result.skipped.items()))
+        return f"signature '{name}' stays on TensorFlow: {why}"
     left = [n for s in result.signatures for n in s.left if not n.reason.startswith(_NO_WAY)]
     if left:
         first = f"{left[0].node} ({left[0].op}): {left[0].reason}"

@@ -100,3 +100,36 @@ def test_variables_that_only_objects_restore(tmp_path) -> None:
     assert {left.op for left in signature.left} == {"ReadVariableOp"}
     assert signature.compiled == 3 and signature.tf_ms > 0
     same(path, target, x=X)
+
+
+def test_signatures_of_sparse_tensors_stay_beside_the_others(tmp_path) -> None:
+    path, v1 = tmp_path / "model", tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, s = v1.placeholder("float32", [None, 4]), v1.sparse_placeholder("float32", [None, 4])
+        y, z = tf.tanh(x * 2.0), tf.sparse.reduce_sum(s)
+        definitions = {
+            name: v1.saved_model.build_signature_def(
+                {"x": v1.saved_model.build_tensor_info(given)},
+                {"y": v1.saved_model.build_tensor_info(made)},
+                "tensorflow/serving/predict",
+            )
+            for name, given, made in (("serving_default", x, y), ("sparse", s, z))
+        }
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], definitions)
+        builder.save()
+    target, result = converted(path)
+    assert dict(result.skipped) == {"sparse": "'x' is a sparse or a ragged tensor"}
+    assert [signature.compiled for signature in result.signatures] == [2]
+    same(path, target, x=X)
+    with tf.Graph().as_default(), v1.Session() as session:
+        loaded = v1.saved_model.load(session, ["serve"], str(target))
+        names = loaded.signature_def["sparse"].inputs["x"].coo_sparse
+        feeds = {
+            names.indices_tensor_name: [[0, 1], [2, 3]],
+            names.values_tensor_name: [1.5, 2.0],
+            names.dense_shape_tensor_name: [3, 4],
+        }
+        assert session.run(loaded.signature_def["sparse"].outputs["y"].name, feeds) == 3.5
+    with pytest.raises(sirius_tf.SiriusError, match="sparse or a ragged tensor; leave the sig"):
+        sirius_tf.optimize(path, tmp_path / "other", signatures=["sparse"])
