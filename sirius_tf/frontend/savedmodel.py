@@ -157,15 +157,18 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
 def _unmark(graph_def: Any) -> None:
     """Take the marks from nodes and functions that keep calls from being inlined.
 
-    Hints go, too: Grappler drops results that nobody reads, and leaves the shapes of all of them.
+    Hints of the shapes of calls go, too: Grappler drops results that nobody reads, and leaves the
+    shapes of all of them. Those of other ops are true, and the only ones of what a table returns.
     """
     functions = graph_def.library.function
+    calls = {*CALLS, *(function.signature.name for function in functions)}
     for function in functions:
         for attr in _MARKS:
             function.attr.pop(attr, None)
     for nodes in [graph_def.node, *(function.node_def for function in functions)]:
         for node in nodes:
-            node.attr.pop("_output_shapes", None)
+            if node.op in calls:
+                node.attr.pop("_output_shapes", None)
             if node.op in CALLS:
                 node.attr.pop("_XlaMustCompile", None)
                 if "_lower_using_switch_merge" in node.attr:

@@ -280,4 +280,4 @@ def test_what_it_is_worth() -> None:
     assert not words((1, 50), words=False)
     assert not words((1, 1))
     assert words((1, 1), words=True)
-    assert not words((1, 50), shared=0, words=True)
+    assert not words((1, 50), shared=64, words=True)
