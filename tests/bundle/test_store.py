@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from sirius_tf.bundle import store
+from sirius_tf.bundle import files, store
 from sirius_tf.errors import SiriusError
 from tests.support import faults
 
@@ -234,3 +234,17 @@ def test_killed_anywhere(folder, before) -> None:
         number += 1
     assert number > 3 and seen == sorted(seen, key=[before, b"after"].index)
     assert set(seen) == {before, b"after"}
+
+
+def test_a_durable_file_is_whole_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def watched(opened):
+        synced.append((os.fstat(opened).st_size, (tmp_path / "file").exists()))
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with files.written(tmp_path / "file", durable=True) as file:
+        file.write(b"0123456789")
+    assert synced[0] == (10, False)
+    assert len(synced) == 2 and synced[1][1]  # the folder, which knows the name
