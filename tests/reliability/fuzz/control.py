@@ -9,7 +9,7 @@ import itertools
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-from tests.reliability.fuzz.drawing import CONSTANT, Drawing, N, Undrawable
+from tests.reliability.fuzz.drawing import CONSTANT, FLOATS, INTEGERS, Drawing, N, Undrawable
 from tests.reliability.fuzz.ops import OPS, draws, scalar
 
 NESTED = ("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "Frames")
@@ -46,8 +46,9 @@ def _result(d: Drawing, like, own):
         return tf.identity(made[-1])
     if dtype.name == "bool":
         return tf.logical_not(like)
+    casts = {dtype.name, *INTEGERS, *(FLOATS if dtype.is_floating else ())}  # as in Drawing.cast
     for t in reversed(own):
-        if t.dtype.name != "bool" and t.shape.as_list() in (shape, shape[1:], []):
+        if t.dtype.name in casts and t.shape.as_list() in (shape, shape[1:], []):
             return tf.raw_ops.Maximum(x=like, y=tf.cast(t, dtype))
     return tf.raw_ops.Minimum(x=like, y=tf.ones([], dtype))
 

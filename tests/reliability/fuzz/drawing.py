@@ -141,7 +141,7 @@ class Drawing:
         return self.new(shape, dtype or self.dtype())
 
     def cast(self, x, dtype: str):
-        """x as another type. Casts whose result may be undefined are in no body: `Case.casts`."""
+        """x as another type. Casts that may be undefined are in no body: see `oracle.narrowed`."""
         if self.depth and x.dtype.name in FLOATS and dtype in INTEGERS:
             raise Undrawable("a cast in a body")
         return x if x.dtype.name == dtype else self.op("Cast", x, DstT=dtype)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class Oracle:
 
     def __call__(self, case: Case, feeds: Sequence[np.ndarray]) -> list[np.ndarray] | Refused:
         """The outputs of a graph, or an error."""
-        casts = narrowed(case)
+        casts = narrowed(case.graph_def.node)
         if case.name not in self._calls:
             graph = self._session.graph
             find = lambda name: graph.get_tensor_by_name(f"{case.name}/{name}")
@@ -70,10 +70,10 @@ class Oracle:
         self._session.close()
 
 
-def narrowed(case: Case) -> list[tuple[str, str]]:
-    """What is cast from numbers to integers, and to which."""
+def narrowed(nodes: Iterable) -> list[tuple[str, str]]:
+    """The tensors that are cast from floats to integers, and to which."""
     found = []
-    for node in case.graph_def.node:
+    for node in nodes:
         if node.op == "Cast":
             given, made = (tf.dtypes.as_dtype(node.attr[k].type).name for k in ("SrcT", "DstT"))
             if given in FLOATS and made in INTEGERS:
