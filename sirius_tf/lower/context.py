@@ -18,6 +18,7 @@ from sirius_tf.ir.expr import Expr, Load
 from sirius_tf.ir.polynomial import NotAffineError, poly
 from sirius_tf.lower import entry_values
 from sirius_tf.lower.builder import Emitter
+from sirius_tf.lower.live import live_nodes
 from sirius_tf.lower.tensors import Carried, Read, TensorList, load
 from sirius_tf.lower.value import Host, Indices, Value
 
@@ -75,6 +76,11 @@ class Lowering(Emitter):
         dims = tuple(tuple(a.substitute(self._same) for a in dim) for dim in value.dims)
         return Value(value.dtype, dims, value.at, value.host)
 
+    def passed(self, start: int) -> list[Carried | None]:
+        """The inputs of the current node from `start` on, None for one that no body reads."""
+        edges = self.node.inputs[start:]
+        return [self.carried(edge) if edge in self._values else None for edge in edges]
+
     def host(self, k: int) -> Host:
         """Input `k` as polynomials; elements of integer inputs of the region become parameters."""
         found = self.known(self.input(k), inputs=True)
@@ -119,7 +125,7 @@ class Lowering(Emitter):
             self._same = same if self.fitted > fitted else self._same
 
     def when(
-        self, guards: Sequence[ir.Guard], graph: Graph, arguments: Sequence[Carried]
+        self, guards: Sequence[ir.Guard], graph: Graph, arguments: Sequence[Carried | None]
     ) -> list[Carried]:
         """Lower a branch: what `graph` defines is defined where the guards hold.
 
@@ -232,13 +238,15 @@ class Lowering(Emitter):
             return value
         return self.map(lambda e: e, value, dtype=dtype)
 
-    def body(self, graph: Graph, arguments: Sequence[Carried]) -> list[Carried]:
-        """Lower a function's graph for given arguments; what its outputs carry."""
+    def body(self, graph: Graph, arguments: Sequence[Carried | None]) -> list[Carried]:
+        """Lower a function's graph for given arguments, None for those that it does not read; what
+        its outputs carry."""
         outer = self.graph, self.node, self._values
         named = zip(graph.inputs, arguments, strict=True)
-        self.graph, self._values = graph, {Edge(a.name): value for a, value in named}
+        values = {Edge(a.name): value for a, value in named if value is not None}
+        self.graph, self._values = graph, values
         try:
-            for node in graph.nodes:
+            for node in live_nodes(graph):
                 self.lower_node(node)
             return [self.carried(edge) for _, edge in graph.outputs]
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from sirius_tf.frontend.graph import Graph
 from sirius_tf.ir import program as ir
 from sirius_tf.lower.context import Lowering
+from sirius_tf.lower.live import live_nodes
 from sirius_tf.lower.ops import (  # noqa: F401  they register their rules
     control,
     counting,
@@ -34,6 +35,6 @@ def lower(graph: Graph, hints: Mapping[str, Sequence[int]] | None = None) -> ir.
     lowering = Lowering(graph=graph, hints=hints or {}, rules=RULES)
     for argument in graph.inputs:
         lowering.argument(argument)
-    for node in graph.nodes:
+    for node in live_nodes(graph):
         lowering.lower_node(node)
     return awaited(lowering.finish())

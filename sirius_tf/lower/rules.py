@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sirius_tf.errors import SiriusError, Unsupported
-from sirius_tf.frontend.graph import Graph, Node
+from sirius_tf.frontend.graph import Node
 from sirius_tf.lower.context import Rule
 
 RULES: dict[str, Rule] = {}
-EFFECTS = ("Assert", "CheckNumerics", "CheckNumericsV2")
-"""Ops with a rule of which others may have to wait."""
 
 
 def lowers(*ops: str) -> Callable[[Rule], Rule]:
@@ -32,9 +30,3 @@ def outer(node: Node, error: Unsupported) -> Unsupported:
     if error.node == node.name:
         return error
     return Unsupported(node.name, node.op, f"{error.node} ({error.op}) inside: {error.reason}")
-
-
-def has_effect(graph: Graph, node: Node) -> bool:
-    """Whether others may have to wait for a node, or for one in its bodies."""
-    bodies = (graph.bodies.get(v) for v in node.attrs.values() if isinstance(v, str))
-    return node.op in EFFECTS or any(has_effect(b, n) for b in bodies if b for n in b.nodes)

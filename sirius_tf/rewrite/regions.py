@@ -20,7 +20,8 @@ from sirius_tf.errors import Unsupported, defect
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, consumers
 from sirius_tf.ir.dtypes import FLOAT, HALF
 from sirius_tf.lower.graph import lower
-from sirius_tf.lower.rules import EFFECTS, RULES, has_effect
+from sirius_tf.lower.live import EFFECTS, has_effect
+from sirius_tf.lower.rules import RULES
 from sirius_tf.rewrite.canonical import digest
 
 _SOURCES = ("Const", "Variable")  # they are copied into each region that reads them

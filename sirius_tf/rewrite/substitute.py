@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from sirius_tf.frontend.convert import CALLS
 from sirius_tf.frontend.graph import Edge, Graph, Shape
-from sirius_tf.lower.rules import has_effect
+from sirius_tf.lower.live import has_effect
 from sirius_tf.rewrite.regions import Region, is_variable
 
 OP = "SiriusRegion"

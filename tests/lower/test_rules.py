@@ -5,7 +5,8 @@ import pytest
 
 from sirius_tf.errors import SiriusError, Unsupported
 from sirius_tf.frontend.graph import Edge, Graph, Node
-from sirius_tf.lower.rules import RULES, has_effect, lowers, outer
+from sirius_tf.lower.live import has_effect
+from sirius_tf.lower.rules import RULES, lowers, outer
 
 pytestmark = pytest.mark.ir
 

@@ -32,7 +32,7 @@ from sirius_tf.lower.value import Indices, Value
 def _call(ctx: Lowering, node: Node) -> list[Carried]:
     body = _graph(ctx, node.attr_str("f"))
     try:
-        return ctx.body(body, [ctx.carried(edge) for edge in node.inputs])
+        return ctx.body(body, ctx.passed(0))
     except Unsupported as error:
         raise outer(node, error) from error
 
@@ -76,7 +76,7 @@ def _graph(ctx: Lowering, name: str) -> Graph:
 def _taken(ctx: Lowering, node: Node, body: Graph) -> list[Carried]:
     """The only branch that can be taken."""
     try:
-        return ctx.body(body, [ctx.carried(edge) for edge in node.inputs[1:]])
+        return ctx.body(body, ctx.passed(1))
     except Unsupported as error:
         raise outer(node, error) from error
 
@@ -85,7 +85,7 @@ def _branches(
     ctx: Lowering, node: Node, bodies: Sequence[Graph], tests: Sequence[Expr]
 ) -> list[Carried]:
     """The first branch whose test holds, or the last one, which has none."""
-    arguments = [ctx.carried(edge) for edge in node.inputs[1:]]
+    arguments = ctx.passed(1)
     outside = ctx.guards
     results, conditions = list[list[Carried]](), list[Load]()
     try:

@@ -32,8 +32,9 @@ from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
+from sirius_tf.lower.live import has_effect
 from sirius_tf.lower.ops.lists import conform, read, settled, written
-from sirius_tf.lower.rules import has_effect, lowers, outer
+from sirius_tf.lower.rules import lowers, outer
 from sirius_tf.lower.tensors import Carried, TensorList, iterators
 from sirius_tf.lower.value import Indices, Value
 
