@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import tensorflow as tf
 
 from sirius_tf.codegen.cpu.kernel import Kernel
 from sirius_tf.compile import compile_program
@@ -66,10 +67,16 @@ class Request:
     wild: bool = False
 
 
+def _is_wide_erf(node) -> bool:
+    """Whether it is the erf of float64, which TensorFlow says is NaN where x * x is infinite; it is
+    1 or -1 here, as in numpy."""
+    return node.op == "Erf" and tf.dtypes.as_dtype(node.attr["T"].type) == tf.float64
+
+
 def requests(case: Case, seed: int) -> list[Request]:
     rng = np.random.default_rng((seed, *case.name.encode()))
     found = [Request(s, feeds(case, sizes_of(*s), rng)) for s in SIZES]
-    if not _TAME & set(case.ops):
+    if not any(n.op in _TAME or _is_wide_erf(n) for n in case.nodes):
         found.append(Request((5, 4), feeds(case, sizes_of(5, 4), rng, True), True))
     return found
 

@@ -42,11 +42,14 @@ class Case:
         return sorted(names, key=lambda name: int(name.removeprefix(OUTPUT)))
 
     @property
-    def ops(self) -> list[str]:
-        """The ops of the graph and of its bodies."""
+    def nodes(self) -> list:
+        """The nodes of the graph and of its bodies."""
         functions = self.graph_def.library.function
-        inner = (n for f in functions for n in f.node_def)
-        return [n.op for n in (*self.graph_def.node, *inner)]
+        return [*self.graph_def.node, *(n for f in functions for n in f.node_def)]
+
+    @property
+    def ops(self) -> list[str]:
+        return [n.op for n in self.nodes]
 
 
 def draw(name: str, seed: int, sequence: Sequence[str] = ()) -> Case:
