@@ -16,12 +16,10 @@ import numpy as np
 from sirius_tf import observers, pipeline
 from sirius_tf.debug.differences import Finding, first_wrong, unlike, wrong
 from sirius_tf.errors import SiriusError
-from sirius_tf.ir.dtypes import is_float
-from sirius_tf.ir.expr import Expr, rewrite
 from sirius_tf.ir.functions import Array
 from sirius_tf.ir.interp import Trace, trace
 from sirius_tf.ir.program import Program
-from sirius_tf.ir.rewrite import map_exprs, map_statements
+from sirius_tf.ir.widen import wide, widened
 from sirius_tf.pipeline import PIPELINE, Pipeline, Step
 from sirius_tf.schedule.machine import CPU, Machine
 
@@ -123,33 +121,3 @@ def _noise(program: Program, inputs: Inputs, exact: Trace) -> float:
             apart = np.abs(got - want)[finite].max(initial=0.0)
             found.append(apart / max(np.abs(want[finite]).max(initial=0.0), 1e-300))
     return float(max(found))
-
-
-def widened(program: Program) -> Program:
-    """The program in double precision throughout."""
-
-    def leaf(node: Expr) -> Expr | None:
-        return replace(node, dtype="float64") if is_float(node.dtype) else None
-
-    def exact(expr: Expr) -> Expr:
-        return rewrite(expr, leaf)
-
-    tensors = tuple(
-        replace(t, dtype="float64", value=None if t.value is None else _float64(t.value))
-        if is_float(t.dtype)
-        else t
-        for t in program.tensors
-    )
-    params = tuple(replace(p, value=exact(p.value)) for p in program.params)
-    checks = tuple(replace(c, condition=exact(c.condition)) for c in program.checks)
-    made = map_statements(program, lambda s: map_exprs(s, exact))
-    return replace(made, tensors=tensors, params=params, checks=checks)
-
-
-def wide(inputs: Inputs) -> dict[str, Array]:
-    """The inputs in double precision."""
-    return {name: _float64(x) if is_float(str(x.dtype)) else x for name, x in inputs.items()}
-
-
-def _float64(array: Array) -> Array:
-    return np.asarray(array).astype(np.float64)

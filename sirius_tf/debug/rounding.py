@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from sirius_tf import pipeline
 from sirius_tf.debug.differences import Finding
-from sirius_tf.debug.passes import wide, widened
 from sirius_tf.ir.functions import Array
 from sirius_tf.ir.interp import run
 from sirius_tf.ir.program import Program
+from sirius_tf.ir.widen import wide, widened
 from sirius_tf.pipeline import PIPELINE, Pipeline, Step
 from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.schedule.machine import CPU, Machine

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sirius_tf.frontend.graph import Graph
-from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.interp import run
 from sirius_tf.ir.program import Program
-from sirius_tf.ir.widen import widened
+from sirius_tf.ir.widen import wide, widened
 from sirius_tf.lower.graph import lower
 from sirius_tf.report import Accuracy
 from sirius_tf.rewrite.difference import relative_error
@@ -75,11 +74,9 @@ def exact(
 def _run(
     program: Program, tables: Mapping[int, Array], inputs: Sequence[Array]
 ) -> tuple[Array, ...]:
-    wide, values = widened(program), iter(inputs)
-    arrays = [tables[k] if k in tables else next(values) for k in range(len(wide.inputs))]
-    dtypes = [numpy_dtype(wide.tensor[name].dtype) for name in wide.inputs]
-    wider = (a.astype(dtype) for a, dtype in zip(arrays, dtypes, strict=True))
-    return run(wide, dict(zip(wide.inputs, wider, strict=True)))
+    values = iter(inputs)
+    arrays = [tables[k] if k in tables else next(values) for k in range(len(program.inputs))]
+    return run(widened(program), wide(dict(zip(program.inputs, arrays, strict=True))))
 
 
 def _constants(graph: Graph) -> int:

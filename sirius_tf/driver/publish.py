@@ -11,9 +11,7 @@ from sirius_tf.bundle import cache
 from sirius_tf.config import Options
 from sirius_tf.driver.comparison import machine
 from sirius_tf.driver.draft import Draft
-from sirius_tf.driver.steps import (
-    stages,
-)
+from sirius_tf.driver.steps import stages
 from sirius_tf.report import Result
 from sirius_tf.rewrite import check, output
 from sirius_tf.rewrite.canonical import array_digest

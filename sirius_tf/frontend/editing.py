@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, Shape
+from sirius_tf.frontend.graph import Argument, Edge, Graph, Node, Shape, called
 
 
 class Draft:
@@ -197,10 +197,4 @@ def _constant(node: Node) -> bool:
 
 def _called(nodes: Iterable[Node], bodies: Mapping[str, Graph]) -> dict[str, Graph]:
     """The bodies that nodes name."""
-    found = {}
-    for node in nodes:
-        for value in node.attrs.values():
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, str) and item in bodies:
-                    found[item] = bodies[item]
-    return found
+    return {name: body for node in nodes for name, body in called(node, bodies).items()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -191,6 +192,12 @@ def consumers(graph: Graph) -> dict[Edge, tuple[tuple[Node, int], ...]]:
         for index, edge in enumerate(node.inputs):
             found.setdefault(edge, []).append((node, index))
     return {edge: tuple(readers) for edge, readers in found.items()}
+
+
+def called(node: Node, bodies: Mapping[str, Graph]) -> dict[str, Graph]:
+    """The bodies that attributes of a node name."""
+    values = (v if isinstance(v, list) else [v] for v in node.attrs.values())
+    return {v: bodies[v] for v in chain.from_iterable(values) if isinstance(v, str) and v in bodies}
 
 
 def show(graph: Graph) -> str:

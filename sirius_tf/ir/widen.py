@@ -6,31 +6,43 @@ y[i] = cast(x[i] * 0.5, float16), of float32    becomes    y[i] = x[i] * 0.5, of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from sirius_tf.ir.dtypes import is_float
-from sirius_tf.ir.expr import Call, Const, DType, Expr, Load, rewrite
-from sirius_tf.ir.program import Program
+from sirius_tf.ir.expr import Expr, rewrite
+from sirius_tf.ir.functions import Array
+from sirius_tf.ir.program import Program, Tensor
 from sirius_tf.ir.rewrite import map_exprs, map_statements
 
 
 def widened(program: Program) -> Program:
     """The program with float64 in place of all floating types: inputs, constants and results."""
-    tensors = tuple(replace(t, dtype=_wide(t.dtype)) for t in program.tensors)
-    params = tuple(replace(p, value=_of_expr(p.value)) for p in program.params)
-    checks = tuple(replace(c, condition=_of_expr(c.condition)) for c in program.checks)
-    program = replace(program, tensors=tensors, params=params, checks=checks)
-    return map_statements(program, lambda s: map_exprs(s, _of_expr))
+
+    def node(expr: Expr) -> Expr | None:
+        return replace(expr, dtype="float64") if is_float(expr.dtype) else None
+
+    def exact(expr: Expr) -> Expr:
+        return rewrite(expr, node)
+
+    params = tuple(replace(p, value=exact(p.value)) for p in program.params)
+    checks = tuple(replace(c, condition=exact(c.condition)) for c in program.checks)
+    made = map_statements(program, lambda s: map_exprs(s, exact))
+    return replace(made, tensors=tuple(map(_tensor, program.tensors)), params=params, checks=checks)
 
 
-def _wide(dtype: DType) -> DType:
-    return "float64" if is_float(dtype) else dtype
+def wide(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays, with float64 in place of all floating types."""
+    return {name: _float64(x) if is_float(str(x.dtype)) else x for name, x in arrays.items()}
 
 
-def _of_expr(expr: Expr) -> Expr:
-    def of_node(node: Expr) -> Expr | None:
-        if isinstance(node, Call | Const | Load):
-            return replace(node, dtype=_wide(node.dtype))
-        return None
+def _tensor(t: Tensor) -> Tensor:
+    if not is_float(t.dtype):
+        return t
+    return replace(t, dtype="float64", value=None if t.value is None else _float64(t.value))
 
-    return rewrite(expr, of_node)
+
+def _float64(array: Array) -> Array:
+    return np.asarray(array).astype(np.float64)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 from sirius_tf.frontend.convert import CALLS
-from sirius_tf.frontend.graph import Edge, Graph, Node
+from sirius_tf.frontend.graph import Edge, Graph, Node, called
 
 EFFECTS = ("Assert", "CheckNumerics", "CheckNumericsV2")
 """Ops with a rule of which others may have to wait."""
@@ -57,7 +57,4 @@ def _read(graph: Graph, node: Node) -> Iterable[Edge]:
 
 def _bodies(graph: Graph, node: Node) -> list[Graph]:
     """The bodies that an op with some calls."""
-    if node.op not in CALLS:
-        return []
-    values = chain.from_iterable(v if isinstance(v, list) else [v] for v in node.attrs.values())
-    return [graph.bodies[v] for v in values if isinstance(v, str) and v in graph.bodies]
+    return list(called(node, graph.bodies).values()) if node.op in CALLS else []

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sirius_tf.frontend.graph import Graph, Node
+from sirius_tf.frontend.graph import Graph, Node, called
 
 Array = np.ndarray[Any, Any]
 _TRIES = 4
@@ -78,13 +78,8 @@ def random_outputs(graph: Graph) -> tuple[str, ...]:
 
 def _is_random(graph: Graph, node: Node) -> bool:
     """Whether an op, or what it calls, draws numbers from a generator with a state."""
-    called = (item for v in node.attrs.values() for item in (v if isinstance(v, list) else [v]))
-    bodies = [
-        graph.bodies[item] for item in called if isinstance(item, str) and item in graph.bodies
-    ]
-    return bool(_RANDOM.match(node.op)) or any(
-        _is_random(body, inner) for body in bodies for inner in body.nodes
-    )
+    bodies = called(node, graph.bodies).values()
+    return bool(_RANDOM.match(node.op)) or any(_is_random(b, n) for b in bodies for n in b.nodes)
 
 
 def rounding(

@@ -9,12 +9,13 @@ import pytest
 from sirius_tf.debug import code, reproducer
 from sirius_tf.debug.code import in_code
 from sirius_tf.debug.differences import wrong
-from sirius_tf.debug.passes import in_passes, widened
+from sirius_tf.debug.passes import in_passes
 from sirius_tf.debug.reproducer import Case, bisect, load, needed, reduced, save
 from sirius_tf.errors import SiriusError
 from sirius_tf.ir.expr import Const
 from sirius_tf.ir.interp import run, trace
 from sirius_tf.ir.verify import verify
+from sirius_tf.ir.widen import widened
 from sirius_tf.pipeline import PASSES, Pipeline
 from sirius_tf.schedule.machine import cpu
 from tests.support import programs
