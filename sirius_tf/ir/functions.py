@@ -202,6 +202,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "erfc": _elementary(1, erfc),
     "sin": _elementary(1, np.sin),
     "cos": _elementary(1, np.cos),
+    "atan2": _elementary(2, np.arctan2),
     "sqrt": Function(1, np.sqrt, FLOAT),
     "rsqrt": Function(1, rsqrt, FLOAT, SLOW, short=False),
     "floor": Function(1, np.floor, FLOAT),

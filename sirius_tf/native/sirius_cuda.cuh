@@ -347,7 +347,7 @@ SIRIUS_DEVICE float sirius_warp_reduce_min(float x SIRIUS_SITE) {
 /* ---- elementary functions, within 2 ulp of the true value but where another bound is given.
  *
  * libdevice is documented to be within 2 ulp ("CUDA C++ Programming Guide", mathematical functions, maximum
- * errors without fast-math) except for powf and erfcf (4) and the erfc of double (5). So float's pow and erfc
+ * errors without fast-math) except for powf and erfcf (4), atan2f (3) and the erfc of double (5). So these of float
  * are computed in double, and sigmoid from an exponential of its own; sirius_math.h describes how. */
 
 #define SIRIUS_UNARY(name, f32, f64)                                                                        \
@@ -366,6 +366,9 @@ SIRIUS_UNARY(rsqrt, rsqrtf, rsqrt)
 
 SIRIUS_DEVICE float sirius_pow(float x, float y) { return (float)pow((double)x, (double)y); }
 SIRIUS_DEVICE double sirius_pow(double x, double y) { return pow(x, y); }
+
+SIRIUS_DEVICE float sirius_atan2(float y, float x) { return (float)atan2((double)y, (double)x); }
+SIRIUS_DEVICE double sirius_atan2(double y, double x) { return atan2(y, x); }
 
 /* e^x for -104 <= x <= 0, or NaN */
 SIRIUS_DEVICE float sirius_exp_negative(float x) {

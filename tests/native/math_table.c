@@ -25,6 +25,14 @@ ALL_UNARY(UNARY)
 BINARY(max)
 BINARY(min)
 BINARY(pow)
+BINARY(atan2)
+
+/* Numbers of one lane that are stored as halves: clang must make them without a call. */
+#define HALF(f)                                                                                                  uint16_t t_##f##_half(float x) { return __builtin_bit_cast(uint16_t, (_Float16)sr_##f((sr_f32)x)[0]); }
+#define HALF2(f)                                                                                                 uint16_t t_##f##_half(float x, float y) {                                                                        return __builtin_bit_cast(uint16_t, (_Float16)sr_##f((sr_f32)x, (sr_f32)y)[0]);                          }
+ALL_UNARY(HALF)
+HALF2(pow)
+HALF2(atan2)
 
 #define UNARY64(f)                                                                                           \
     void t_##f##_f64(const double *x, const double *unused, double *y, int64_t n) {                          \
@@ -40,6 +48,7 @@ ALL_UNARY(UNARY64)
 BINARY64(max)
 BINARY64(min)
 BINARY64(pow)
+BINARY64(atan2)
 
 int t_lanes(void) { return SIRIUS_LANES; }
 float t_reduce_add(const float *x) { return sr_reduce_add(sr_load(x)); }

@@ -104,6 +104,9 @@ extern "C" __global__ void erfc32(const float *x, float *y, int n) {
 extern "C" __global__ void pow32(const float *x, const float *z, float *y, int n) {
   EACH y[i] = sirius_pow(x[i], z[i]);
 }
+extern "C" __global__ void atan2_32(const float *y, const float *x, float *angle, int n) {
+  EACH angle[i] = sirius_atan2(y[i], x[i]);
+}
 extern "C" __global__ void sigmoid64(const double *x, double *y, int n) {
   EACH y[i] = sirius_sigmoid(x[i]);
 }
@@ -286,6 +289,16 @@ def test_pow(launch):
     with np.errstate(all="ignore"):
         exact = np.power(x.astype(np.float64), z.astype(np.float64))
     accuracy.check("pow", y, exact, x, z)
+
+
+def test_atan2(launch):
+    rng = np.random.default_rng(6)
+    special = [v.ravel() for v in np.meshgrid(accuracy.specials(), accuracy.specials())]
+    drawn = rng.standard_normal((2, 50000)).astype(np.float32)
+    y, x = (np.append(v, more) for v, more in zip(drawn, special, strict=True))
+    angle = np.zeros_like(x)
+    launch("atan2_32", 1, 32, [y, x, angle, np.int32(x.size)])
+    accuracy.check("atan2", angle, np.arctan2(y.astype(np.float64), x.astype(np.float64)), y, x)
 
 
 def test_sigmoid_of_doubles(launch):

@@ -3,8 +3,8 @@
 
 import ctypes
 import math
-import platform
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -13,11 +13,6 @@ from tests.support import accuracy
 MAX_ULP = dict.fromkeys(accuracy.EXACT, 0.0) | {"erfc": 5.0}
 WORST_OF_ERFC = float.fromhex("0x1.0acdbdf6be1cep-1")
 WIDE = np.longdouble
-
-pytestmark = [
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 only"),
-    pytest.mark.skipif(np.finfo(WIDE).nmant < 63, reason="long double is a double here"),
-]
 
 
 def _apply(lib, name, x, z=None):
@@ -88,7 +83,6 @@ def test_unary(lib, name):
 
 @pytest.mark.parametrize("name", BY_MPMATH)
 def test_error_functions(lib, name):
-    mpmath = pytest.importorskip("mpmath")
     x = np.append(_sweep(300), WORST_OF_ERFC)
     with mpmath.workprec(200):  # beyond 40 they are what they are there
         values = [getattr(mpmath, name)(mpmath.mpf(float(v))) for v in np.clip(x, -40, 40)]
@@ -111,6 +105,16 @@ def test_pow(lib):
     with np.errstate(all="ignore"):
         exact = np.power(x.astype(WIDE), y.astype(WIDE))
     _check("pow", _apply(lib, "pow", x, y), exact, x, y)
+
+
+def test_atan2(lib):
+    rng = np.random.default_rng(11)
+    y, x = rng.standard_normal((2, 100000)) * np.exp(rng.uniform(-30, 30, (2, 100000)))
+    grid = np.meshgrid(_specials(), _specials())
+    y, x = (np.append(v, more) for v, more in zip((y, x), grid, strict=True))
+    with np.errstate(all="ignore"):
+        exact = np.arctan2(y.astype(WIDE), x.astype(WIDE))
+    _check("atan2", _apply(lib, "atan2", y, x), exact, y, x)
 
 
 @pytest.mark.parametrize(("name", "reference"), [("max", np.maximum), ("min", np.minimum)])

@@ -26,7 +26,7 @@ _FUNCTIONS = {
     **{"FloorMod": "floormod", "TruncateDiv": "truncdiv", "Maximum": "max", "Minimum": "min"},
     **{"Pow": "pow", "Neg": "neg", "Abs": "abs", "Exp": "exp", "Expm1": "expm1", "Log": "log"},
     **{"Log1p": "log1p", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Tanh": "tanh", "Erf": "erf"},
-    **{"Erfc": "erfc"},
+    **{"Erfc": "erfc", "Atan2": "atan2"},
     **{"Sigmoid": "sigmoid", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil"},
     **{"Round": "round", "Rint": "round", "Sign": "sign", "IsNan": "isnan"},
     **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},
@@ -71,7 +71,17 @@ def _selu(x: Expr) -> Expr:
     return call("select", positive, call("mul", _number(1.0507009873554805, x), x), negative)
 
 
+def _beside(x: Expr) -> Expr:
+    """The other coordinate of a point of the unit circle; NaN where there is none."""
+    return call(
+        "sqrt", call("mul", call("sub", _number(1.0, x), x), call("add", _number(1.0, x), x))
+    )
+
+
 _FORMULAS: Mapping[str, Callable[..., Expr]] = {
+    "Acos": lambda x: call("atan2", _beside(x), x),
+    "Asin": lambda x: call("atan2", x, _beside(x)),
+    "Atan": lambda x: call("atan2", x, _number(1.0, x)),
     "ClipByValue": lambda x, low, high: call("max", call("min", x, high), low),
     "Div": _div,
     "DivNoNan": lambda x, y: _unless_zero(y, call("div", x, y)),
