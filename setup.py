@@ -46,7 +46,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["sirius_tf", "sirius_tf.*"]),
-    package_data={"sirius_tf": ["py.typed", "native/*.c", "native/*.cuh", "native/*.h"]},
+    package_data={
+        "sirius_tf": ["py.typed", "native/*.c", "native/*.cuh", "native/*.h", "tools/perf/*.c"]
+    },
     ext_modules=[
         Extension(
             "sirius_tf.native.libsirius_tf",

@@ -21,7 +21,7 @@ class Options:
     tolerance: the greatest relative error (in the L2 norm) of a floating-point output, unless the
         original's own output changes by more when inputs change in their last bits. Where a model
         rounds to half precision, some steps of that are allowed.
-    keep_slow: keep regions that are slower than the ops they replace.
+    keep_slow: keep regions that are slower than the ops they replace, or make a signature slower.
     strict_math: sums are only taken in another order; without it, constant factors go into weights,
         small powers are products, and sums over three by three taps may be Winograd's, unless
         results then differ by more than the tolerance.
@@ -33,7 +33,8 @@ class Options:
     progress: is called with the name of each stage as it begins.
     without: passes, and parts of the scheduler, that are left out, by name (pipeline.py), to see
         what each does.
-    bundle: where the bundle of a bare GraphDef is written; a SavedModel has it in its assets.
+    bundle: where that of a bare GraphDef is written. Without it, that is graph.sirius.0.so, or the
+        next number that is free. A SavedModel has it in its assets.
     target: "cuda" adds kernels for GPUs to a bundle, which runs on CPUs in any case.
     arch: the architectures these are compiled for.
     cuda_launch: how phases follow each other on a GPU: all in one "persistent" kernel, or each as a

@@ -24,7 +24,7 @@ class RegionReport:
 
     What TensorFlow takes to start a call is in neither time. `cuda_launch` is how its phases follow
     each other on a GPU, "persistent" or "graph"; "" if there is no code for one, or "none: " and
-    why, if there should be.
+    why, if there should be. Calls that it `may_refuse` are answered by the original ops.
     """
 
     name: str
@@ -35,6 +35,7 @@ class RegionReport:
     kept: bool
     cuda_launch: str = ""
     accuracy: Accuracy = Accuracy()
+    may_refuse: bool = False
 
 
 @dataclass(frozen=True)

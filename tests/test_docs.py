@@ -3,8 +3,6 @@
 
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from tests.support import ROOT
 from tests.support.documents import renewed
 

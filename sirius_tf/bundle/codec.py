@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values to bytes and back. Unlike pickle's, these bytes ask for nothing but values.
 
-Values are those of JSON, bytes, tuples, dicts with any keys, numpy arrays, and dataclasses of this
-package. A line of JSON has a row for each that is no number or string, after the rows of its parts,
-which [k] stands for: one object stays one. Behind it are the bytes of arrays. (1, {2.5: 1}) is
+Values are those of JSON, bytes, tuples, dicts with any keys, numpy's arrays and scalars, and
+dataclasses of this package. A line of JSON has a row for each that is no number or string, after
+the rows of its parts, which [k] stands for: one object stays one. Behind it are the bytes of
+arrays. (1, {2.5: 1}) is
 
     {"rows": [["dict", 2.5, 1], ["tuple", 1, [0]]], "value": [1]}
 """
@@ -54,9 +55,7 @@ class _Encoder:
 
     def reference(self, value: Any) -> Any:
         """The stand-in for a value in rows: the value itself if it is plain, else the number of its
-        row. Scalars of numpy become Python's."""
-        if isinstance(value, np.generic):
-            value = value.item()
+        row."""
         if type(value) in _PLAIN:
             return value
         if id(value) not in self._known:
@@ -69,6 +68,8 @@ class _Encoder:
         if isinstance(value, bytes):
             self.data.append(memoryview(value))
             return ["bytes", len(value)]
+        if isinstance(value, np.generic):
+            return ["scalar", self.reference(np.asarray(value))]
         if isinstance(value, np.ndarray):
             flat = np.ascontiguousarray(value).reshape(-1)
             self.data.append(flat.view(np.uint8).data)
@@ -98,6 +99,8 @@ def _value(kind: str, parts: list[Any], file: BinaryIO) -> Any:
             if file.readinto(data.data) != size:  # type: ignore[attr-defined]
                 raise ValueError("an array is cut off")
             return data.view(numpy_dtype(dtype)).reshape(shape)
+        case "scalar":
+            return parts[0][()]
         case "tuple":
             return tuple(parts)
         case "list":

@@ -11,7 +11,6 @@ from pathlib import Path
 from sirius_tf.bundle import nvrtc, stamp
 from sirius_tf.bundle.nvrtc import Cubin
 from sirius_tf.codegen.cuda.geometry import GEOMETRY
-from sirius_tf.codegen.cuda.kernel import HEADER
 from sirius_tf.codegen.cuda.source import CudaKernel, alone
 from sirius_tf.codegen.entry import PLAN, SHAPES, late_outputs, weight_offsets
 from sirius_tf.errors import SiriusError
@@ -86,7 +85,7 @@ def _included(symbol: str, data: bytes, folder: Path) -> str:
 
 def complete_source(kernel: CudaKernel) -> str:
     """The CUDA of a kernel with the header that it names, as a compiler wants it."""
-    return kernel.source.replace(HEADER, nvrtc.header() + "\n")
+    return f"{nvrtc.header()}\n{kernel.text}"
 
 
 def check_archs(archs: Sequence[str]) -> None:

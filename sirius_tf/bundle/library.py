@@ -34,6 +34,7 @@ SOURCES = (
     "tf_cancel.c",
     "tf_op.c",
     "tf_check.c",
+    "tf_results.c",
     "tf_register.c",
 )
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lpthread", "-ldl", "-Wl,-z,nodelete")

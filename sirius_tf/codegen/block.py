@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import permutations
 
 from sirius_tf.codegen import vector
-from sirius_tf.codegen.context import Context
+from sirius_tf.codegen.context import Context, divides
 from sirius_tf.codegen.vector import NotVectorizableError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Call, Const, Expr, Index, Load, loads, names_in, walk
@@ -40,7 +40,6 @@ class Block:
         self.before: list[str] = []
         self.inside: list[str] = []
         self.known: dict[object, tuple[str, bool]] = {}
-        self.result: tuple[str, bool] | None = None  # of the reduction, once it is over
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -54,11 +53,11 @@ class Block:
         of it."""
         if self.s.finish is None:
             return result
-        self.result = result
+        self.know(self.s.result, result, r, j)
         added = self.bias
         if added is not None and not self.plan.across:
-            sums = [Call("add", pair, self.dtype) for pair in permutations((self.s.result, added))]
-            self.known |= {(s, *self.place(s, r, j)): result for s in sums}
+            for pair in permutations((self.s.result, added)):
+                self.know(Call("add", pair, self.dtype), result, r, j)
         return self.value(self.s.finish, r, j)
 
     def start(self, r: int, j: int, vectored: bool) -> str:
@@ -92,8 +91,6 @@ class Block:
 
     def value(self, expr: Expr, r: int, j: int) -> tuple[str, bool]:
         """C of an expression for row r and vector j, and whether it is a vector. Emitted once."""
-        if self.result and expr == self.s.result:
-            return self.result
         if isinstance(expr, Const):
             return self.language.literal(expr.value, expr.dtype), False
         names = names_in(expr)
@@ -108,6 +105,10 @@ class Block:
             place.append(f"const {c_type} {name} = {text};")
             self.known[key] = (name, lanes)
         return self.known[key]
+
+    def know(self, expr: Expr, value: tuple[str, bool], r: int, j: int) -> None:
+        """Have what was emitted elsewhere as the value of an expression for row r and vector j."""
+        self.known[(expr, *self.place(expr, r, j))] = value
 
     def in_vector(self, names: Collection[str]) -> bool:
         """Whether what depends on these iterators is a vector: it differs between lanes."""
@@ -143,7 +144,7 @@ class Block:
         base = f"({self.language.types[dtype]})({self.ctx.integer(self.placed(value, r, j))})"
         if not lanes:
             return base
-        if self.ctx.in_panels(value):
+        if divides(value, self.plan.lanes):
             raise NotVectorizableError("a quotient of the lanes' iterator")
         step = value.coefficient(str(self.plan.lanes))
         steps = vector.convert(f"(sr_iota() * {step})", dtype)
@@ -158,12 +159,13 @@ class Block:
         kind = vector.MEMORY.get(load.dtype)
         if kind is None:
             raise NotVectorizableError(load.dtype)
-        packed = any(self.ctx.in_panels(i) for i in load.index)  # and filled up with zeros
-        if packed and not (self.plan.across or self.ctx.box[str(self.plan.lanes)].aligned):
-            raise NotVectorizableError("lanes that cross panels")
+        packed = self.ctx.panels_of(load)  # and filled up with zeros
+        divided = any(divides(i, self.plan.lanes) for i in load.index)
+        if divided and not (self.plan.across or self.ctx.box[str(self.plan.lanes)].aligned):
+            raise NotVectorizableError("lanes that cross multiples of a divisor")
         at = f"{pointer} + {offset}"
         if packed and self.rows > 1 and j % self.isa.per_panel == 0:
-            self.before_panel(load, pointer, j // self.isa.per_panel)
+            self.before_panel(load, packed.axis, pointer, j // self.isa.per_panel)
         if step != "1":
             count = "left" if self.tail else "SIRIUS_LANES"
             text = f"sr_strided_{kind}({at}, {step}, {count})"
@@ -194,9 +196,8 @@ class Block:
         names = [set(i.names()) for i in indices]
         return any(self.plan.rows in some and not some.isdisjoint(self.inner) for some in names)
 
-    def before_panel(self, load: Load, pointer: str, panel: int) -> None:
+    def before_panel(self, load: Load, axis: int, pointer: str, panel: int) -> None:
         """Ask for a part of the next panels while rows still use these, evenly for all rows."""
-        axis = next(k for k, i in enumerate(load.index) if self.ctx.in_panels(i))
         extents = [e.const for e in self.program.tensor[load.tensor].shape[axis + 1 :]]
         size, line = math.prod(extents), affine(0)
         if size < WORTH_ASKING or not self.ctx.panels_outside:

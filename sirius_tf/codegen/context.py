@@ -11,8 +11,8 @@ from math import prod
 from sirius_tf.codegen import scalar
 from sirius_tf.codegen.scalar import Language
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
-from sirius_tf.ir.expr import Expr, loads
-from sirius_tf.ir.program import Program, Statement
+from sirius_tf.ir.expr import Expr, Load, loads
+from sirius_tf.ir.program import Panels, Program, Statement
 from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.cpu_costs import MOST_UNROLLED, SMALL_BLOCK
 from sirius_tf.schedule.plan import PANEL, Plan
@@ -56,8 +56,8 @@ class Isa:
         return min(self.rows, self.rows * self.vectors[self.rows] // self.chains)
 
 
-def in_panels(index: Affine | Expr, lanes: str | None) -> bool:
-    """Whether an index divides an iterator, as that of a packed constant does."""
+def divides(index: Affine | Expr, lanes: str | None) -> bool:
+    """Whether an index divides the lanes' iterator: vectors must not cross multiples then."""
     terms = index.terms if isinstance(index, Affine) else ()
     return any(lanes in set(k.numerator.names()) for k, _ in terms if isinstance(k, FloorDiv))
 
@@ -88,11 +88,20 @@ class Context:
     @property
     def has_panels(self) -> bool:
         """Whether the leaf reads a constant that is packed in panels of lanes."""
-        return any(self.in_panels(i) for load in loads(self.s.value) for i in load.index)
+        return any(self.panels_of(load) for load in loads(self.s.value))
 
-    def in_panels(self, index: Affine | Expr) -> bool:
-        """Whether an index divides the lanes' iterator: vectors must not cross panels then."""
-        return in_panels(index, self.plan.lanes)
+    def panels_of(self, load: Load) -> Panels | None:
+        """The layout of what is loaded, if it is one of panels of lanes."""
+        layout = self.program.tensor[load.tensor].layout
+        if isinstance(layout, Panels) and divides(load.index[layout.axis], self.plan.lanes):
+            return layout
+        return None
+
+    @property
+    def divides_lanes(self) -> bool:
+        """Whether the leaf loads at places that divide the lanes' iterator."""
+        indices = (i for load in loads(self.s.value) for i in load.index)
+        return any(divides(i, self.plan.lanes) for i in indices)
 
     def is_written(self, tensor: str) -> bool:
         """Whether the leaf stores to a tensor: its target, and the words of that."""

@@ -83,8 +83,11 @@ class LeafPrinter(ABC):
         return self.target.format(c_type=c_type, alias=alias) if own else f"const {c_type} *{alias}"
 
     def loops(self, iters: Sequence[Iter], body: list[str]) -> list[str]:
-        """Loops around lines; short ones are unrolled, since neighbours read much of the same."""
-        points = 1
+        """Loops around lines; short ones are unrolled, since neighbours read much of the same.
+
+        Vectors that are gathered share nothing, and each takes the compiler many instructions.
+        """
+        points = 1 + MOST_UNROLLED * any("sr_strided_" in line for line in body)
         for i in reversed(iters):
             name, size = i.name, self.ctx.integer(i.extent)
             head = f"for (int64_t {name} = 0; {name} < {size}; ++{name}) {{"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 from sirius_tf.codegen import scalar
@@ -20,7 +22,7 @@ from sirius_tf.codegen.scalar import Language
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Load
-from sirius_tf.ir.program import Statement, Tensor
+from sirius_tf.ir.program import Program, Statement, Tensor
 from sirius_tf.nest.boxes import with_boxes
 from sirius_tf.nest.coalesce import Leaf, leaf_of
 from sirius_tf.nest.nodes import (
@@ -37,11 +39,22 @@ from sirius_tf.nest.nodes import (
     show,
     walk,
 )
+from sirius_tf.nest.phases import clusters_of, last_of, with_numbers
 from sirius_tf.nest.scheduled import Scheduled
 
 
+def printable(kernel: Scheduled) -> Scheduled:
+    """The kernel as printers take it: with names of its own, boxes, and numbered phases."""
+    return with_numbers(with_boxes(with_own_parameters(kernel)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpmdPrinter(ABC):
-    """Prints the function that every worker runs: the loops and tiles that all languages share."""
+    """Prints the function that every worker runs: the loops and tiles that all languages share.
+
+    A printer is a value that knows where it is: `replace` makes the one for another place. All of
+    them write into the same `functions`.
+    """
 
     language: ClassVar[Language]
     worker: ClassVar[str]
@@ -55,14 +68,26 @@ class SpmdPrinter(ABC):
     repeats: ClassVar[str] = ""
     """Whether all workers begin one more iteration of a loop around phases, likewise."""
 
-    def __init__(self, kernel: Scheduled, variant: str) -> None:
-        kernel = with_boxes(with_own_parameters(kernel))
-        self.kernel, self.variant = kernel, variant
-        self.program = kernel.program
-        self.statements = {s.name: s for s in kernel.program.statements}
-        self.functions: dict[str, str] = {}  # text of a leaf -> its name
-        self.clusters: list[str] = []  # of the phase so far
-        self.loops = 0  # sequential ones around
+    kernel: Scheduled
+    variant: str
+    functions: dict[str, str] = field(default_factory=dict)  # text of a leaf -> its name
+    looped: bool = False  # inside of a sequential loop
+    clusters: tuple[str, ...] = ()  # of the phase around
+
+    @property
+    def program(self) -> Program:
+        """The program of the kernel."""
+        return self.kernel.program
+
+    @cached_property
+    def statements(self) -> dict[str, Statement]:
+        """Its statements by name."""
+        return {s.name: s for s in self.program.statements}
+
+    @cached_property
+    def last(self) -> LoopNest:
+        """The part that runs last: the launch, or the call, ends when all workers have."""
+        return last_of(self.kernel.nest)
 
     @abstractmethod
     def before_phase(self, phase: Phase) -> list[str]:
@@ -107,20 +132,21 @@ class SpmdPrinter(ABC):
             case Block(parts):
                 return [line for part in parts for line in self.node(part, pad)]
             case Phase(body):
-                self.clusters = []
-                before = [pad + line for line in self.before_phase(nest)]
-                after = [pad + line for line in self.barrier(nest)]
-                return [*before, *self.spread(body, pad), *after]
+                at = self.in_phase(nest)
+                before = [pad + line for line in at.before_phase(nest)]
+                after = [] if nest == self.last else [pad + line for line in at.barrier(nest)]
+                return [*before, *at.spread(body, pad), *after]
             case Loop():
-                self.loops += 1
-                lines = self.loop(nest, pad, self.node, self.repeats)
-                self.loops -= 1
-                return lines
+                return self.loop(nest, pad, replace(self, looped=True).node, self.repeats)
             case Guard():
                 return self.guard(nest, pad, self.node)
             case When():
                 return self.when(nest, pad, self.node)
         raise VerifyError(f"a statement outside of every phase:\n{show(nest)}")
+
+    def in_phase(self, phase: Phase) -> SpmdPrinter:
+        """The printer inside of a phase."""
+        return replace(self, clusters=clusters_of(phase))
 
     def when(self, when: When, pad: str, print_body: Print) -> list[str]:
         """Guards of which every worker finds the same."""
@@ -256,8 +282,6 @@ class SpmdPrinter(ABC):
 
     def worker_of(self, cluster: str) -> str:
         """The number of this worker, counted from where a cluster of the phase starts."""
-        if cluster not in self.clusters:
-            self.clusters.append(cluster)
         first = self.clusters.index(cluster)
         return f"({self.worker} + {first}) % {self.workers}" if first else self.worker
 

@@ -61,11 +61,11 @@ def exact(
     size = sum(a.nbytes for a in tables.values()) + _constants(region.graph)
     if size > MOST_BYTES:
         return Exact(without=f"its constants have {size:.1e} bytes, more than {MOST_BYTES:.1e}")
-    program = lower(region.graph, hints)
-    points = sum(work(s, program.hints) for s in program.statements)
-    if points > MOST_POINTS:
-        return Exact(without=f"it has {points:.1e} points, more than {MOST_POINTS:.1e}")
     try:
+        program = lower(region.graph, hints)
+        points = sum(work(s, program.hints) for s in program.statements)
+        if points > MOST_POINTS:
+            return Exact(without=f"it has {points:.1e} points, more than {MOST_POINTS:.1e}")
         return Exact(_run(program, tables, inputs()))
     except Exception as error:  # costs this number and no more
         return Exact(without=f"float64 fails: {type(error).__name__}: {error}")

@@ -11,12 +11,13 @@ from typing import Any
 
 from sirius_tf.bundle import link as linker
 from sirius_tf.bundle import marks, seal
-from sirius_tf.bundle.cc import CodeError
+from sirius_tf.bundle.cc import CodeError, CompilerError, NoCompilerError
 from sirius_tf.codegen.entry import plan_reads
 from sirius_tf.config import Options
 from sirius_tf.driver import failures
 from sirius_tf.driver.kernels import Compiled
 from sirius_tf.driver.parts import Part
+from sirius_tf.errors import SiriusError
 from sirius_tf.rewrite.manifest import manifest
 
 
@@ -33,16 +34,49 @@ def link_what_compiles(
     bundle: Path,
     noted: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[list[Part], dict[str, Compiled]]:
-    """Link the bundle as `link` does; regions whose code the C compiler does not accept go back to
-    TensorFlow."""
+    """Link the bundle as `link` does; regions whose code the C compiler, or the linker, does not
+    accept go back to TensorFlow."""
     parts = list(parts)
     while True:
         try:
             return parts, link(work, meta_graph, parts, kernels, bundle, noted)
+        except NoCompilerError:
+            raise
         except CodeError as error:
-            uses = (use for part in parts for use in part.uses if use.kernel == error.kernel)
-            failed = {use.region.name: failures.noted(use.region, error) for use in uses}
-            parts = [part.without(failed) for part in parts]
+            failed: Mapping[str, CompilerError] = {error.kernel: error}
+        except CompilerError as error:
+            failed = _not_linked(parts, kernels, bundle)
+            if not failed:
+                raise SiriusError(
+                    "nothing is written, since the C compiler cannot link a bundle, not even one "
+                    f"without code: look at its words, and at SIRIUS_CC: {error}"
+                ) from error
+        parts = [part.without(_reasons(part, failed)) for part in parts]
+
+
+def _reasons(part: Part, failed: Mapping[str, CompilerError]) -> dict[str, str]:
+    """Why regions go back to TensorFlow, by the errors of their kernels."""
+    uses = (use for use in part.uses if use.kernel in failed)
+    return {use.region.name: failures.noted(use.region, failed[use.kernel]) for use in uses}
+
+
+def _not_linked(
+    parts: Sequence[Part], kernels: Mapping[str, Compiled], bundle: Path
+) -> dict[str, CompilerError]:
+    """The kernels that cannot be linked even alone; none, if that is no fault of theirs, since
+    not even a bundle without kernels can be linked."""
+    used = dict.fromkeys(use.kernel for part in parts for use in part.uses)
+    failed: dict[str, CompilerError] = {}
+    for name in ("", *used):
+        alone = [kernels[name].kernel] if name else []
+        for_gpus = [c] if name and (c := kernels[name].cuda) else []
+        try:
+            linker.link(alone, bundle, {}, cuda=for_gpus)
+        except CompilerError as error:
+            if not name:
+                return {}
+            failed[name] = error
+    return failed
 
 
 def link(

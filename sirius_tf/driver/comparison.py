@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -56,9 +56,9 @@ def compare_and_time(
         for use in part.uses:
             region = use.region.name
             shape, arrays = hints(part, use.region), region_values(part, use.region)
-            of = (region, use.region.digest, *bytes_of, arrays, options.tolerance)
+            of = (use.kernel, use.region.digest, *bytes_of, arrays, options.tolerance)
             find = functools.partial(_difference, session, use, part.values, options.tolerance)
-            problem = cache.remembered("differences", (*of, machine()), find)
+            problem = cache.remembered("differences", (*of, machine()), find, _is_none)
             if problem and not options.strict_math:
                 raise DifferenceError(f"region {region}: {problem}")
             if not problem and use.kernel not in times:
@@ -73,16 +73,17 @@ def compare_and_time(
             count = sum(computes(graph.by_name[node]) for node in use.region.nodes)
             code = kernels[use.kernel]
             errors = Accuracy(because=problem) if problem else _accuracy(session, part, use, code)
-            found = tf_ms, our_ms, not problem, code.launch, errors
+            found = tf_ms, our_ms, not problem, code.launch, errors, use.may_refuse
             reports.append(RegionReport(region, name, count, *found))
     return replace(part.without(reasons), timed=tuple(reports))
 
 
-def with_exact(part: Part, kernels: Mapping[str, Compiled]) -> Part:
-    """The part, whose constants are there still, with the errors of its regions against float64 as
-    far as they are remembered, and the exact results of the others."""
+def with_exact(parts: Sequence[Part], kernels: Mapping[str, Compiled]) -> list[Part]:
+    """The parts, whose constants are there still, with the errors of their regions against float64
+    as far as they are remembered, and the exact results of the others, once for equal regions."""
+    made: dict[str, Exact | Accuracy] = {}
 
-    def found(use: Use) -> Exact | Accuracy:
+    def find(part: Part, use: Use) -> Exact | Accuracy:
         region = use.region
 
         def inputs() -> list[Array]:
@@ -92,7 +93,13 @@ def with_exact(part: Part, kernels: Mapping[str, Compiled]) -> Part:
         known = cache.remembered("errors", key, lambda: None, lambda errors: errors is not None)
         return known or exact(part.signature.graph, region, hints(part, region), inputs)
 
-    return replace(part, exact={use.region.name: found(use) for use in part.uses})
+    def found(part: Part, use: Use) -> Exact | Accuracy:
+        key = repr(_errors_key(part, use, kernels[use.kernel]))
+        if key not in made:
+            made[key] = find(part, use)
+        return made[key]
+
+    return [replace(p, exact={use.region.name: found(p, use) for use in p.uses}) for p in parts]
 
 
 def _accuracy(session: Callable[[], Session], part: Part, use: Use, code: Compiled) -> Accuracy:
@@ -121,6 +128,11 @@ def _difference(
     session: Callable[[], Session], use: Use, values: Mapping[Edge, Array], tolerance: float
 ) -> str | None:
     return session().difference(use, values, tolerance)
+
+
+def _is_none(problem: str | None) -> bool:
+    """Whether there is no problem; the text of one names nodes of the region that had it first."""
+    return problem is None
 
 
 def _is_faster(times: tuple[float, float]) -> bool:

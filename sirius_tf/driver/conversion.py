@@ -18,9 +18,10 @@ from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.blame import blamed
 from sirius_tf.driver.comparison import with_exact
-from sirius_tf.driver.draft import Draft, draft
+from sirius_tf.driver.failures import told
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.publish import published
+from sirius_tf.driver.settle import Linked, settled
 from sirius_tf.driver.steps import (
     check_options,
     cut_signatures,
@@ -39,6 +40,7 @@ from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
 
 
+@told
 @native.on_cpu()  # whose code is what a conversion compares and times
 def optimize(
     saved_model_dir: str | os.PathLike[str],
@@ -74,25 +76,26 @@ def _optimize(
     output.prepare(source, target, options.force)
     register_with_tensorflow()
     with ExitStack() as stack:
-        made = _drafted(stack, source, target, signatures, samples, options)
-        return published(source, target, made, options, start)
+        linked, skipped = _linked(stack, source, target, signatures, samples, options)
+        made, measured = settled(linked, options)
+        return published(target, replace(made, skipped=skipped), measured, options, start)
 
 
-def _drafted(
+def _linked(
     stack: ExitStack,
     source: Path,
     target: Path,
     signatures: Sequence[str] | None,
     samples: Mapping[str, Any] | None,
     options: Options,
-) -> Draft:
-    """The rewritten model in a place on the stack."""
+) -> tuple[Linked, Mapping[str, str]]:
+    """The compiled model in a place on the stack, and the signatures that are not read, with the
+    reasons."""
     check_options(options)
     stage = stages(options)
     stage("read")
     model = savedmodel.read(source, signatures)
-    saved_model = loader_impl.parse_saved_model(str(source))
-    meta_graph = metagraph.select(saved_model)
+    meta_graph = metagraph.select(loader_impl.parse_saved_model(str(source)))
     if OP in {op.name for op in meta_graph.meta_info_def.stripped_op_list.op}:
         raise SiriusError(f"{source} is already optimized; take the model it was made from")
     given = sampling.of_signatures(model.signatures, samples)
@@ -101,7 +104,7 @@ def _drafted(
     parts = cut_signatures(source, content, meta_graph, model, given, options.keep_variables)
     stage("compile")
     parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
-    parts = [with_exact(part, kernels).hollow() for part in parts]
+    parts = [part.hollow() for part in with_exact(parts, kernels)]
     skipped = model.skipped
     del model
     work = stack.enter_context(output.workplace(source, target))
@@ -114,5 +117,4 @@ def _drafted(
     if [part.uses for part in timed] != [part.uses for part in parts]:
         bundles.link(work, meta_graph, timed, kernels, bundle, notes)
     bundles.note_accuracy(timed, bundle)
-    stage("rewrite")
-    return replace(draft(content, work, saved_model, timed, bundle, options), skipped=skipped)
+    return Linked(source, content, work, bundle, timed, kernels, notes), skipped

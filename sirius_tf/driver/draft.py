@@ -13,6 +13,7 @@ from sirius_tf.config import Options
 from sirius_tf.driver.parts import Part, computes
 from sirius_tf.report import LeftNode, SignatureReport
 from sirius_tf.rewrite import metagraph, output, regions
+from sirius_tf.rewrite import samples as sampling
 from sirius_tf.rewrite.difference import allowed, random_outputs
 from sirius_tf.rewrite.samples import Array
 
@@ -22,7 +23,8 @@ class Draft:
     """A rewritten model that is not compared yet. Holds nothing of what it was made from.
 
     `work` is its directory, `bundle` the name of a file there, `content` are hashes of the original
-    and of what was written. The reports lack what a comparison measures.
+    and of what was written. Signatures that have regions are timed on `twice` the samples, too, if
+    they take more. The reports lack what a comparison measures.
     """
 
     work: Path
@@ -30,6 +32,7 @@ class Draft:
     content: tuple[str, ...]
     tags: tuple[str, ...]
     samples: Mapping[str, Mapping[str, Array]]
+    twice: Mapping[str, Mapping[str, Array]]
     tolerances: Mapping[str, float]
     reports: tuple[SignatureReport, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -50,12 +53,19 @@ def draft(
     output.write_saved_model(work, saved_model)
     written = (work / "saved_model.pb", *([bundle] if bundle.exists() else []))
     graphs = {part.signature.name: part.signature.graph for part in parts}
+    samples = {p.signature.name: p.samples for p in parts if p.samples is not None}
+    larger = {
+        p.signature.name: sampling.twice(p.signature, p.samples)
+        for p in parts
+        if p.uses and p.samples is not None
+    }
     return Draft(
         work,
         bundle.name,
         (content, *map(cache.content, written)),
         tuple(meta_graph.meta_info_def.tags),
-        {p.signature.name: p.samples for p in parts if p.samples is not None},
+        samples,
+        {name: arrays for name, arrays in larger.items() if arrays is not None},
         {name: allowed(graph, options.tolerance) for name, graph in graphs.items()},
         tuple(map(_report, parts)),
     )

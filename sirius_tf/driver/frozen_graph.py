@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from sirius_tf.bundle import tilings
 from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.comparison import compare_and_time, with_exact
+from sirius_tf.driver.failures import told
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.parts import cut
 from sirius_tf.driver.steps import (
@@ -21,7 +24,6 @@ from sirius_tf.driver.steps import (
     strictly_if_needed,
     threads_of,
 )
-from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.rewrite import graphdef, output
 from sirius_tf.rewrite import samples as sampling
@@ -30,6 +32,7 @@ from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
 
 
+@told
 @native.on_cpu()
 def optimize_graph_def(
     graph_def: Any,
@@ -41,11 +44,10 @@ def optimize_graph_def(
 ) -> Any:
     """A GraphDef that computes the same outputs, with regions compiled to `options.bundle`.
 
-    Inputs and outputs are tensors of a frozen GraphDef ("x" or "x:0") and keep their names.
+    Inputs and outputs are tensors of a frozen GraphDef ("x" or "x:0") and keep their names. Without
+    a path the bundle goes to the working directory; the constant `sirius_bundle` says where it is.
     """
-    bundle = options.bundle
-    if bundle is None:
-        raise SiriusError("say where the bundle goes: Options(bundle=Path(...))")
+    bundle = options.bundle or _unused()
     output.prepare_file(bundle, options.force)
     check_options(options)
     register_with_tensorflow()
@@ -54,6 +56,12 @@ def optimize_graph_def(
         lambda o: _optimize_graph_def(graph_def, signature, bundle, samples, o), options
     )
     return made
+
+
+def _unused() -> Path:
+    """A path in the working directory where nothing is yet: other graphs need their bundles."""
+    names = map("graph.sirius.{}.so".format, itertools.count())
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def _optimize_graph_def(
@@ -69,7 +77,7 @@ def _optimize_graph_def(
     content = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()
     part = cut(None, content, meta_graph, signature, signature.name, choice, kept)
     parts, kernels = compile_parts([part], threads_of(options), options, tilings.read())
-    parts = [with_exact(part, kernels) for part in parts]
+    parts = with_exact(parts, kernels)
     with output.written(bundle, options.force) as work:
         parts, kernels = bundles.link_what_compiles(None, meta_graph, parts, kernels, work)
         timed = compare_and_time(None, meta_graph, parts[0], kernels, work, {}, options)

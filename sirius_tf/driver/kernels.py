@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sirius_tf.bundle import cache, cuda
 from sirius_tf.codegen.cpu.kernel import Kernel
-from sirius_tf.compile import compile_cuda, compile_graph
+from sirius_tf.compile import compile_cuda, compile_program
 from sirius_tf.config import Options
 from sirius_tf.driver import failures
 from sirius_tf.driver.parts import Part, hints
@@ -20,6 +20,7 @@ from sirius_tf.frontend.graph import show
 from sirius_tf.lower.graph import lower
 from sirius_tf.observers import Dump
 from sirius_tf.pipeline import PIPELINE, Pipeline
+from sirius_tf.rewrite.nodedef import tensor_name
 from sirius_tf.rewrite.regions import Region
 from sirius_tf.rewrite.substitute import Use
 
@@ -29,7 +30,8 @@ class Compiled:
     """A kernel, what it was made for, and a hash of its code, in which the weights are not.
 
     `cuda` is the region's kernel for GPUs, if it has one. `no_cuda` says why not, if it was to have
-    one. `tilings` are the measured ones among its tile sizes, by the key of the cluster.
+    one. `tilings` are the measured ones among its tile sizes, by the key of the cluster. Some
+    checks of a kernel that is `narrow` refuse what TensorFlow may accept.
     """
 
     kernel: Kernel
@@ -41,6 +43,7 @@ class Compiled:
     without: tuple[str, ...]
     tilings: Mapping[str, Sequence[int]]
     no_cuda: str = ""
+    narrow: bool = False
 
     @property
     def launch(self) -> str:
@@ -81,8 +84,25 @@ def compile_parts(
                     continue
                 names[key] = region.name
             uses.append(Use(region, names[key]))
-        made.append(replace(part.without(failed), uses=tuple(uses)))
+        part = replace(part.without(failed), uses=tuple(uses))
+        made.append(with_originals(part, kernels))
     return made, kernels
+
+
+def with_originals(part: Part, kernels: Mapping[str, Compiled]) -> Part:
+    """The part in which regions that may refuse what TensorFlow accepts have the original ops
+    beside them: by a narrow check, or as the rank of an input is that of the sample."""
+    graph = part.signature.graph
+    ranked = {tensor.name for tensor in part.signature.inputs.values() if tensor.shape is None}
+    uses = tuple(
+        replace(
+            use,
+            may_refuse=kernels[use.kernel].narrow
+            or any(tensor_name(edge, graph) in ranked for edge in use.region.inputs),
+        )
+        for use in part.uses
+    )
+    return replace(part, uses=uses)
 
 
 def compile_region(
@@ -105,12 +125,12 @@ def compile_region(
     def make() -> Compiled:
         if dump:
             dump("graph", show(region.graph))
-        kernel = compile_graph(region.graph, hints, threads, dump, passes, measured)
+        program = lower(region.graph, hints)
+        kernel = compile_program(program, threads, dump, passes, measured)
         compiled, source, problem = None, "", ""
         if options.target == "cuda":
             kinds = options.cuda_launch, options.precision, options.arch
             try:
-                program = lower(region.graph, hints)
                 code = compile_cuda(program, options.arch[-1], dump, passes, *kinds)
                 source = code.source
                 compiled = cuda.compile_kernel(code, options.arch)
@@ -119,7 +139,8 @@ def compile_region(
         text = kernel.plan + kernel.runs["v3"] + source
         digest = hashlib.sha256(text.encode()).hexdigest()
         how = options.strict_math, options.without
-        return Compiled(kernel, compiled, threads, hints, digest, *how, used, problem)
+        narrow = any(check.narrow for check in program.checks)
+        return Compiled(kernel, compiled, threads, hints, digest, *how, used, problem, narrow)
 
     if options.dump is not None:  # what is remembered shows no stages
         return make()

@@ -18,8 +18,9 @@ from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.comparison import with_exact
 from sirius_tf.driver.draft import Draft, draft
-from sirius_tf.driver.kernels import Compiled, compile_region
-from sirius_tf.driver.publish import published
+from sirius_tf.driver.failures import told
+from sirius_tf.driver.kernels import Compiled, compile_region, with_originals
+from sirius_tf.driver.publish import compared, published
 from sirius_tf.driver.steps import (
     cut_signatures,
     stages,
@@ -35,6 +36,7 @@ from sirius_tf.runtime import native
 from sirius_tf.runtime.op import register_with_tensorflow
 
 
+@told
 @native.on_cpu()
 def refresh(
     optimized_dir: str | os.PathLike[str],
@@ -54,7 +56,8 @@ def refresh(
     register_with_tensorflow()
     with ExitStack() as stack:
         made = _refreshed(stack, source, target, samples, options)
-        return published(source, target, made, replace(options, force=True), start)
+        measured = compared(source, made, options)
+        return published(target, made, measured, replace(options, force=True), start)
 
 
 def _refreshed(
@@ -88,7 +91,8 @@ def _refreshed(
     regions = {u.kernel: u.region for p in reversed(parts) for u in p.uses}
     kernels = {name: _compiled(name, region, notes, options) for name, region in regions.items()}
     same = all(kernel.code == notes["kernels"][name]["code"] for name, kernel in kernels.items())
-    parts = [with_exact(part, kernels).hollow() for part in parts]
+    parts = with_exact([with_originals(part, kernels) for part in parts], kernels)
+    parts = [part.hollow() for part in parts]
     del model
     work = stack.enter_context(output.workplace(source, target))
     bundle = work / "assets" / old.name

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from sirius_tf.bundle import cache
 from sirius_tf.driver.accuracy import Exact
 from sirius_tf.driver.trials import Trial
 from sirius_tf.errors import SiriusError
-from sirius_tf.frontend.graph import Edge, Node
+from sirius_tf.frontend.graph import Edge, Node, Shape
 from sirius_tf.frontend.savedmodel import Signature
+from sirius_tf.frontend.upstream import node_of
 from sirius_tf.report import Accuracy, RegionReport
 from sirius_tf.rewrite import regions
 from sirius_tf.rewrite.canonical import array_digest
@@ -83,10 +85,18 @@ class Part:
         kept = tuple(use for use in self.uses if use not in dropped)
         return replace(self, uses=kept, left={**self.left, **left})
 
+    def given_up(self, region: str, reason: str) -> Part:
+        """A region that was timed goes back to TensorFlow."""
+        timed = (
+            replace(r, kept=False, accuracy=Accuracy(because=reason)) if r.name == region else r
+            for r in self.timed
+        )
+        return replace(self.without({region: reason}), timed=tuple(timed))
+
     def hollow(self) -> Part:
         """The part without the values of constants."""
         signature = replace(self.signature, graph=hollow(self.signature.graph))
-        uses = tuple(Use(hollow_region(use.region), use.kernel) for use in self.uses)
+        uses = tuple(replace(use, region=hollow_region(use.region)) for use in self.uses)
         return replace(self, signature=signature, uses=uses)
 
     def only(self, kernels: Mapping[str, str]) -> Part:
@@ -99,7 +109,7 @@ class Part:
                 "another one; convert the model anew"
             )
         part = self.without({name: "left before" for name in found if name not in kernels})
-        uses = tuple(Use(use.region, kernels[use.region.name]) for use in part.uses)
+        uses = tuple(replace(use, kernel=kernels[use.region.name]) for use in part.uses)
         return replace(part, uses=uses)
 
 
@@ -128,13 +138,15 @@ def cut(
     The model runs on samples; hashes of what regions read then are remembered by a hash of its
     content.
     """
+    signature = _ranked(signature, choice)
     graph = signature.graph
     probes = {edge.node: "" for _, edge in graph.outputs}
     found = regions.cut(graph, stem, {**probes, **(kept or {})}, keep_variables)
     edges = sorted({e for region in found.regions for e in _read(signature, region)}, key=str)
     bare = hollow(graph)
     start = functools.partial(Session, source, meta_graph, signature.inlined, bare)
-    trial = Trial(signature.inputs, bare, choice, edges, start)
+    must_run = not _marked_for_xla(meta_graph.graph_def)
+    trial = Trial(signature.inputs, bare, choice, edges, start, must_run)
     made: list[Mapping[Edge, Array]] = []
 
     def run() -> Ran:
@@ -149,9 +161,8 @@ def cut(
     given = [sorted((k, array_digest(array)) for k, array in x.items()) for x in trial.given]
     key = (content, signature.name, given, edges, tf.__version__)
     ran = cache.remembered("values", key, run, lambda ran: ran.samples is not None)
-    samples = ran.samples
-    if samples is None:
-        reason = f"no sample that it runs on could be made up, give one: {ran.problem}"
+    if (samples := ran.samples) is None:
+        reason = _does_not_run(choice, ran.problem)
         left = {node.name: reason for node in graph.nodes if node.name not in probes}
         return Part(signature, None, Values({}, dict), (), left)
 
@@ -162,6 +173,37 @@ def cut(
     uses = tuple(Use(region, region.name) for region in found.regions)
     left = {node: reason for node, reason in found.left.items() if node not in probes}
     return Part(signature, trial.arrays(samples), Values(ran.read, find), uses, left)
+
+
+def _does_not_run(choice: Choice, problem: str) -> str:
+    """The reason for which all of a signature stays on TensorFlow."""
+    if choice.given is None:
+        return f"no sample that it runs on could be made up, give one: {problem}"
+    return f"TensorFlow runs it through XLA alone (jit_compile): {problem}"
+
+
+def _marked_for_xla(graph_def: Any) -> bool:
+    """Whether functions are marked for XLA, which runs what TensorFlow's kernels refuse, as a
+    Conv3D with groups."""
+    functions = graph_def.library.function
+    bodies = (graph_def.node, *(function.node_def for function in functions))
+    marked = (*functions, *(node for nodes in bodies for node in nodes))
+    return any("_XlaMustCompile" in m.attr and m.attr["_XlaMustCompile"].b for m in marked)
+
+
+def _ranked(signature: Signature, choice: Choice) -> Signature:
+    """The signature with inputs of the rank that its samples have, where it does not say; made-up
+    ones are scalars."""
+    samples = choice.others if choice.given is None else (choice.given,)
+    shapes = dict[str, Shape]()
+    for key, tensor in signature.inputs.items():
+        if tensor.shape is None:
+            ranks = {np.ndim(arrays[key]) for arrays in samples} or {0}
+            shapes |= {node_of(tensor.name): (None,) * rank for rank in ranks if len(ranks) == 1}
+    arguments = tuple(
+        replace(a, shape=shapes.get(node_of(a.name), a.shape)) for a in signature.graph.inputs
+    )
+    return replace(signature, graph=replace(signature.graph, inputs=arguments))
 
 
 def _read(signature: Signature, region: Region) -> list[Edge]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
 from sirius_tf.rewrite import made_up
 from sirius_tf.rewrite.made_up import Recipe
+from sirius_tf.rewrite.nodedef import tensor_name
 from sirius_tf.rewrite.regions import Region
 from sirius_tf.rewrite.samples import Array, Choice
 from sirius_tf.rewrite.session import Session
-from sirius_tf.rewrite.substitute import tensor_name
 
 Read = Mapping[Edge, Array]
 
@@ -25,13 +26,14 @@ Read = Mapping[Edge, Array]
 @dataclass(frozen=True, eq=False)
 class Trial:
     """The inputs of a signature, its graph without values of constants, the samples there are for
-    it, and the edges whose values are asked for."""
+    it, and the edges whose values are asked for. It `must_run` on those that were given for it."""
 
     inputs: Mapping[str, Tensor]
     graph: Graph
     choice: Choice
     edges: Sequence[Edge]
     start: Callable[[], Session]
+    must_run: bool = True
 
     @property
     def given(self) -> Sequence[Mapping[str, Array]]:
@@ -46,7 +48,7 @@ class Trial:
 
     def first(self, graph: Graph, regions: Sequence[Region]) -> tuple[Recipe | int, Read] | str:
         """The first samples that the signature runs on, and the values; or why it does not run on
-        the first ones. SiriusError if it does not run on those that were given for it.
+        the first ones. SiriusError if it does not run on those that it must run on.
 
         Its graph and regions, with the values of constants, tell what samples may have to be.
         """
@@ -56,7 +58,7 @@ class Trial:
                 try:
                     return samples, self._run(session, samples)
                 except SiriusError as error:
-                    if self.choice.given is not None:
+                    if self.choice.given is not None and self.must_run:
                         raise
                     problem = problem or " ".join(str(error).split())
         return problem
@@ -81,7 +83,9 @@ class Trial:
     def _programs(self, regions: Sequence[Region]) -> list[tuple[Program, list[str | None]]]:
         """The program of each region, and the inputs of the signature that are its inputs."""
         keys = {tensor.name: key for key, tensor in self.inputs.items()}
-        return [
-            (lower(region.graph), [keys.get(tensor_name(e, self.graph)) for e in region.inputs])
-            for region in regions
-        ]
+        found = []
+        for region in regions:
+            with contextlib.suppress(Exception):  # only tells what samples have to be
+                inputs = [keys.get(tensor_name(e, self.graph)) for e in region.inputs]
+                found.append((lower(region.graph), inputs))
+        return found

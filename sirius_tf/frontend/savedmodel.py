@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import function_pb2
+from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import (
     config_pb2,
     meta_graph_pb2,
@@ -23,7 +23,8 @@ from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.errors import SiriusError
-from sirius_tf.frontend.convert import CALLS, Body, Source, convert, dtype_name, static_shape
+from sirius_tf.frontend import inlining
+from sirius_tf.frontend.convert import Body, Source, convert, dtype_name, static_shape
 from sirius_tf.frontend.functional import functional
 from sirius_tf.frontend.graph import Argument, Graph, Shape
 from sirius_tf.frontend.variables import Saved, Tracked, Variables
@@ -33,8 +34,9 @@ PROBE = "sirius_output_"
 _INIT_OP = "__saved_model_init_op"
 _CHECKPOINT = "variables/variables"
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_MARKS = ("_noinline", "_XlaMustCompile", "api_implements")
-"""Attributes of functions that are not inlined; Keras 2 gives its LSTM and GRU the last one."""
+_TYPES = {t for t in types_pb2.DataType.values() if 0 < t < types_pb2.DT_FLOAT_REF}
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Errors of reading where something is not what TensorFlow writes there."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,18 @@ class Model:
 
 def read(path: str | os.PathLike[str], signatures: Sequence[str] | None = None) -> Model:
     """Read the named signatures of a SavedModel, or all that take and return dense tensors."""
-    path = Path(path)
+    try:
+        return _read(Path(path), signatures)
+    except SiriusError:
+        raise
+    except (*_MALFORMED, tf.errors.OpError) as error:
+        raise SiriusError(
+            f"{os.fspath(path)} cannot be read as a SavedModel ({type(error).__name__}: {error}): "
+            "restore its files, or save the model anew"
+        ) from error
+
+
+def _read(path: Path, signatures: Sequence[str] | None) -> Model:
     meta_graph = load_meta_graph(path)
     known = [key for key in meta_graph.signature_def if key != _INIT_OP]
     names = sorted(known) if signatures is None else list(signatures)
@@ -116,16 +129,16 @@ def between(
 
     Results are called by the keys of `outputs`: tensors, or names of some of unknown types.
     """
-    inlined = inline(graph_def, list(outputs.values()))
+    inlined = inline(graph_def, inputs, list(outputs.values()))
     probes = {key: f"{PROBE}{index}:0" for index, key in enumerate(outputs)}
     return inlined, graph_of(inlined, name, inputs, probes, values)
 
 
-def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
+def inline(graph_def: Any, inputs: Sequence[str], tensors: Sequence[Tensor | str]) -> Any:
     """A GraphDef that computes these tensors of `graph_def`, function calls inlined.
 
     Tensor i is the Identity `sirius_output_<i>`, whose control inputs are the side effects.
-    While and If stay functional. `graph_def` is not changed.
+    While and If stay functional. Of other nodes only inputs are left. `graph_def` is not changed.
     """
     work = meta_graph_pb2.MetaGraphDef()
     work.graph_def.CopyFrom(graph_def)
@@ -134,14 +147,17 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
         probe.input.append(tensor.name)
         probe.attr["T"].type = tf.dtypes.as_dtype(tensor.dtype).as_datatype_enum
         work.collection_def["train_op"].node_list.value.append(probe.name)
-    _unmark(work.graph_def)
+    inlining.unmark(work.graph_def)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     rewrite.optimizers.append("function")
     rewrite.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
-    unranked = _give_rank(work.graph_def)
+    unranked = inlining.give_rank(work.graph_def)
+    _check_nodes(work.graph_def)
+    probes = work.collection_def["train_op"].node_list.value
+    inlining.prune(work.graph_def, [*probes, *inputs])
     try:
         inlined = tf_optimizer.OptimizeGraph(config, work)
     except (ValueError, tf.errors.OpError) as error:
@@ -154,36 +170,23 @@ def inline(graph_def: Any, tensors: Sequence[Tensor | str]) -> Any:
     return inlined
 
 
-def _unmark(graph_def: Any) -> None:
-    """Take the marks from nodes and functions that keep calls from being inlined.
-
-    Hints of the shapes of calls go, too: Grappler drops results that nobody reads, and leaves the
-    shapes of all of them. Those of other ops are true, and the only ones of what a table returns.
-    """
-    functions = graph_def.library.function
-    calls = {*CALLS, *(function.signature.name for function in functions)}
-    for function in functions:
-        for attr in _MARKS:
-            function.attr.pop(attr, None)
-    for nodes in [graph_def.node, *(function.node_def for function in functions)]:
-        for node in nodes:
-            if node.op in calls:
-                node.attr.pop("_output_shapes", None)
-            if node.op in CALLS:
-                node.attr.pop("_XlaMustCompile", None)
-                if "_lower_using_switch_merge" in node.attr:
-                    node.attr["_lower_using_switch_merge"].b = False
-
-
-def _give_rank(graph_def: Any) -> set[str]:
-    """Give the placeholders of unknown rank one, without which Grappler rejects the graph."""
-    names = set()
+def _check_nodes(graph_def: Any) -> None:
+    """Raise SiriusError for what would end the process inside of Grappler: a placeholder of no
+    type, a constant of a negative size. Hints of placeholders' shapes go: `shape` says it all."""
     for node in graph_def.node:
-        if node.op == "Placeholder" and node.attr["shape"].shape.unknown_rank:
-            names.add(node.name)
-            node.attr["shape"].shape.unknown_rank = False
-            node.attr["shape"].shape.dim.add(size=-1)
-    return names
+        if node.op == "Placeholder":
+            node.attr.pop("_output_shapes", None)
+            if (dtype := node.attr["dtype"].type) not in _TYPES:
+                raise _malformed(node, f"has no type that TensorFlow knows ({dtype})")
+    for nodes in [graph_def.node, *(function.node_def for function in graph_def.library.function)]:
+        for node in nodes:
+            for attr in node.attr.values():
+                if any(size.size < 0 for size in attr.tensor.tensor_shape.dim):
+                    raise _malformed(node, "has a constant of a negative size")
+
+
+def _malformed(node: Any, problem: str) -> SiriusError:
+    return SiriusError(f"node '{node.name}' ({node.op}) {problem}: save the model anew")
 
 
 def graph_of(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sirius_tf.frontend.convert import CALLS, VARIABLES
+from sirius_tf.frontend.upstream import node_of, upstream
 
 _COPIES = {"Identity", "Enter", "RefEnter", "Switch", "RefSwitch"}
 _READS = _COPIES | {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
@@ -43,11 +44,11 @@ class Variables:
         name = restore_op.partition(":")[0]
         if name not in self._main:
             return {}
-        return self._restored(self._needed([name]), self._main, self._handles)
+        return self._restored(upstream(self._main, [name]).values(), self._main, self._handles)
 
     def assigned(self, outputs: Iterable[str]) -> set[str]:
         """The variables that computing these tensors or running these ops may assign."""
-        return self._assigned(self._needed(outputs), self._main, self._handles)
+        return self._assigned(upstream(self._main, outputs).values(), self._main, self._handles)
 
     def argument_count(self, function: str) -> int:
         """The number of arguments of a function; 0 if there is no such function."""
@@ -58,23 +59,37 @@ class Variables:
         if function not in self._library:
             return frozenset()
         if function not in self._assigned_arguments:
-            self._assigned_arguments[function] = frozenset()  # ends recursion
-            definition = self._library[function]
-            nodes = {node.name: node for node in definition.node_def}
-            handles = {a.name: i for i, a in enumerate(definition.signature.input_arg)}
-            found = self._assigned(nodes.values(), nodes, handles)
-            self._assigned_arguments[function] = frozenset(found)
+            self._find_assigned(function)
         return self._assigned_arguments[function]
 
-    def _needed(self, tensors: Iterable[str]) -> list[Any]:
-        seen: dict[str, Any] = {}
-        stack = [_node_of(tensor) for tensor in tensors]
-        while stack:
-            name = stack.pop()
-            if name not in seen and name in self._main:
-                seen[name] = self._main[name]
-                stack.extend(_node_of(tensor) for tensor in self._main[name].input)
-        return list(seen.values())
+    def _find_assigned(self, function: str) -> None:
+        """Fill in what a function, and those below it, may assign.
+
+        They may call one another: their sets are the least that agree, and grow until they do.
+        """
+        below = list[str]()
+        self._list_calls(function, below)
+        grows = True
+        while grows:
+            grows = False
+            for name in below:
+                found = self._assigned_in(self._library[name])
+                grows |= found != self._assigned_arguments[name]
+                self._assigned_arguments[name] = found
+
+    def _list_calls(self, function: str, below: list[str]) -> None:
+        """Append a function that is not known yet, behind those that it calls."""
+        self._assigned_arguments[function] = frozenset()
+        for node in self._library[function].node_def:
+            for name in _functions(node):
+                if name in self._library and name not in self._assigned_arguments:
+                    self._list_calls(name, below)
+        below.append(function)
+
+    def _assigned_in(self, definition: Any) -> frozenset[int]:
+        nodes = {node.name: node for node in definition.node_def}
+        handles = {a.name: i for i, a in enumerate(definition.signature.input_arg)}
+        return frozenset(self._assigned(nodes.values(), nodes, handles))
 
     def _assigned(
         self, nodes: Iterable[Any], scope: Mapping[str, Any], handles: Mapping[str, Any]
@@ -179,7 +194,7 @@ class Tracked:
                 data = [tensor for tensor in node.input if not tensor.startswith("^")]
                 for tensor, number in zip(data[len(data) - len(bound) :], bound, strict=True):
                     if objects.nodes[number].HasField("variable") and self.keys(number):
-                        found[_node_of(tensor)] = Saved(self.keys(number)[0], "")
+                        found[node_of(tensor)] = Saved(self.keys(number)[0], "")
         return found
 
     def assigned(self, variables: Variables) -> set[str]:
@@ -218,25 +233,21 @@ def _functions(node: Any) -> list[str]:
     return names + [f.name for value in node.attr.values() for f in value.list.func]
 
 
-def _node_of(tensor: str) -> str:
-    return tensor.lstrip("^").partition(":")[0]
-
-
 def _copied(tensor: str, scope: Mapping[str, Any]) -> str:
-    while _node_of(tensor) in scope and scope[_node_of(tensor)].op in _COPIES:
-        tensor = scope[_node_of(tensor)].input[0]
+    while node_of(tensor) in scope and scope[node_of(tensor)].op in _COPIES:
+        tensor = scope[node_of(tensor)].input[0]
     return tensor
 
 
 def _root(tensor: str, scope: Mapping[str, Any]) -> str:
     """The node or argument a tensor is a copy of."""
-    return _node_of(_copied(tensor, scope))
+    return node_of(_copied(tensor, scope))
 
 
 def _entry(tensor: str, scope: Mapping[str, Any]) -> Saved:
     """The entry of the checkpoint that an output of a RestoreV2 is."""
     tensor = _copied(tensor, scope)
-    restore = scope[_node_of(tensor)]
+    restore = scope[node_of(tensor)]
     number = tensor.rpartition(":")[2]
     index = int(number) if ":" in tensor and number.isdigit() else 0
     texts = [scope[_root(restore.input[i], scope)].attr["value"].tensor for i in (1, 2)]

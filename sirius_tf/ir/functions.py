@@ -40,6 +40,7 @@ class Function:
     `fails`: what can make the call fail, a zero as second argument or what a condition says of
     data. `symbol`: the operator that it is printed as, and how strongly that binds.
     `elementary`: whether the headers of all targets have it under its name (sirius_math.h).
+    `ops`: the ops of TensorFlow that are the function, and no more than that.
     """
 
     arity: int
@@ -51,6 +52,7 @@ class Function:
     symbol: tuple[str, int] | None = None
     predicate: bool = False
     elementary: bool = False
+    ops: tuple[str, ...] = ()
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -159,71 +161,79 @@ def _identity(x: Array) -> Array:
 _NUMBER = FLOAT | INTEGER
 
 
-def _operator(symbol: str, strength: int, evaluate: Callable[..., Array]) -> Function:
-    return Function(2, evaluate, _NUMBER, symbol=(symbol, strength))
+def _operator(symbol: str, strength: int, evaluate: Callable[..., Array], *ops: str) -> Function:
+    return Function(2, evaluate, _NUMBER, symbol=(symbol, strength), ops=ops)
 
 
-def _comparison(symbol: str, evaluate: Callable[..., Array]) -> Function:
-    return Function(2, evaluate, None, symbol=(symbol, COMPARISON), predicate=True)
+def _comparison(symbol: str, evaluate: Callable[..., Array], *ops: str) -> Function:
+    return Function(2, evaluate, None, symbol=(symbol, COMPARISON), predicate=True, ops=ops)
 
 
-def _bits(evaluate: Callable[..., Array]) -> Function:
-    return Function(2, evaluate, INTEGER)
+def _bits(evaluate: Callable[..., Array], *ops: str) -> Function:
+    return Function(2, evaluate, INTEGER, ops=ops)
 
 
-def _elementary(arity: int, evaluate: Callable[..., Array]) -> Function:
-    return Function(arity, evaluate, FLOAT, SLOW, short=False, elementary=True)
+def _elementary(arity: int, evaluate: Callable[..., Array], *ops: str) -> Function:
+    return Function(arity, evaluate, FLOAT, SLOW, short=False, elementary=True, ops=ops)
 
 
 COMPARISON, SUM, PRODUCT, UNARY = 3, 4, 5, 6
 """The strengths with which operators bind."""
 
 FUNCTIONS: Mapping[str, Function] = {
-    "add": _operator("+", SUM, np.add),
-    "sub": _operator("-", SUM, np.subtract),
-    "mul": _operator("*", PRODUCT, np.multiply),
-    "div": Function(2, np.true_divide, FLOAT, SLOW, symbol=("/", PRODUCT)),
-    "floordiv": Function(2, floordiv, _NUMBER, SLOW, False, "divisor", ("//", PRODUCT)),
-    "floormod": Function(2, floormod, INTEGER, SLOW, False, "divisor", ("%", PRODUCT)),
-    "truncdiv": Function(2, truncdiv, INTEGER, SLOW, False, "divisor"),
-    "max": Function(2, np.maximum, _NUMBER),
-    "min": Function(2, np.minimum, _NUMBER),
-    "neg": Function(1, np.negative, _NUMBER, symbol=("-", UNARY)),
-    "abs": Function(1, np.abs, _NUMBER),
-    "sign": Function(1, np.sign, _NUMBER, 4.0, short=False),
-    "pow": _elementary(2, np.power),
-    "exp": _elementary(1, np.exp),
-    "expm1": _elementary(1, np.expm1),
-    "log": _elementary(1, np.log),
-    "log1p": _elementary(1, np.log1p),
-    "tanh": _elementary(1, np.tanh),
-    "sigmoid": _elementary(1, sigmoid),
-    "erf": _elementary(1, erf),
-    "erfc": _elementary(1, erfc),
-    "sin": _elementary(1, np.sin),
-    "cos": _elementary(1, np.cos),
-    "atan2": _elementary(2, np.arctan2),
-    "sqrt": Function(1, np.sqrt, FLOAT),
-    "rsqrt": Function(1, rsqrt, FLOAT, SLOW, short=False),
-    "floor": Function(1, np.floor, FLOAT),
-    "ceil": Function(1, np.ceil, FLOAT),
-    "round": Function(1, np.rint, FLOAT),  # half to even, as tf.round
-    "eq": _comparison("==", np.equal),
-    "ne": _comparison("!=", np.not_equal),
-    "lt": _comparison("<", np.less),
-    "le": _comparison("<=", np.less_equal),
-    "gt": _comparison(">", np.greater),
-    "ge": _comparison(">=", np.greater_equal),
-    "and": Function(2, np.logical_and, None, symbol=("and", 2), predicate=True),
-    "or": Function(2, np.logical_or, None, symbol=("or", 1), predicate=True),
-    "not": Function(1, np.logical_not, None, symbol=("not ", UNARY), predicate=True),
-    "isnan": Function(1, np.isnan, None, predicate=True),
-    "isfinite": Function(1, np.isfinite, None, 2.0, predicate=True),
-    "bitand": _bits(np.bitwise_and),
-    "bitor": _bits(np.bitwise_or),
-    "bitxor": _bits(np.bitwise_xor),
-    "lshift": Function(2, lshift, INTEGER, 4.0, short=False),
-    "rshift": Function(2, rshift, INTEGER, 4.0, short=False),
+    "add": _operator("+", SUM, np.add, "Add", "AddV2"),
+    "sub": _operator("-", SUM, np.subtract, "Sub"),
+    "mul": _operator("*", PRODUCT, np.multiply, "Mul"),
+    "div": Function(2, np.true_divide, FLOAT, SLOW, symbol=("/", PRODUCT), ops=("RealDiv",)),
+    "floordiv": Function(
+        2, floordiv, _NUMBER, SLOW, False, "divisor", ("//", PRODUCT), ops=("FloorDiv",)
+    ),
+    "floormod": Function(
+        2, floormod, INTEGER, SLOW, False, "divisor", ("%", PRODUCT), ops=("FloorMod",)
+    ),
+    "truncdiv": Function(2, truncdiv, INTEGER, SLOW, False, "divisor", ops=("TruncateDiv",)),
+    "max": Function(2, np.maximum, _NUMBER, ops=("Maximum",)),
+    "min": Function(2, np.minimum, _NUMBER, ops=("Minimum",)),
+    "neg": Function(1, np.negative, _NUMBER, symbol=("-", UNARY), ops=("Neg",)),
+    "abs": Function(1, np.abs, _NUMBER, ops=("Abs",)),
+    "sign": Function(1, np.sign, _NUMBER, 4.0, short=False, ops=("Sign",)),
+    "pow": _elementary(2, np.power, "Pow"),
+    "exp": _elementary(1, np.exp, "Exp"),
+    "expm1": _elementary(1, np.expm1, "Expm1"),
+    "log": _elementary(1, np.log, "Log"),
+    "log1p": _elementary(1, np.log1p, "Log1p"),
+    "tanh": _elementary(1, np.tanh, "Tanh"),
+    "sigmoid": _elementary(1, sigmoid, "Sigmoid"),
+    "erf": _elementary(1, erf, "Erf"),
+    "erfc": _elementary(1, erfc, "Erfc"),
+    "sin": _elementary(1, np.sin, "Sin"),
+    "cos": _elementary(1, np.cos, "Cos"),
+    "atan2": _elementary(2, np.arctan2, "Atan2"),
+    "sqrt": Function(1, np.sqrt, FLOAT, ops=("Sqrt",)),
+    "rsqrt": Function(1, rsqrt, FLOAT, SLOW, short=False, ops=("Rsqrt",)),
+    "floor": Function(1, np.floor, FLOAT, ops=("Floor",)),
+    "ceil": Function(1, np.ceil, FLOAT, ops=("Ceil",)),
+    "round": Function(1, np.rint, FLOAT, ops=("Round", "Rint")),  # half to even, as tf.round
+    "eq": _comparison("==", np.equal, "Equal"),
+    "ne": _comparison("!=", np.not_equal, "NotEqual"),
+    "lt": _comparison("<", np.less, "Less"),
+    "le": _comparison("<=", np.less_equal, "LessEqual"),
+    "gt": _comparison(">", np.greater, "Greater"),
+    "ge": _comparison(">=", np.greater_equal, "GreaterEqual"),
+    "and": Function(
+        2, np.logical_and, None, symbol=("and", 2), predicate=True, ops=("LogicalAnd",)
+    ),
+    "or": Function(2, np.logical_or, None, symbol=("or", 1), predicate=True, ops=("LogicalOr",)),
+    "not": Function(
+        1, np.logical_not, None, symbol=("not ", UNARY), predicate=True, ops=("LogicalNot",)
+    ),
+    "isnan": Function(1, np.isnan, None, predicate=True, ops=("IsNan",)),
+    "isfinite": Function(1, np.isfinite, None, 2.0, predicate=True, ops=("IsFinite",)),
+    "bitand": _bits(np.bitwise_and, "BitwiseAnd"),
+    "bitor": _bits(np.bitwise_or, "BitwiseOr"),
+    "bitxor": _bits(np.bitwise_xor, "BitwiseXor"),
+    "lshift": Function(2, lshift, INTEGER, 4.0, short=False, ops=("LeftShift",)),
+    "rshift": Function(2, rshift, INTEGER, 4.0, short=False, ops=("RightShift",)),
     "select": Function(3, np.where, None),
     "cast": Function(1, _identity, None, short=False),  # of 64 bits, several instructions
     "bounded": Function(2, bounded, INTEGER, SLOW, False, "data"),

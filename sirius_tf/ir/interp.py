@@ -164,7 +164,7 @@ class _Machine:
             shape = [int(self.value(extent, self.params)) for extent in output.shape]
             if int(np.prod(shape, dtype=np.int64)) != self.arrays[output.tensor].size:
                 raise VerifyError(f"output {output.tensor} does not have the shape {shape}")
-            results.append(self.arrays[output.tensor].reshape(shape))
+            results.append(np.asarray(self.arrays[output.tensor]).reshape(shape))
         return tuple(results)
 
     # Order of execution

@@ -44,7 +44,7 @@ def components(
     writes = []
     reads: list[list[tuple[str, Box]]] = []
     for statement in statements:
-        ranges = _ranges(statement, env)
+        ranges = _ranges(program, statement, env)
         writes.append(tuple(interval(i, ranges) for i in statement.index))
         reads.append(_reads(program.needs(statement), ranges))
     writers: dict[str, list[int]] = {}
@@ -62,11 +62,14 @@ def components(
     ]
 
 
-def _ranges(statement: Statement, env: Mapping[str, int]) -> dict[str, Interval]:
+def _ranges(program: Program, statement: Statement, env: Mapping[str, int]) -> dict[str, Interval]:
+    """Bounds of all names; a loop that data ends counts as two iterations at least, since one of
+    them has to be run before it is known whether there is another."""
     ranges: dict[str, Interval] = {name: (value, value) for name, value in env.items()}
     for it in statement.all_iters:
         if it.name not in env:
-            ranges[it.name] = (0, max(it.extent.evaluate(env) - 1, 0))
+            least = 1 if str(it.extent) in program.exits else 0
+            ranges[it.name] = (0, max(it.extent.evaluate(env) - 1, least))
     return ranges
 
 

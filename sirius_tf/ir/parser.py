@@ -26,6 +26,7 @@ from sirius_tf.ir.program import (
     Guard,
     Iter,
     Output,
+    Panels,
     Param,
     Program,
     Reduce,
@@ -33,6 +34,7 @@ from sirius_tf.ir.program import (
     Role,
     Statement,
     Tensor,
+    Tiles,
 )
 
 T = TypeVar("T")
@@ -178,7 +180,8 @@ class _Line:
         return value
 
     def check(self) -> Check:
-        return Check(self.size(), _message(self.note))
+        condition = self.size()
+        return Check(condition, _message(self.note), self.accept(",", "else", "TensorFlow"))
 
     def message(self) -> str:
         self.at = len(self.tokens)
@@ -192,12 +195,22 @@ class _Line:
         shape = self.enclosed(self.affine, "]")
         self.expect(":")
         dtype, value = self.next(), values.get(name)
+        layout = self.layout()
         if self.accept("=", "["):
             elements = self.enclosed(self.number, "]")
             value = np.array(elements, numpy_dtype(dtype)).reshape([e.const for e in shape])
         elif value is not None and value.dtype.kind == "V":  # a file does not know bfloat16
             value = value.view(numpy_dtype(dtype))
-        return Tensor(name, shape, dtype, role, value)  # type: ignore[arg-type]
+        return Tensor(name, shape, dtype, role, value, layout)  # type: ignore[arg-type]
+
+    def layout(self) -> Panels | Tiles | None:
+        if self.accept("in", "panels", "along"):
+            return Panels(int(self.next()))
+        if not self.accept("in", "tiles", "of"):
+            return None
+        size = int(self.next())
+        self.expect("along")
+        return Tiles(int(self.next()), size)
 
     def output(self) -> Output:
         name = self.next()

@@ -19,7 +19,7 @@ from sirius_tf.ir.affine import Affine, affine
 from sirius_tf.ir.dtypes import INTEGER, is_float
 from sirius_tf.ir.expr import Call, Const, Dim, DType, Expr, Index, Load, rewrite
 from sirius_tf.ir.functions import COMPARISON, FUNCTIONS, PREDICATES, UNARY
-from sirius_tf.ir.program import Iter, Param, Program, Statement, Tensor
+from sirius_tf.ir.program import Check, Iter, Panels, Param, Program, Statement, Tensor, Tiles
 
 SHORT = 8
 """Elements of a constant that are part of the text, at most."""
@@ -40,7 +40,7 @@ def show(program: Program) -> str:
     sections = (
         ("params", [_show_param(p) for p in program.params]),
         ("context", [f"{a} >= 0" for a in program.context]),
-        ("checks", [f"{_show_size(c.condition)}   # {_line(c.message)}" for c in program.checks]),
+        ("checks", [_show_check(c) for c in program.checks]),
         ("messages", [f"{k}: {_line(message)}" for k, message in enumerate(program.messages)]),
         ("tensors", [_show_tensor(t) for t in program.tensors]),
         ("statements", [show_statement(s) for s in program.statements]),
@@ -136,6 +136,13 @@ def _show_param(param: Param) -> str:
 
 def _show_tensor(tensor: Tensor) -> str:
     text = f"{tensor.role} {tensor.name}[{_affines(tensor.shape)}]: {tensor.dtype}"
+    match tensor.layout:
+        case Panels(axis):
+            text += f" in panels along {axis}"
+        case Tiles(axis, size):
+            text += f" in tiles of {size} along {axis}"
+        case None:
+            pass
     if tensor.value is not None and tensor.value.size <= SHORT:
         text += f" = [{', '.join(str(e) for e in tensor.value.flat)}]"
     return text
@@ -152,6 +159,11 @@ def _affines(index: tuple[Affine, ...]) -> str:
 
 def _sizes(shape: tuple[Expr, ...]) -> str:
     return ", ".join(_show_size(e) for e in shape)
+
+
+def _show_check(check: Check) -> str:
+    end = ", else TensorFlow" if check.narrow else ""
+    return f"{_show_size(check.condition)}{end}   # {_line(check.message)}"
 
 
 def _show_size(expr: Expr) -> str:

@@ -71,15 +71,45 @@ class Param:
 @dataclass(frozen=True)
 class Check:
     """A condition on entry: a bool Expr like those of Param. Where it is false, the call fails with
-    TF's InvalidArgumentError and `message` (which names node and op)."""
+    TF's InvalidArgumentError and `message` (which names node and op).
+
+    One that is `narrow` was made true of the sample: TF may accept what does not fulfil it.
+    """
 
     condition: Expr
     message: str
+    narrow: bool = False
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The layout of a packed constant: along `axis` are its panels, and along the last dimension
+    what one of them holds. The last panel is filled up with zeros.
+
+        w'[floor(n / 16), k, n mod 16]       panels along 0
+    """
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The layout of a temporary in tiles that overlap: along `axis` are the tiles, of which each
+    has all that `size` neighbouring places of its reader need.
+
+        e[floor(h / 4), h mod 4 + r]         tiles of 4 along 0
+    """
+
+    axis: int
+    size: int
 
 
 @dataclass(frozen=True)
 class Tensor:
     """An array of the program; `shape` holds only parameters and constants.
+
+    `layout` says what dimensions are for that a pass has made; subscripts do not tell panels and
+    tiles apart, nor from quotients of the graph.
 
     Storage of inputs, outputs and constants is dense, row-major. A dimension of TF that is a
     product of sizes (B*S after Reshape) is several dimensions here, which is the same storage.
@@ -90,6 +120,7 @@ class Tensor:
     dtype: DType
     role: Role = "temp"
     value: npt.NDArray[np.generic] | None = field(default=None, compare=False, repr=False)
+    layout: Panels | Tiles | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sirius_tf.ir.dtypes import INTEGER
 from sirius_tf.ir.expr import Call, Dim, Expr, Index, Load, loads, walk
 from sirius_tf.ir.functions import FUNCTIONS, PREDICATES
 from sirius_tf.ir.printer import show_expr, show_statement
-from sirius_tf.ir.program import Program, ReduceOp, Role, Statement, Tensor
+from sirius_tf.ir.program import Panels, Program, ReduceOp, Role, Statement, Tensor, Tiles
 
 
 def verify(program: Program) -> None:
@@ -83,6 +83,15 @@ def _tensors(program: Program) -> Iterator[str]:
                 yield f"{name} is no parameter in the shape of tensor {tensor.name}"
         if tensor.value is not None:
             yield from _constant_value(tensor)
+        if tensor.layout is not None:
+            yield from _layout(tensor, tensor.layout)
+
+
+def _layout(tensor: Tensor, layout: Panels | Tiles) -> Iterator[str]:
+    """Errors of a layout: panels are those of a constant, tiles those of a temporary."""
+    role = "constant" if isinstance(layout, Panels) else "temp"
+    if tensor.role != role or not 0 <= layout.axis < len(tensor.shape):
+        yield f"tensor {tensor.name} cannot have {layout}: it is no {role}, or has less axes"
 
 
 def _constant_value(tensor: Tensor) -> Iterator[str]:

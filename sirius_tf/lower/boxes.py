@@ -9,7 +9,7 @@ import numpy as np
 
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.affine import Affine
-from sirius_tf.ir.expr import Expr
+from sirius_tf.ir.expr import Expr, call
 from sirius_tf.ir.polynomial import Poly, PolyLike, poly
 from sirius_tf.lower import value as values
 from sirius_tf.lower.context import Lowering
@@ -45,6 +45,22 @@ def axis_of(ctx: Lowering, axis: int, rank: int) -> int:
     if not -rank <= axis < max(rank, 1):
         raise ctx.unsupported(f"axis {axis} is out of range for rank {rank}")
     return axis % rank if rank else 0
+
+
+def agree(ctx: Lowering, declared: Sequence[Poly] | None, shape: Sequence[Poly]) -> None:
+    """Require a shape to be what is declared, as far as that is: sizes of -1 and None are not."""
+    if declared is None:
+        return
+    if len(declared) != len(shape):
+        raise ctx.unsupported(f"rank {len(shape)} is not {len(declared)}, which is declared")
+    for size, given in zip(declared, shape, strict=True):
+        if size == given or not ctx.params.at_least(size, 0):
+            continue
+        if max(size.degree, given.degree) <= 1:
+            ctx.equal(given.to_affine(), size.to_affine())
+            continue
+        same = call("eq", given.to_expr(), size.to_expr(), dtype="bool")
+        ctx.check(same, f"size {given} must be {size}")
 
 
 def fill(dtype: str, dims: Sequence[Dim], element: Expr) -> Value:

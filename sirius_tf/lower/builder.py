@@ -17,7 +17,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.dtypes import numpy_dtype
 from sirius_tf.ir.expr import Call, Const, DType, Expr, Index, Load, call, names_in, walk
 from sirius_tf.ir.functions import FUNCTIONS, is_generated
-from sirius_tf.ir.polynomial import PolyLike, poly
+from sirius_tf.ir.polynomial import Poly, PolyLike, poly
 from sirius_tf.ir.rewrite import fresh
 from sirius_tf.lower import value as values
 from sirius_tf.lower.half import wide, widened
@@ -149,7 +149,7 @@ class Emitter:
 
     def map(self, fn: Callable[..., Expr], *operands: Value, dtype: DType | None = None) -> Value:
         """`fn` of the elements of the operands, which broadcast."""
-        dims, views = values.broadcast(operands, self.equal)
+        dims, views = values.broadcast(operands, self.alike)
         result: DType = dtype or self.node.dtypes[0]
         return self.define(result, dims, lambda i: fn(*(v.at(i) for v in views)))
 
@@ -200,7 +200,7 @@ class Emitter:
 
     # Facts
 
-    def check(self, condition: Expr, message: str) -> None:
+    def check(self, condition: Expr, message: str, narrow: bool = False) -> None:
         """Require a condition on sizes and elements of inputs where the current node is run.
 
         It is checked on entry, unless data decides whether the node is run.
@@ -210,7 +210,7 @@ class Emitter:
         if spared is None or self.params.vary(condition):
             self.demand(condition, message)
         else:
-            self._check(_either(spared, condition), message)
+            self._check(_either(spared, condition), message, narrow)
 
     def demand(self, condition: Expr, message: str) -> Load:
         """Require a condition where the current node is run, tested there; the element that says
@@ -232,10 +232,10 @@ class Emitter:
     def _said(self, message: str) -> str:
         return f"{self.node.name} ({self.node.op}): {message}"
 
-    def _check(self, condition: Expr, message: str) -> None:
+    def _check(self, condition: Expr, message: str, narrow: bool = False) -> None:
         """Add a check on entry, unless there is an equal one."""
         if all(c.condition != condition for c in self.checks):
-            self.checks.append(ir.Check(condition, self._said(message)))
+            self.checks.append(ir.Check(condition, self._said(message), narrow))
 
     def _spared(self) -> Expr | None:
         """Condition, evaluable on entry, under which the current node is not run; None if it
@@ -282,7 +282,21 @@ class Emitter:
         """The guards that are no iterations of a loop."""
         return [guard for guard in self.guards if guard.condition.tensor not in self.running]
 
-    def _fit(self, condition: Expr, message: str) -> None:
+    def _skippable(self) -> Iterator[Poly]:
+        """The trip counts of the loops around the current node that may not be entered."""
+        for trips in self.params.loops.values():
+            if trips is not None and not self.params.at_least(trips, 1):
+                yield trips
+
+    def _fits_without(self, size: Poly, trips: Poly) -> bool:
+        """Whether a size is known to be >= 0 if a loop is not entered."""
+        if not trips.is_name:
+            return False
+        rest = size.substitute({str(trips): 0})
+        known = rest.degree <= 1 and rest.to_affine() in self.context
+        return known or self.params.at_least(rest, 0)
+
+    def _fit(self, condition: Expr, message: str, narrow: bool = False) -> None:
         """Require a condition on sizes: a check on entry if the current node is on no branch.
 
         On a branch, subscripts may leave their tensors where it does not hold. So nothing behind it
@@ -291,17 +305,21 @@ class Emitter:
         if not self._branches():
             if self.params.vary(condition):
                 raise self.unsupported("whether sizes fit depends on the iteration of a loop")
-            self._check(condition, message)
+            self._check(condition, message, narrow)
             return
         self._undivided(condition)
         self.fitted += 1
         spared = self._spared()
         if spared is not None and not self.params.vary(condition):
-            self._check(_either(spared, condition), message)
+            self._check(_either(spared, condition), message, narrow)
         else:
             self.guards = (*self.guards, ir.Guard(self.demand(condition, message)))
 
-    def equal(self, left: Affine, right: Affine) -> None:
+    def alike(self, left: Affine, right: Affine) -> None:
+        """Two extents that broadcast are taken to be equal, though either of them may be 1."""
+        self.equal(left, right, narrow=True)
+
+    def equal(self, left: Affine, right: Affine, narrow: bool = False) -> None:
         """Two extents must be equal, and have one name from now on, or until the branch ends."""
         left, right = left.substitute(self._same), right.substitute(self._same)
         if left == right:
@@ -309,7 +327,8 @@ class Emitter:
         if (left - right).is_const:
             raise self.unsupported(f"sizes {left} and {right} are different")
         condition = call("eq", Index(left, "int64"), Index(right, "int64"), dtype="bool")
-        self._fit(condition, f"sizes {left} and {right} must be equal")
+        narrow = narrow or any(self._skippable())
+        self._fit(condition, f"sizes {left} and {right} must be equal", narrow)
         order = {p.name: k for k, p in enumerate(self.params.defined)}
         names = [a for a in (left, right) if len(a.terms) == 1 and a == symbol(str(a.terms[0][0]))]
         if not names:
@@ -323,7 +342,7 @@ class Emitter:
     def nonnegative(self, size: PolyLike) -> None:
         """A size that the rules computed: checked, unless known to be >= 0, in all iterations.
 
-        A loop that is not entered at all is held to it too.
+        A loop that is not entered at all is held to it too, though TF would not.
         """
         least = self.params.least(size)
         bound = least.to_affine() if least is not None and least.degree <= 1 else None
@@ -338,7 +357,8 @@ class Emitter:
         if self.params.depends(size):
             raise self.unsupported(f"whether {size} is negative depends on data")
         condition = call("ge", least.to_expr(), Const(0, "int64"), dtype="bool")
-        self._fit(condition, f"size {least} is negative")
+        narrow = any(not self._fits_without(least, trips) for trips in self._skippable())
+        self._fit(condition, f"size {least} is negative", narrow)
         if bound is not None:
             self.context.append(bound)
 

@@ -10,6 +10,7 @@ from sirius_tf.ir import program as ir
 from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.live import live_nodes
 from sirius_tf.lower.ops import (  # noqa: F401  they register their rules
+    colors,
     control,
     counting,
     diagonals,
@@ -20,6 +21,7 @@ from sirius_tf.lower.ops import (  # noqa: F401  they register their rules
     lists,
     loops,
     movement,
+    quantization,
     scatter,
     selection,
     shapes,

@@ -39,7 +39,8 @@ class TensorList:
     """TF's TensorList: `length` tensors of one dtype and shape.
 
     `stack` holds all of them, elements first; None is a list of which nothing is written yet.
-    `writes` replace elements of it. While a loop is lowered that writes a list it carries,
+    `writes` replace elements of it. `element` is the declared shape of each, -1 for sizes that are
+    not declared; None declares nothing. While a loop is lowered that writes a list it carries,
     `carrier` names the variable, and `stack` is what the list was before the loop.
     """
 
@@ -48,6 +49,7 @@ class TensorList:
     stack: Value | None = None
     writes: tuple[Write, ...] = ()
     carrier: str = ""
+    element: tuple[Poly, ...] | None = None
 
 
 Carried = Value | TensorList

@@ -228,11 +228,28 @@ static int32_t plan_and_execute(const SiriusRequest *r, int32_t threads) {
   return code;
 }
 
-int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
-                    int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes) {
+static int32_t call_anywhere(const SiriusRequest *r, int32_t threads) {
+  const int32_t code = sirius_cuda_call(r);
+  return code == SIRIUS_ELSEWHERE ? plan_and_execute(r, threads) : code;
+}
+
+static int32_t plan_only(const SiriusRequest *r, int32_t threads) {
+  SiriusError problem = {0};
+  int64_t workspace[2], work;
+  if (r->region->plan(r->in, threads, r->params, r->dims, workspace, &work, &problem)) return SIRIUS_INVALID;
+  const int32_t code = sirius_check_sizes(r);
+  return code == SIRIUS_OK ? sirius_check_workspace(r, workspace[0]) : code;
+}
+
+/* Checks the inputs, and does the rest with room for parameters and outputs. */
+static int32_t handle(SiriusRequest request, int32_t n_in, int32_t (*rest)(const SiriusRequest *, int32_t),
+                      int32_t threads) {
+  const SiriusRegionInfo *region = request.region;
   int64_t params[STACK_ITEMS], dims[STACK_ITEMS][SIRIUS_MAX_RANK];
   void *out[STACK_ITEMS];
-  SiriusRequest request = {bundle, region, in, params, out, dims, caller, error, error_bytes};
+  request.params = params;
+  request.dims = dims;
+  request.out = out;
   int32_t code = sirius_check_inputs(&request, n_in);
   if (code != SIRIUS_OK) return code;
   const size_t n_params = (size_t)region->n_params, n_out = (size_t)region->n_out;
@@ -240,15 +257,27 @@ int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, 
   if (n_params > STACK_ITEMS || n_out > STACK_ITEMS) {
     heap = malloc(n_params * sizeof *params + n_out * (sizeof *dims + sizeof *out));
     if (!heap) {
-      snprintf(error, error_bytes, "out of memory");
+      snprintf(request.error, request.error_bytes, "out of memory");
       return SIRIUS_EXHAUSTED;
     }
     request.params = heap;
     request.dims = (int64_t(*)[SIRIUS_MAX_RANK])(request.params + n_params);
     request.out = (void **)(request.dims + n_out);
   }
-  code = sirius_cuda_call(&request);
-  if (code == SIRIUS_ELSEWHERE) code = plan_and_execute(&request, threads);
+  code = rest(&request, threads);
   free(heap);
   return code;
+}
+
+int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
+                    int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes) {
+  SiriusRequest request = {.bundle = bundle, .region = region, .in = in, .caller = caller, .error = error,
+                           .error_bytes = error_bytes};
+  return handle(request, n_in, call_anywhere, threads);
+}
+
+int32_t sirius_accepts(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in, int32_t n_in) {
+  char error[256];
+  SiriusRequest request = {.bundle = bundle, .region = region, .in = in, .error = error, .error_bytes = sizeof error};
+  return handle(request, n_in, plan_only, 1) == SIRIUS_OK;
 }

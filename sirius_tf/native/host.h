@@ -70,4 +70,7 @@ int32_t sirius_isa_of(int32_t detected, const char *wanted);
 int32_t sirius_call(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in,
                     int32_t n_in, const SiriusCaller *caller, int32_t threads, char *error, size_t error_bytes);
 
+/* 1 if the checks hold that a call makes before it runs. */
+int32_t sirius_accepts(const SiriusBundle *bundle, const SiriusRegionInfo *region, const SiriusTensor *in, int32_t n_in);
+
 #endif

@@ -225,7 +225,7 @@ static int32_t check_variables(const char *path, const SiriusBundle *bundle, cha
   snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
   const int32_t code = missing ? SIRIUS_MISSING : strcmp(hex, bundle->variables_hash) == 0 ? SIRIUS_OK : SIRIUS_STALE;
   if (code != SIRIUS_OK)
-    snprintf(problem, PROBLEM_BYTES, "its weights are not those of %s, which %s; renew them with tools/convert --refresh",
+    snprintf(problem, PROBLEM_BYTES, "its weights are not those of %s, which %s; renew them with sirius-convert --refresh",
              index, missing ? "cannot be read" : "has changed");
   free(index);
   return code;

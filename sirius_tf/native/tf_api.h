@@ -24,7 +24,7 @@ typedef int TF_Code;
 
 enum { TF_OK = 0, TF_CANCELLED = 1, TF_INVALID_ARGUMENT = 3, TF_DEADLINE_EXCEEDED = 4, TF_NOT_FOUND = 5 };
 enum { TF_RESOURCE_EXHAUSTED = 8, TF_FAILED_PRECONDITION = 9, TF_INTERNAL = 13, TF_DATA_LOSS = 15 };
-enum { TF_STRING = 7 };
+enum { TF_STRING = 7, TF_BOOL = 10 };
 
 /* X(result, name, parameters) */
 #define SIRIUS_TF_API(X)                                                                                    \
@@ -61,6 +61,7 @@ enum { TF_STRING = 7 };
   X(void, TF_OpKernelConstruction_Failure, (TF_OpKernelConstruction *, TF_Status *))                        \
   X(int, TF_NumInputs, (TF_OpKernelContext *))                                                              \
   X(void, TF_GetInput, (TF_OpKernelContext *, int, TF_Tensor **, TF_Status *))                              \
+  X(void, TF_SetOutput, (TF_OpKernelContext *, int, const TF_Tensor *, TF_Status *))                        \
   X(TF_Tensor *, TF_AllocateOutput,                                                                         \
     (TF_OpKernelContext *, int, TF_DataType, const int64_t *, int, size_t, TF_Status *))                    \
   X(TF_StringView, TF_GetOpKernelName, (TF_OpKernelContext *))                                              \

@@ -183,8 +183,5 @@ void sirius_register_check(TF_Status *status) {
   tf.TF_OpDefinitionBuilderAddInput(op, "bundle: string");
   tf.TF_OpDefinitionBuilderSetIsStateful(op, 1);
   tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, infer_nothing);
-  tf.TF_RegisterOpDefinition(op, status);
-  if (tf.TF_GetCode(status) != TF_OK) return;
-  TF_KernelBuilder *kernel = tf.TF_NewKernelBuilder("SiriusCheck", "CPU", create, compute, destroy);
-  tf.TF_RegisterKernelBuilder("SiriusCheck", kernel, status);
+  sirius_register_op(op, "SiriusCheck", create, compute, destroy, status);
 }

@@ -2,6 +2,9 @@
  *
  * The op SiriusRegion(inputs: Tin, bundle: string) -> outputs: Tout: runs region `region` of the bundle in the
  * file `bundle`, which was made of the graph that has the digest `digest`.
+ *
+ * SiriusAccepts(inputs: Tin, bundle: string) -> accepted: bool has the same attributes, and says whether the checks that
+ * the region makes on entry hold.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -184,12 +187,16 @@ static int32_t bind(Kernel *kernel, TF_StringView path, Binding **binding, char 
 
 /* ---- a call ---- */
 
-typedef struct {
+typedef struct Outputs Outputs;
+/* What is done with the inputs of a call and the region they are for. A code of host.h, and a message. */
+typedef int32_t (*Action)(Outputs *outputs, const Binding *binding, const SiriusTensor *in, int32_t n, char *error);
+struct Outputs {
   TF_OpKernelContext *context;
   TF_Status *status;
   TF_Tensor **out;
   void *cancellation;
-} Outputs;
+  Action action;
+};
 
 static int32_t allocate(void *context, int32_t index, int32_t dtype, const int64_t *dims, int32_t rank,
                         void **data) {
@@ -204,6 +211,22 @@ static int32_t allocate(void *context, int32_t index, int32_t dtype, const int64
 }
 
 static int32_t is_cancelled(void *context) { return sirius_tf_is_cancelled(((Outputs *)context)->cancellation); }
+
+static int32_t run(Outputs *outputs, const Binding *binding, const SiriusTensor *in, int32_t n, char *error) {
+  outputs->cancellation = sirius_tf_cancellation(outputs->context);
+  const SiriusCaller caller = {allocate, outputs->cancellation ? is_cancelled : NULL, outputs, 0};
+  return sirius_call(binding->bundle, binding->region, in, n, &caller, 0, error, SIRIUS_ERROR_BYTES);
+}
+
+static int32_t judge(Outputs *outputs, const Binding *binding, const SiriusTensor *in, int32_t n, char *error) {
+  void *accepted = NULL;
+  if (allocate(outputs, 0, TF_BOOL, NULL, 0, &accepted)) {
+    snprintf(error, SIRIUS_ERROR_BYTES, "cannot allocate the answer");
+    return SIRIUS_EXHAUSTED;
+  }
+  *(_Bool *)accepted = sirius_accepts(binding->bundle, binding->region, in, n);
+  return SIRIUS_OK;
+}
 
 static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors, SiriusTensor *in,
                            int64_t (*dims)[SIRIUS_MAX_RANK], char *error) {
@@ -220,12 +243,8 @@ static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors
     }
   }
   for (int32_t i = 0; i < n; ++i) {
-    const int rank = tf.TF_NumDims(tensors[i]);
-    if (rank > SIRIUS_MAX_RANK) {
-      snprintf(error, SIRIUS_ERROR_BYTES, "input %d has rank %d, at most %d is supported", i, rank, SIRIUS_MAX_RANK);
-      return TF_INVALID_ARGUMENT;
-    }
-    for (int d = 0; d < rank; ++d) dims[i][d] = tf.TF_Dim(tensors[i], d);
+    const int rank = tf.TF_NumDims(tensors[i]); /* no region has one above SIRIUS_MAX_RANK: it refuses the others */
+    for (int d = 0; d < rank && d < SIRIUS_MAX_RANK; ++d) dims[i][d] = tf.TF_Dim(tensors[i], d);
     in[i] = (SiriusTensor){tf.TF_TensorData(tensors[i]), dims[i], rank, tf.TF_TensorType(tensors[i])};
   }
   if (tf.TF_TensorType(tensors[n]) != TF_STRING || tf.TF_NumDims(tensors[n]) != 0) {
@@ -235,16 +254,13 @@ static TF_Code call_region(Kernel *kernel, Outputs *outputs, TF_Tensor **tensors
   Binding *binding;
   int32_t code = bind(kernel, sirius_string(tf.TF_TensorData(tensors[n])), &binding, error);
   if (code == SIRIUS_OK) {
-    outputs->cancellation = sirius_tf_cancellation(outputs->context);
-    const SiriusCaller caller = {allocate, outputs->cancellation ? is_cancelled : NULL, outputs, 0};
-    code = sirius_call(binding->bundle, binding->region, in, n, &caller, 0, error, SIRIUS_ERROR_BYTES);
+    code = outputs->action(outputs, binding, in, n, error);
     leave(binding);
   }
   return sirius_tf_code(code);
 }
 
-static void compute(void *data, TF_OpKernelContext *context) {
-  Kernel *kernel = data;
+static void compute(Kernel *kernel, TF_OpKernelContext *context, Action action) {
   const size_t n_in = (size_t)kernel->n_in, n_out = (size_t)kernel->n_out;
   TF_Tensor *in_stack[STACK_INPUTS + 1] = {0}, *out_stack[STACK_OUTPUTS] = {0};
   SiriusTensor described_stack[STACK_INPUTS];
@@ -255,7 +271,7 @@ static void compute(void *data, TF_OpKernelContext *context) {
   SiriusTensor *described = large ? calloc(n_in + 1, sizeof *described) : described_stack;
   int64_t(*dims)[SIRIUS_MAX_RANK] = large ? calloc(n_in + 1, sizeof *dims) : dims_stack;
   TF_Status *status = tf.TF_NewStatus();
-  Outputs outputs = {context, status, out, NULL};
+  Outputs outputs = {context, status, out, NULL, action};
   char error[SIRIUS_ERROR_BYTES] = "out of memory";
   TF_Code code = TF_RESOURCE_EXHAUSTED;
   if (in && out && described && dims) code = call_region(kernel, &outputs, in, described, dims, error);
@@ -273,23 +289,24 @@ static void compute(void *data, TF_OpKernelContext *context) {
   }
 }
 
-/* The C API shows a shape function no string attribute: EnsureShape behind the op has what is known. */
-static void infer_shapes(TF_ShapeInferenceContext *context, TF_Status *status) {
-  tf.TF_ShapeInferenceContextSetUnknownShape(context, status);
-}
+static void compute_region(void *kernel, TF_OpKernelContext *context) { compute(kernel, context, run); }
+static void compute_accepts(void *kernel, TF_OpKernelContext *context) { compute(kernel, context, judge); }
 
-void sirius_register_region(TF_Status *status) {
-  TF_OpDefinitionBuilder *op = tf.TF_NewOpDefinitionBuilder("SiriusRegion");
+static void register_of_region(const char *name, const char *output, void (*compute_op)(void *, TF_OpKernelContext *),
+                        TF_Status *status) {
+  TF_OpDefinitionBuilder *op = tf.TF_NewOpDefinitionBuilder(name);
   tf.TF_OpDefinitionBuilderAddAttr(op, "Tin: list(type) >= 0");
   tf.TF_OpDefinitionBuilderAddAttr(op, "Tout: list(type) >= 1");
   tf.TF_OpDefinitionBuilderAddAttr(op, "region: string");
   tf.TF_OpDefinitionBuilderAddAttr(op, "digest: string");
   tf.TF_OpDefinitionBuilderAddInput(op, "inputs: Tin");
   tf.TF_OpDefinitionBuilderAddInput(op, "bundle: string");
-  tf.TF_OpDefinitionBuilderAddOutput(op, "outputs: Tout");
-  tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, infer_shapes);
-  tf.TF_RegisterOpDefinition(op, status);
-  if (tf.TF_GetCode(status) != TF_OK) return;
-  TF_KernelBuilder *kernel = tf.TF_NewKernelBuilder("SiriusRegion", "CPU", create, compute, destroy);
-  tf.TF_RegisterKernelBuilder("SiriusRegion", kernel, status);
+  tf.TF_OpDefinitionBuilderAddOutput(op, output);
+  tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, sirius_infer_unknown);
+  sirius_register_op(op, name, create, compute_op, destroy, status);
+}
+
+void sirius_register_region(TF_Status *status) {
+  register_of_region("SiriusRegion", "outputs: Tout", compute_region, status);
+  if (tf.TF_GetCode(status) == TF_OK) register_of_region("SiriusAccepts", "accepted: bool", compute_accepts, status);
 }

@@ -29,8 +29,16 @@ char *sirius_text_attribute(TF_OpKernelConstruction *construction, const char *n
 /* A string as a path, which the caller frees. SIRIUS_OK, or a code of host.h and a message. */
 int32_t sirius_path(TF_StringView string, char **path, char *error);
 
-/* Register an op and its kernel; what goes wrong is in `status`. */
+/* For ops of which EnsureShape behind them has what is known: the C API shows a shape function no string attribute. */
+void sirius_infer_unknown(TF_ShapeInferenceContext *context, TF_Status *status);
+
+/* Registers an op as it is described, and its kernel; what goes wrong is in `status`. */
+void sirius_register_op(TF_OpDefinitionBuilder *op, const char *name, void *(*create)(TF_OpKernelConstruction *),
+                        void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *), TF_Status *status);
+
+/* Register the ops of a file. */
 void sirius_register_region(TF_Status *status);
 void sirius_register_check(TF_Status *status);
+void sirius_register_results(TF_Status *status);
 
 #endif

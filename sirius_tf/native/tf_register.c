@@ -65,6 +65,18 @@ int32_t sirius_path(TF_StringView string, char **path, char *error) {
   return SIRIUS_EXHAUSTED;
 }
 
+void sirius_infer_unknown(TF_ShapeInferenceContext *context, TF_Status *status) {
+  tf.TF_ShapeInferenceContextSetUnknownShape(context, status);
+}
+
+void sirius_register_op(TF_OpDefinitionBuilder *op, const char *name, void *(*create)(TF_OpKernelConstruction *),
+                        void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *), TF_Status *status) {
+  tf.TF_RegisterOpDefinition(op, status);
+  if (tf.TF_GetCode(status) != TF_OK) return;
+  TF_KernelBuilder *kernel = tf.TF_NewKernelBuilder(name, "CPU", create, compute, destroy);
+  tf.TF_RegisterKernelBuilder(name, kernel, status);
+}
+
 static int report_failure(TF_Status *status) {
   if (tf.TF_GetCode(status) == TF_OK) return 0;
   fprintf(stderr, "sirius_tf: cannot register its ops: %s\n", tf.TF_Message(status));
@@ -75,6 +87,7 @@ static int register_ops(void) {
   TF_Status *status = tf.TF_NewStatus();
   sirius_register_region(status);
   if (tf.TF_GetCode(status) == TF_OK) sirius_register_check(status);
+  if (tf.TF_GetCode(status) == TF_OK) sirius_register_results(status);
   const int failed = report_failure(status);
   tf.TF_DeleteStatus(status);
   return failed;

@@ -71,9 +71,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Phase:
-    """Its parallel loops are divided among the workers; it ends with a barrier."""
+    """Its parallel loops are divided among the workers; it ends with a barrier.
+
+    `number`: its place among the phases of a region, from 1, once they are numbered.
+    """
 
     body: LoopNest
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -240,7 +244,7 @@ def show(nest: LoopNest, depth: int = 0) -> str:
             return f"{pad}if {tests}\n" + show(body, depth + 1) + rest
         case Block(parts):
             return "".join(show(part, depth) for part in parts)
-        case Phase(body):
+        case Phase(body, _):
             return f"{pad}phase\n" + show(body, depth + 1)
         case Tile(body, _):
             return f"{pad}tile\n" + show(body, depth + 1)

@@ -20,7 +20,9 @@ from tensorflow.python.util import object_identity
 
 from sirius_tf.bundle import cache
 from sirius_tf.bundle.seal import crc32c
-from sirius_tf.rewrite.substitute import Use, node_of
+from sirius_tf.frontend.upstream import node_of
+from sirius_tf.rewrite.nodedef import enum
+from sirius_tf.rewrite.substitute import Use
 
 ASSET = "sirius_bundle"
 CHECK = "SiriusCheck"
@@ -60,7 +62,7 @@ def with_checksum(saved_model: bytes) -> bytes:
 
 def _add_nodes(meta_graph: Any, bundle: Path, attributes: dict[str, bytes]) -> None:
     """To the main graph: a variable for the path, which is fed when the model is initialized."""
-    string = tf.string.as_datatype_enum
+    string = enum("string")
 
     def add(name: str, op: str, *inputs: str) -> Any:
         node = meta_graph.graph_def.node.add(name=f"{ASSET}{name}", op=op)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,21 +20,34 @@ from tensorflow.python.saved_model import loader_impl
 from sirius_tf.errors import DifferenceError, SiriusError
 from sirius_tf.report import SignatureReport
 from sirius_tf.rewrite import difference
-from sirius_tf.rewrite.measure import interleaved
+from sirius_tf.rewrite.measure import fairly
 
 Array = np.ndarray[Any, Any]
 Samples = Mapping[str, Mapping[str, Array]]
 _ATTEMPTS = 6  # TensorFlow lifts references out of TF1's loops in an order of chance
+_ALIKE, _ALIKE_MS = 1.05, 5e-3  # times, and milliseconds, by which measurements of one call differ
 _UNLOADABLE = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The greatest error of an output of a signature, and the milliseconds of a call."""
+    """The greatest error of an output of a signature, and the milliseconds of a call: on the
+    samples, and on twice the samples, where that is possible, of the original and of ours."""
 
     error: float
     tf_ms: float
     sirius_ms: float
+    twice: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def slower(self) -> str:
+        """The times on samples on which the rewritten signature is slower than the original, by
+        more than measurements differ, as text; "" if there are none."""
+        found = {"samples": (self.tf_ms, self.sirius_ms), "twice the samples": self.twice}
+        for samples, (theirs, ours) in found.items():
+            if ours > _ALIKE * theirs + _ALIKE_MS:
+                return f"{ours:.3g} ms against {theirs:.3g} ms on {samples}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,15 @@ def compare(
     samples: Samples,
     tolerances: Mapping[str, float],
     random: Mapping[str, Collection[str]],
+    twice: Samples = MappingProxyType({}),
 ) -> dict[str, Measured]:
     """Call every signature of both models on the samples. Raises SiriusError if one differs.
 
     Servers load a model into a session, Python as objects; the bundle's path has a way of its own
     in each. Objects of some models need Python code that is not there: those have sessions only.
     Variables of others are restored by objects only: those run in no session. Of outputs that are
-    `random` the dtype and the rank are compared.
+    `random` the dtype and the rank are compared. On samples that are given `twice`, by signature,
+    both are timed, too.
     """
     try:
         with ExitStack() as stack:
@@ -87,14 +104,29 @@ def compare(
                 )
                 for name, want in results.items()
             }
-            times = {name: interleaved(theirs[name], ours[name]) for name in samples}
+            times = {name: fairly(theirs[name], ours[name]) for name in samples}
+            larger = {n: _larger(theirs[n], ours[n], arrays) for n, arrays in twice.items()}
         del theirs, ours
         gc.collect()  # the sessions' graphs are circles
         if load is _session:
             _compare_objects(original, rewritten, tags, samples, results, tolerances, random)
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
-    return {name: Measured(errors[name], *times[name]) for name in samples}
+    return {
+        name: Measured(errors[name], *times[name], larger.get(name, (0.0, 0.0))) for name in samples
+    }
+
+
+def _larger(theirs: Call, ours: Call, samples: Mapping[str, Array]) -> tuple[float, float]:
+    """The milliseconds of a call on other samples; zeros if the original does not run on these, and
+    without end if ours does not."""
+    theirs, ours = (replace(call, arrays=tuple(samples.values())) for call in (theirs, ours))
+    for call, answer in ((theirs, (0.0, 0.0)), (ours, (0.0, math.inf))):
+        try:
+            call()
+        except (tf.errors.OpError, ValueError):
+            return answer
+    return fairly(theirs, ours)
 
 
 def _original(

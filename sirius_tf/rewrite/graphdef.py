@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.savedmodel import PROBE, Signature, Tensor, between
+from sirius_tf.frontend.upstream import node_of
 from sirius_tf.rewrite.asset import ASSET
 from sirius_tf.rewrite.metagraph import Edit
-from sirius_tf.rewrite.substitute import node_of, substitute
+from sirius_tf.rewrite.nodedef import enum, full
+from sirius_tf.rewrite.substitute import substitute
 
 SIGNATURE = "graph"
 
@@ -22,12 +24,12 @@ def as_signature(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) 
     """Cut a GraphDef between tensors, as a signature; its keys are the given names."""
     results = {key: key for key in outputs}
     inlined, graph = between(graph_def, SIGNATURE, inputs, results, {})
-    known = {f"{a.name}:0" if ":" not in a.name else a.name: a for a in graph.inputs}
-    arguments = {key: known[_full(key)] for key in inputs}
+    known = {full(a.name): a for a in graph.inputs}
+    arguments = {key: known[full(key)] for key in inputs}
     return Signature(
         SIGNATURE,
-        {key: Tensor(_full(key), a.dtype, a.shape) for key, a in arguments.items()},
-        {key: Tensor(_full(key), graph.dtype(e), graph.shape(e)) for key, e in graph.outputs},
+        {key: Tensor(full(key), a.dtype, a.shape) for key, a in arguments.items()},
+        {key: Tensor(full(key), graph.dtype(e), graph.shape(e)) for key, e in graph.outputs},
         graph,
         inlined,
     )
@@ -51,7 +53,7 @@ def rewrite(graph_def: Any, edit: Edit, bundle: Path) -> Any:
     signature = edit.signature
     made = substitute(signature.inlined, signature.graph, edit.uses, f"{ASSET}:0")
     path = made.node.add(name=ASSET, op="Const")
-    path.attr["dtype"].type = tf.string.as_datatype_enum
+    path.attr["dtype"].type = enum("string")
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle.resolve())))
     nodes = {node.name: node for node in made.node}
     for original in graph_def.node:
@@ -60,14 +62,10 @@ def rewrite(graph_def: Any, edit: Edit, bundle: Path) -> Any:
             made.node.add().CopyFrom(original)
     for k, (key, tensor) in enumerate(signature.outputs.items()):
         probe = nodes[f"{PROBE}{k}"]
-        if len(probe.input) > 1 or _full(probe.input[0]) != tensor.name:
+        if len(probe.input) > 1 or full(probe.input[0]) != tensor.name:
             if tensor.name.endswith(":0") and node_of(tensor.name) not in nodes:
                 probe.name = node_of(tensor.name)
                 continue
             raise SiriusError(f"output '{key}' is a result of a call; name an Identity behind it")
         made.node.remove(probe)
     return made
-
-
-def _full(tensor: str) -> str:
-    return tensor if ":" in tensor else f"{tensor}:0"

@@ -114,7 +114,7 @@ def recipes(
 
 
 def _shape(key: str, tensor: Tensor, sizes: Sizes) -> tuple[int, ...]:
-    known = tensor.shape if tensor.shape is not None else (None,)
+    known = tensor.shape or ()  # of unknown rank are numbers such as TF1's keep_prob
     return tuple(sizes[key, k] if size is None else size for k, size in enumerate(known))
 
 
@@ -126,7 +126,7 @@ def _sizes(inputs: Mapping[str, Tensor], batch: int, others: int) -> Sizes:
     """A size for each unknown dimension, and 1 for each scalar integer."""
     found: dict[Place, int] = {}
     for key, tensor in inputs.items():
-        shape = tensor.shape if tensor.shape is not None else (None,)
+        shape = tensor.shape or ()
         found |= {(key, k): others if k else batch for k, n in enumerate(shape) if n is None}
         if shape == () and tensor.dtype.startswith(("int", "uint")):
             found[key, NUMBER] = 1

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 from tensorflow.python.framework import op_def_registry
 
@@ -21,10 +20,12 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.convert import VARIABLES
 from sirius_tf.frontend.graph import Node
 from sirius_tf.frontend.savedmodel import PROBE, Signature
-from sirius_tf.rewrite import captures
+from sirius_tf.frontend.upstream import node_of
+from sirius_tf.rewrite import methods
 from sirius_tf.rewrite.asset import ASSET, CHECK, INIT_OP, READ, add_asset, has
-from sirius_tf.rewrite.function import with_body
-from sirius_tf.rewrite.substitute import OP, Use, node_of, substitute
+from sirius_tf.rewrite.function import drop_unused, with_body
+from sirius_tf.rewrite.nodedef import enum, full
+from sirius_tf.rewrite.substitute import ACCEPTS, OP, Use, substitute
 
 _CONTEXTS = {
     "cond_context": control_flow_pb2.CondContextDef,
@@ -52,6 +53,7 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
     asset = add_asset(made, bundle, {use for edit in edits for use in edit.uses})
     done: set[str] = set()
     others = [key for key in meta_graph.signature_def if key != INIT_OP]
+    library = {f.signature.name: f for f in meta_graph.graph_def.library.function}
     for edit in edits:
         graph_def = substitute(edit.signature.inlined, edit.signature.graph, edit.uses, READ)
         _add_functions(made.graph_def.library, graph_def.library)
@@ -61,10 +63,13 @@ def rewrite(meta_graph: Any, edits: Sequence[Edit], bundle: Path) -> Any:
         elif call.attr["f"].func.name not in done:
             done.add(call.attr["f"].func.name)
             _edit_function(made, edit.signature, call, graph_def, asset)
+            if asset is not None:
+                answer = _answer(library, edit.signature, call, graph_def)
+                methods.share(made, library, answer, asset)
     if any(function_call(meta_graph, edit.signature) is None for edit in edits):
         nodes = [n for edit in edits for use in edit.uses for n in use.region.graph.nodes]
         _prune(made, nodes)
-    for op in (OP, CHECK):
+    for op in (OP, ACCEPTS, CHECK, methods.RESULTS):
         made.meta_info_def.stripped_op_list.op.add().CopyFrom(op_def_registry.get(op))
     return made
 
@@ -94,20 +99,30 @@ def _edit_function(
                 f"signature '{signature.name}': its function {name} is called by "
                 f"{caller.signature.name} too; leave the signature out"
             )
-    function.signature.input_arg.add(name=ASSET, type=tf.string.as_datatype_enum)
+    function.signature.input_arg.add(name=ASSET, type=enum("string"))
     if "_input_shapes" in function.attr:
         function.attr["_input_shapes"].list.shape.add()
     arguments = [*(t for t in call.input if not t.startswith("^")), READ]
-    body = with_body(function, graph_def, arguments, _results(signature, call, function), library)
+    results = _results(signature, call, function)
+    body = with_body(function, graph_def, arguments, results, library)
     function.CopyFrom(body)
     for node in meta_graph.graph_def.node:
         if node.op in _CALLS and node.attr["f"].func.name == name:
             data = [t for t in node.input if not t.startswith("^")]
             node.input.insert(len(data), READ)
-            node.attr["Tin"].list.type.append(tf.string.as_datatype_enum)
+            node.attr["Tin"].list.type.append(enum("string"))
     if asset is not None and name in meta_graph.object_graph_def.concrete_functions:
         meta_graph.object_graph_def.concrete_functions[name].bound_inputs.append(asset)
-        captures.drop_unused(meta_graph, function)
+        drop_unused(meta_graph, function)
+
+
+def _answer(
+    library: Mapping[str, Any], signature: Signature, call: Any, graph_def: Any
+) -> methods.Answer:
+    """The answer of the function of a signature, for methods that have the same."""
+    results = _results(signature, call, library[call.attr["f"].func.name])
+    shapes = {f"{PROBE}{k}": t.shape for k, t in enumerate(signature.outputs.values())}
+    return methods.Answer.of(library, call, results, [shapes[r] for r in results], graph_def)
 
 
 def _results(signature: Signature, call: Any, function: Any) -> list[str]:
@@ -147,7 +162,7 @@ def _edit_main(meta_graph: Any, edit: Edit, graph_def: Any, alone: bool) -> None
             target = main.get(node.name)
             (meta_graph.graph_def.node.add() if target is None else target).CopyFrom(node)
         elif key is not None:
-            tensor = node.input[0] if ":" in node.input[0] else f"{node.input[0]}:0"
+            tensor = full(node.input[0])
             if len(node.input) > 1:  # the output has to wait for effects
                 meta_graph.graph_def.node.add().CopyFrom(node)
                 tensor = f"{node.name}:0"

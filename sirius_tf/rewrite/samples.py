@@ -52,6 +52,18 @@ def of_signatures(
     }
 
 
+def twice(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array] | None:
+    """The samples and these again, along the first axis of each input that has no known size;
+    None if none has one. Values are as before, since some may be subscripts."""
+    found = dict(arrays)
+    for key, array in arrays.items():
+        shape = signature.inputs[key].shape
+        unknown = [axis for axis, size in enumerate(shape or ()) if size is None]
+        if unknown:
+            found[key] = np.concatenate([array, array], axis=unknown[0])
+    return found if any(found[key] is not array for key, array in arrays.items()) else None
+
+
 def _fitting(
     signature: Signature, samples: Iterable[Mapping[str, Array]]
 ) -> tuple[Mapping[str, Array], ...]:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,16 +18,12 @@ from tensorflow.python.saved_model import loader_impl
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend.graph import Edge, Graph
 from sirius_tf.frontend.savedmodel import unsaved_values
+from sirius_tf.frontend.upstream import node_of
 from sirius_tf.rewrite import difference
 from sirius_tf.rewrite.measure import interleaved
-from sirius_tf.rewrite.substitute import (
-    Use,
-    node_of,
-    region_op,
-    restore_lowering,
-    table_reads,
-    tensor_name,
-)
+from sirius_tf.rewrite.nodedef import enum, restore_lowering, tensor_name
+from sirius_tf.rewrite.original import copies
+from sirius_tf.rewrite.substitute import Use, region_op, table_reads
 
 Array = np.ndarray[Any, Any]
 Call = Callable[[], list[Array]]
@@ -211,7 +208,7 @@ def _their_results(use: Use, graph: Graph) -> list[str]:
 def _timed(graph: Graph, uses: Sequence[Use], nodes: Mapping[str, Any], bundle: Path) -> list[Any]:
     """Each region as an op, and the nodes it replaces, both on placeholders."""
     path = tf.compat.v1.NodeDef(name=_BUNDLE, op="Const")
-    path.attr["dtype"].type = tf.string.as_datatype_enum
+    path.attr["dtype"].type = enum("string")
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(bundle)))
     made = [path]
     for use in uses:
@@ -222,60 +219,13 @@ def _timed(graph: Graph, uses: Sequence[Use], nodes: Mapping[str, Any], bundle: 
         inputs = [tables.get(k, _input(use, k)) for k in range(len(use.region.inputs))]
         made.append(region_op(name, use, graph, inputs, f"{_BUNDLE}:0", ()))
         fed = {tensor_name(edge, graph): _input(use, k) for k, edge in given.items()}
-        made += _copies(use, graph, nodes, fed)
+        rename = functools.partial(_copied, use)
+        made += copies(use.region, graph, nodes, fed, rename)
     return made
 
 
 def _placeholder(tensor: str, graph: Graph, edge: Edge) -> Any:
     node = tf.compat.v1.NodeDef(name=node_of(tensor), op="Placeholder")
-    node.attr["dtype"].type = tf.as_dtype(graph.dtype(edge)).as_datatype_enum
+    node.attr["dtype"].type = enum(graph.dtype(edge))
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.shape(edge)).as_proto())
     return node
-
-
-def _copies(use: Use, graph: Graph, nodes: Mapping[str, Any], fed: Mapping[str, str]) -> list[Any]:
-    """The nodes of a region under other names.
-
-    They wait for nothing but what says in which loop or branch of TF1 they are. With them come
-    constants that would wait, and what reads some of them and is no node of the graph.
-    """
-    members = [graph.by_name[name] for name in use.region.nodes]
-    copied = {name for node in members for name in node.originals if name in nodes}
-    flow = {name for node in members for name in node.stands_for}
-    made = []
-    stack = sorted(copied)
-    while stack:
-        node = nodes[stack.pop()]
-        copy = tf.compat.v1.NodeDef()
-        copy.CopyFrom(node)
-        restore_lowering(copy)
-        copy.name = _copied(use, node.name)
-        copy.attr.pop("_class")
-        del copy.input[:]
-        for tensor in node.input:
-            full = tensor if ":" in tensor or tensor.startswith("^") else f"{tensor}:0"
-            name = node_of(tensor)
-            waits = tensor.startswith("^")
-            if full in fed or (waits and node.name not in flow):
-                copy.input.extend([] if waits else [fed[full]])
-                continue
-            if name not in copied and (_waits(nodes[name]) or _reads(graph, nodes, name, flow)):
-                copied.add(name)
-                stack.append(name)
-            if name in copied:
-                copy.input.append(f"^{_copied(use, name)}" if waits else _copied(use, full))
-            elif not waits:
-                copy.input.append(full)
-        made.append(copy)
-    return made
-
-
-def _waits(node: Any) -> bool:
-    return node.op == "Const" and len(node.input) > 0
-
-
-def _reads(graph: Graph, nodes: Mapping[str, Any], name: str, flow: Collection[str]) -> bool:
-    """Whether what is no node of the graph reads, or waits for, nodes in `flow`."""
-    if name in flow or name in graph.by_name or name in graph.standing:
-        return name in flow
-    return any(_reads(graph, nodes, node_of(t), flow) for t in nodes[name].input)

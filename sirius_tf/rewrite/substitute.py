@@ -7,6 +7,12 @@
 
 S is the SiriusRegion op; r' is the EnsureShape that has r's name and the region's result. A region
 has no effects, so that it may run before c; what reads its result must not, and does not.
+
+A region may refuse a call that TensorFlow accepts. It has the original ops beside it then:
+
+    a    = SiriusAccepts(x, bundle)            whether the checks hold
+    F, T = Switch(bundle, a)
+    r    = Merge(SiriusRegion(x, T), f(x) behind F)        f: the original ops (original.py)
 """
 
 from __future__ import annotations
@@ -18,20 +24,27 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
-from sirius_tf.frontend.convert import CALLS
 from sirius_tf.frontend.graph import Edge, Graph, Shape
+from sirius_tf.frontend.upstream import node_of
 from sirius_tf.lower.live import has_effect
+from sirius_tf.rewrite.nodedef import enum, restore_lowering, tensor_name
+from sirius_tf.rewrite.original import original
 from sirius_tf.rewrite.regions import Region, is_variable
 
 OP = "SiriusRegion"
+ACCEPTS = "SiriusAccepts"
 
 
 @dataclass(frozen=True)
 class Use:
-    """A region in a graph, and the kernel that computes it: another region may share it."""
+    """A region in a graph, and the kernel that computes it: another region may share it.
+
+    If it `may_refuse` a call that TensorFlow accepts, the original ops answer what it refuses.
+    """
 
     region: Region
     kernel: str
+    may_refuse: bool = False
 
 
 def substitute(graph_def: Any, graph: Graph, uses: Sequence[Use], bundle: str) -> Any:
@@ -51,7 +64,7 @@ def substitute(graph_def: Any, graph: Graph, uses: Sequence[Use], bundle: str) -
             kept.input.extend(moved.inputs(node.input))
             restore_lowering(kept)
     for use in uses:
-        made.node.extend(_region_nodes(graph, moved, use, bundle, handles))
+        made.node.extend(_region_nodes(graph, moved, use, bundle, handles, made.library))
     return _needed(made, [edge.node for _, edge in graph.outputs])
 
 
@@ -63,8 +76,8 @@ def region_op(
     node = node_def_pb2.NodeDef(name=name, op=OP)
     node.input.extend([*inputs, bundle, *(f"^{c}" for c in controls)])
     node.attr["Tin"].list.SetInParent()
-    node.attr["Tin"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.inputs)
-    node.attr["Tout"].list.type.extend(_enum(graph.dtype(edge)) for edge in region.outputs)
+    node.attr["Tin"].list.type.extend(enum(graph.dtype(edge)) for edge in region.inputs)
+    node.attr["Tout"].list.type.extend(enum(graph.dtype(edge)) for edge in region.outputs)
     node.attr["region"].s = use.kernel.encode()
     node.attr["digest"].s = region.digest.encode()
     return node
@@ -84,7 +97,7 @@ def table_reads(
             name=f"{name}/table_{k}", op="ReadVariableOp" if resource else "Identity"
         )
         read.input.append(edge.node)
-        read.attr["dtype" if resource else "T"].type = _enum(graph.dtype(edge))
+        read.attr["dtype" if resource else "T"].type = enum(graph.dtype(edge))
         if resource:  # a ResourceGather anywhere would make every read copy all of it
             share = node_def_pb2.NodeDef(name=f"{name}/share_{k}", op="DisableCopyOnRead")
             share.input.append(edge.node)
@@ -95,27 +108,14 @@ def table_reads(
     return nodes, tensors
 
 
-def tensor_name(edge: Edge, graph: Graph) -> str:
-    """The tensor of an edge; an argument may be called as a tensor."""
-    if edge.node in graph.arguments:
-        return edge.node if ":" in edge.node else f"{edge.node}:0"
-    edge = graph.original(edge)
-    return f"{edge.node}:{edge.output}"
-
-
-def node_of(tensor: str) -> str:
-    """The node of a tensor or control input."""
-    return tensor.lstrip("^").partition(":")[0]
-
-
 class _Moved:
     """The edges from and into regions, as they are afterwards."""
 
     def __init__(self, graph: Graph, uses: Sequence[Use]) -> None:
         self.region_of = {node: use.region for use in uses for node in use.region.nodes}
-        for original, name in graph.standing.items():
+        for replaced, name in graph.standing.items():
             if name in self.region_of:
-                self.region_of[original] = self.region_of[name]
+                self.region_of[replaced] = self.region_of[name]
         self._graph = graph
         self._waits: dict[str, set[str]] = {}
         self._dependent = _downstream(graph, self.region_of)
@@ -215,34 +215,65 @@ def _downstream(graph: Graph, names: Iterable[str]) -> set[str]:
 
 
 def _region_nodes(
-    graph: Graph, moved: _Moved, use: Use, bundle: str, nodes: Mapping[str, Any]
+    graph: Graph,
+    moved: _Moved,
+    use: Use,
+    bundle: str,
+    nodes: Mapping[str, Any],
+    library: Any,
 ) -> list[Any]:
     region = use.region
     name = moved.op_name(region)
     made, tables = table_reads(use, graph, name, lambda node: nodes[node].op == "VarHandleOp")
     inputs = [tables.get(k) or moved.result(edge) for k, edge in enumerate(region.inputs)]
+    results = [f"{name}:{k}" for k in range(len(region.outputs))]
+    if use.may_refuse:
+        found = original(region, graph, nodes, library)
+        library.function.add().CopyFrom(found.function)
+        others = [*moved.inputs(found.arguments), *(f"^{c}" for c in moved.early(region))]
+        made += _choice(name, use, graph, inputs, bundle)
+        made.append(found.call(f"{name}/original", [*others, f"^{name}/refused"]))
+        bundle, pairs = f"{name}/side:1", list(enumerate(region.outputs))
+        made += [_merged(name, k, graph.dtype(edge)) for k, edge in pairs]
+        results = [f"{name}/either_{k}:0" for k, _ in pairs]
     made.append(region_op(name, use, graph, inputs, bundle, moved.early(region)))
-    for k, edge in enumerate(region.outputs):
+    for edge, result in zip(region.outputs, results, strict=True):
         tensor = moved.result(edge)
-        made.append(_shaped(node_of(tensor), f"{name}:{k}", graph.dtype(edge), graph.shape(edge)))
+        made.append(shaped(node_of(tensor), result, enum(graph.dtype(edge)), graph.shape(edge)))
         made[-1].input.extend(f"^{control}" for control in moved.late(edge.node))
     return made
 
 
-def _shaped(name: str, tensor: str, dtype: str, shape: Shape | None) -> Any:
-    """An op that hands a tensor on, and states its static shape: the region's op knows none."""
-    node = node_def_pb2.NodeDef(name=name, op="Identity" if shape is None else "EnsureShape")
-    node.input.append(tensor)
-    node.attr["T"].type = _enum(dtype)
-    if shape is not None:
-        node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+def _choice(name: str, use: Use, graph: Graph, inputs: Sequence[str], bundle: str) -> list[Any]:
+    """Nodes that decide who answers a call. Side 1 of the Switch is the region's."""
+    accepts = region_op(f"{name}/accepts", use, graph, inputs, bundle, ())
+    accepts.op = ACCEPTS
+    side = node_def_pb2.NodeDef(name=f"{name}/side", op="Switch")
+    side.input.extend([bundle, f"{accepts.name}:0"])
+    refused = node_def_pb2.NodeDef(name=f"{name}/refused", op="Identity")
+    refused.input.append(f"{side.name}:0")
+    for node in (side, refused):
+        node.attr["T"].type = enum("string")
+    return [accepts, side, refused]
+
+
+def _merged(name: str, k: int, dtype: str) -> Any:
+    """Result `k` of the region or, where it refuses a call, of the original ops."""
+    node = node_def_pb2.NodeDef(name=f"{name}/either_{k}", op="Merge")
+    node.input.extend([f"{name}:{k}", f"{name}/original:{k}"])
+    node.attr["T"].type = enum(dtype)
+    node.attr["N"].i = 2
     return node
 
 
-def restore_lowering(node: Any) -> None:
-    """Inlining had to switch this off."""
-    if node.op in CALLS and "_lower_using_switch_merge" in node.attr:
-        node.attr["_lower_using_switch_merge"].b = True
+def shaped(name: str, tensor: str, dtype: int, shape: Shape | None) -> Any:
+    """An op that hands a tensor on, and states its static shape: the region's op knows none."""
+    node = node_def_pb2.NodeDef(name=name, op="Identity" if shape is None else "EnsureShape")
+    node.input.append(tensor)
+    node.attr["T"].type = dtype
+    if shape is not None:
+        node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return node
 
 
 def _needed(graph_def: Any, roots: Iterable[str]) -> Any:
@@ -265,7 +296,3 @@ def _needed(graph_def: Any, roots: Iterable[str]) -> Any:
         if places:
             kept.attr["_class"].list.s.extend(places)
     return made
-
-
-def _enum(dtype: str) -> int:
-    return int(tf.dtypes.as_dtype(dtype).as_datatype_enum)

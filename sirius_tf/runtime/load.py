@@ -127,9 +127,18 @@ class Signature:
                 raise InvalidArgument(self._wrong_input(name, array))
             inputs.append(array)
         pool = [*inputs, *self._tables]
-        outputs = self._run([pool[i] for i in self._order])
+        try:
+            outputs = self._run([pool[i] for i in self._order])
+        except InvalidArgument as error:
+            raise InvalidArgument(self._refused(error)) from error
         pool = [*outputs, *inputs]
         return {key: pool[i] for key, i in self._results}
+
+    def _refused(self, error: InvalidArgument) -> str:
+        """The words of a region, which knows no keys and has the sizes of samples, and what the
+        signature takes."""
+        takes = ", ".join(f"{key}: {spec}" for key, spec in self.inputs.items())
+        return f"signature {self.name}({takes}): {error}"
 
     def _wrong_names(self, arrays: Mapping[str, object]) -> str:
         parts = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import op_def_library
+from tensorflow.python.framework import op_def_library, ops
 
 from sirius_tf.errors import SiriusError
 from sirius_tf.runtime import native
@@ -22,6 +22,22 @@ def register_with_tensorflow() -> None:
         raise SiriusError(
             f"TensorFlow {tf.__version__} does not accept the op SiriusRegion: 2.19 to 2.21 do"
         )
+
+
+@tf.RegisterGradient("SiriusResults")  # type: ignore[untyped-decorator]
+def _gradient(results: Any, *gradients: Any) -> list[Any]:
+    """The gradients of the inputs: those of the call of the original function.
+
+    Nothing read that call until now. It has to give the results, too, wherever gradients are asked
+    for: who trains assigns variables, which compiled code does not follow.
+    """
+    call = results.graph.get_operation_by_name(results.get_attr("original").decode())
+    found = ops.get_gradient_function(call)(call, *gradients)
+    for old, new in zip(results.outputs, call.outputs, strict=False):
+        for reader in old.consumers():  # whose gradients are known already
+            for k in [k for k, tensor in enumerate(reader.inputs) if tensor is old]:
+                reader._update_input(k, new)
+    return [None] * len(results.outputs) + list(found)
 
 
 def sirius_region(

@@ -1,44 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """Costs of a GPU, by which schedules, mappings and code are chosen; results depend on none of them.
 
-No command has measured any of them: nothing has run on a GPU. They are guesses, or what others say
-of an H100, which is named then; `python tools/gpu_check.py` would time the code that they lead to.
-The unit of time is a point of a thread: a multiply-add.
+The comment of a number says its unit, what it stands for, and in brackets where it comes from and
+the command that will measure it, or whose times will show whether it is good. No number was
+measured: no GPU was at hand. Where they come from:
+
+    guess       nobody but us
+    reasoned    from the latency of the second-level cache, about 260 cycles on an H100
+    Spector     et al., "Look Ma, No Bubbles!" (Hazy Research, 2025): kernels of a graph on an H100
+    data sheet  of NVIDIA: GPUs of compute capability 8.0 and 9.0
+    shape       what an instruction or a block has room for, by the CUDA C++ Programming Guide
+
+    gpu_check     python tools/gpu_check.py ARCHIVES: limits of a GPU, and times of models on it
+    cuda_kernels  python tools/cuda_kernels.py MODEL: what kernels take of a GPU, without one
+
+The unit of time is a *point* of a thread: a multiply-add.
 """
 
 # Blocks and tiles (machine.py, tile.py)
-THREADS = 256  # of a block
-BLOCKS_PER_SM = 2  # so that one computes while the other waits
-CACHE = 1 << 17  # bytes of the first level, which blocks share
-WORTH_A_TILE = 1 << 12  # points, below which running a tile costs more than its code
-WORTH_A_WORKER = 1 << 11  # points of a step of a recurrence, in which blocks wait for each other
-WORTH_A_BARRIER = 1 << 15  # points that a block evaluates while others wait for it
-LANES, ROWS = (32, 64), (8, 64)  # values: tiles grow to the first of both, then to the second
-STAGED = 1 << 13  # bytes of a block's shared memory that are not for weights
-SPILLED = 4  # times the room of all blocks, beyond which the size of weights does not matter
-MOST = 16  # times what a tile is worth, beyond which other loops do not grow
-TERMS = 16  # of a sum for each thread of a warp, for which a warp is worth the wait for others
+THREADS = 256  # threads: of a block [guess; gpu_check]
+BLOCKS_PER_SM = 2  # blocks: of which one computes while the other waits [guess; gpu_check]
+CACHE = 1 << 17  # bytes: of the first level, which blocks share [data sheet; gpu_check]
+WORTH_A_TILE = 1 << 12  # points: below which a tile costs more than its code [guess; gpu_check]
+WORTH_A_WORKER = 1 << 11  # points: of a step of a recurrence, whose blocks wait [guess; gpu_check]
+WORTH_A_BARRIER = 1 << 15  # points: that a block evaluates while others wait [guess; gpu_check]
+LANES = 32, 64  # points: tiles grow to the first of LANES and ROWS [shape; cuda_kernels]
+ROWS = 8, 64  # points: and then to the second [guess; cuda_kernels]
+STAGED = 1 << 13  # bytes: of a block's shared memory, not for weights [guess; cuda_kernels]
+SPILLED = 4  # times: the room of all blocks, beyond which weights do not count [guess; gpu_check]
+MOST = 16  # times: what a tile is worth, beyond which other loops do not grow [guess; gpu_check]
+TERMS = 16  # terms: of a sum, for each thread of a warp that takes part in it [guess; gpu_check]
 
 # Sums in slices (split_k.py)
-MOST_WRITTEN = 4  # elements, for each that is read of a row, if nobody knows how many rows come
-GAIN = 0.75  # of the time, at most, that slices may take: what a guess must be sure of
-MATRIX_UNITS = 8  # times faster than threads
-FEWEST = 4  # rows, and lanes, that matrix units multiply
-READ, MOVED = 8, 4  # points that are worth an element from memory, or between blocks
+MOST_WRITTEN = 4  # elements: for each read of a row, of unknown number [guess; gpu_check]
+GAIN = 0.75  # times: the time, at most, that slices may take [guess; gpu_check]
+MATRIX_UNITS = 8  # times: faster than threads [data sheet; gpu_check]
+FEWEST = 4  # rows, lanes: that are multiplied by matrix units, at least [guess; gpu_check]
+READ = 8  # points: worth an element from memory [guess; gpu_check]
+MOVED = 4  # points: worth an element that goes from block to block [guess; gpu_check]
 
-#: Microseconds on an H100. A barrier of all blocks is an estimate: three round trips to the
-#: second-level cache. For what lies between two kernels of a graph: Spector et al., "Look Ma, No
-#: Bubbles!" (Hazy Research, 2025). To await what a tile needs takes longer than to load it, by a
-#: way through shared memory and two waits of a block's threads.
-BARRIER_US, NODE_US, AWAIT_US = 1.5, 1.3, 0.1
-BYTES_IN_US = 50_000  # bytes that a block loads from the second-level cache in a microsecond
-MOST_WORDS = 20 << 20  # bytes: half of that cache, of 40 MB at least (A100's data sheet)
+# Launches, barriers and words (mapping/launch.py, mapping/exchange.py, mapping/choose.py)
+BARRIER_US = 1.5  # microseconds: of all blocks, three round trips to L2 [reasoned; gpu_check]
+NODE_US = 1.3  # microseconds: between two kernels of a graph [Spector; gpu_check]
+AWAIT_US = 0.1  # microseconds: to await what a tile needs, over loading it [reasoned; gpu_check]
+BYTES_IN_US = 50_000  # bytes: that a block loads from L2 in a microsecond [guess; gpu_check]
+MOST_WORDS = 20 << 20  # bytes: half of L2, of 40 MB at least [data sheet; gpu_check]
 
 # Microkernels (mapping/micro.py, mapping/tiling.py)
-MOST_STAGED = (
-    11 << 10
-)  # words of a block's static shared memory: 44 of the 48 kB that all GPUs have
-LEAST_TERMS = 16  # of a sum of products on matrix units
-LEAST_SHARING = 8  # rows, and lanes, that share an operand
-FILLED = 1 / 4  # of the points that are multiplied, at least: others lie outside of the box
-SHARED_TILE = 1.25  # times as long, if warps have to add up their sums
+MOST_STAGED = 11 << 10  # words: 44 of the 48 kB of static shared memory [shape; cuda_kernels]
+LEAST_TERMS = 16  # terms: of a sum of products on matrix units [shape; cuda_kernels]
+LEAST_SHARING = 8  # rows, lanes: that share an operand [shape; cuda_kernels]
+FILLED = 1 / 4  # times: the points that are multiplied, those inside of the box [guess; gpu_check]
+SHARED_TILE = 1.25  # times: as long, if warps have to add up their sums [guess; gpu_check]

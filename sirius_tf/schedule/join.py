@@ -11,7 +11,7 @@ import islpy as isl
 
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.defuse import Uses
-from sirius_tf.ir.program import Program, Statement
+from sirius_tf.ir.program import Program, Statement, Tiles
 from sirius_tf.poly.dependence import Flow, at_distance
 from sirius_tf.schedule.cluster import Cluster, Loop, grain, iterator
 from sirius_tf.schedule.cpu_costs import FAR, ROWS
@@ -21,17 +21,12 @@ from sirius_tf.schedule.split_k import stays_apart
 
 
 def _tiled(program: Program) -> dict[str, set[str]]:
-    """The iterators of statements along which some user reads by tiles: at floor(h / size)."""
+    """The iterators of statements that number the tiles of what they define."""
     found: dict[str, set[str]] = {}
-    writers = Uses(program).writers
-    for load in (load for s in program.statements for load in s.loads):
-        for axis, i in enumerate(load.index):
-            match i:
-                case Affine(((FloorDiv(), 1),), 0):
-                    for s in writers.get(load.tensor, ()):
-                        found.setdefault(s.name, set()).update(s.index[axis].names())
-                case _:
-                    pass
+    for s in program.statements:
+        layout = program.tensor[s.target].layout
+        if isinstance(layout, Tiles):
+            found[s.name] = set(s.index[layout.axis].names())
     return found
 
 

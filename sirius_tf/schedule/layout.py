@@ -19,7 +19,7 @@ from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import Expr, Load, loads
 from sirius_tf.ir.grids import elements
 from sirius_tf.ir.polynomial import Poly, poly
-from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.program import Iter, Panels, Program, Statement, Tensor, Tiles
 from sirius_tf.ir.rewrite import fresh, map_statements, move, replace_loads
 from sirius_tf.schedule import plan as plans
 from sirius_tf.schedule.cpu_costs import MOST_COPIES, ROWS, SMALLEST_PACKED
@@ -118,7 +118,10 @@ def _permuted(program: Program, name: str, order: Sequence[int]) -> Program:
         return replace(load, index=tuple(load.index[k] for k in order))
 
     old = program.tensor[name]
-    new = replace(old, shape=tuple(old.shape[k] for k in order))
+    layout = old.layout
+    if isinstance(layout, Tiles):
+        layout = replace(layout, axis=order.index(layout.axis))
+    new = replace(old, shape=tuple(old.shape[k] for k in order), layout=layout)
     program = replace(program, tensors=tuple(new if t is old else t for t in program.tensors))
     return map_statements(program, lambda s: move(s, {name}, permuted))
 
@@ -212,4 +215,5 @@ def _packed(
         value = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, padded - n)])
         value = np.moveaxis(value.reshape(*value.shape[:-1], padded // PANEL, PANEL), -2, panels)
     value = np.ascontiguousarray(value)
-    return replace(t, name=name, shape=tuple(map(affine, value.shape)), value=value)
+    layout = None if panels is None else Panels(panels)
+    return replace(t, name=name, shape=tuple(map(affine, value.shape)), value=value, layout=layout)

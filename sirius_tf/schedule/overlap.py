@@ -32,7 +32,7 @@ from sirius_tf.ir.expr import (
     names_in,
     walk,
 )
-from sirius_tf.ir.program import Iter, Program, Statement, Tensor
+from sirius_tf.ir.program import Iter, Program, Statement, Tensor, Tiles
 from sirius_tf.ir.rewrite import along, define_elsewhere, map_loads, move, substitute_in
 from sirius_tf.schedule.cpu_costs import CACHE, HIDING, OPERATION, READ, WRITTEN
 
@@ -241,7 +241,8 @@ def _tiled(program: Program, found: _Sliding, size: int) -> Program:
         parts[s.name] = [_along(s, axis, own, tile, inside)] if own and kept else []
     statements = tuple(s for old in program.statements for s in parts.get(old.name, [old]))
     shape = _replaced(tensor.shape, axis, (count, length))
-    tensors = tuple(replace(t, shape=shape) if t is tensor else t for t in program.tensors)
+    tiled = replace(tensor, shape=shape, layout=Tiles(axis, size))
+    tensors = tuple(tiled if t is tensor else t for t in program.tensors)
     return replace(program, tensors=tensors, statements=statements)
 
 

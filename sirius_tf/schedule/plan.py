@@ -22,6 +22,7 @@ from sirius_tf.ir.program import Iter, Program, Statement
 from sirius_tf.schedule.cpu_costs import IN_FLIGHT, LANES, ROWS, SCATTERED, STREAMS
 from sirius_tf.schedule.machine import Machine
 
+ZERO, ONE = poly(0), poly(1)
 PANEL = 16  # lanes-iterator values that packed constants keep together: a multiple of any ISA's
 
 
@@ -40,9 +41,10 @@ class Plan:
 def stride(index: Sequence[Affine | Expr], shape: Sequence[Affine], name: str) -> Poly | None:
     """Distance in elements between neighbours along iterator `name`; None if it is not constant.
 
-    The floors of a packed constant, floor(name / PANEL), do not change within a vector.
+    A floor(name / PANEL), or of a multiple of it, does not change within a vector: one begins at a
+    multiple of its lanes.
     """
-    total, size = poly(0), poly(1)
+    total, size = ZERO, ONE
     for i, extent in zip(reversed(index), reversed(shape), strict=True):
         if isinstance(i, Affine):
             for key, coefficient in i.terms:
@@ -124,6 +126,7 @@ class _Coster:
         self.reduced = math.prod(self.extents[i.name] for i in _reduced(s))
         self.points = math.prod(self.extents[i.name] for i in s.iters if not i.loop)
         self.known = dict[tuple[Load, str], Poly | None]()
+        self.costs = dict[Plan, float]()
 
     def along(self, load: Load, name: str) -> Poly | None:
         if (load, name) not in self.known:
@@ -143,10 +146,13 @@ class _Coster:
 
     def cost(self, plan: Plan) -> float:
         """Cost of a point, more by as much as threads have none."""
-        busy = self.points
-        if plan.across:
-            busy *= min(self.machine.warp, self.extents[str(plan.lanes)])
-        return self.of_point(plan) * max(self.machine.busy_threads / busy, 1.0)
+        if plan not in self.costs:
+            busy = self.points
+            if plan.across:
+                busy *= min(self.machine.warp, self.extents[str(plan.lanes)])
+            idle = max(self.machine.busy_threads / busy, 1.0)
+            self.costs[plan] = self.of_point(plan) * idle
+        return self.costs[plan]
 
     def of_point(self, plan: Plan) -> float:
         """Cost of a point, in vector operations of one element."""
@@ -157,7 +163,7 @@ class _Coster:
         total = self.functions
         for load in self.loads:
             step = self.along(load, plan.lanes)
-            one = 1.0 if step == poly(1) else 0.5 if step == poly(0) else SCATTERED
+            one = 1.0 if step == ONE else 0.5 if step == ZERO else SCATTERED
             if plan.across and self.read_once(plan, load):
                 one *= STREAMS
             total += one / self.reuse(plan, load)
@@ -170,7 +176,7 @@ class _Coster:
             return total + (12.0 + len(self.finish_loads)) / self.reduced
         stored = self.strides(self.s.target, self.s.index, plan.lanes)
         steps = [stored, *(self.along(load, plan.lanes) for load in self.finish_loads)]
-        at_end = sum(1.0 if step in (poly(0), poly(1)) else SCATTERED for step in steps)
+        at_end = sum(1.0 if step in (ZERO, ONE) else SCATTERED for step in steps)
         return total + at_end / filled / self.reduced
 
     def read_once(self, plan: Plan, load: Load) -> bool:
@@ -180,7 +186,7 @@ class _Coster:
             self.machine.panels
             and constant
             and plan.rows is not None
-            and self.along(load, plan.rows) != poly(0)
+            and self.along(load, plan.rows) != ZERO
         )
 
     def reordered(self, lanes: str) -> float:
@@ -191,11 +197,11 @@ class _Coster:
 
     def reuse(self, plan: Plan, load: Load) -> float:
         """The number of rows that share one load of an operand."""
-        if plan.rows is None or self.along(load, plan.rows) != poly(0):
+        if plan.rows is None or self.along(load, plan.rows) != ZERO:
             return 1.0
         rows, names = 1, [i.name for i in self.s.iters if not i.loop]
         for name in reversed(names[: names.index(plan.rows) + 1]):
-            if name == plan.lanes or self.along(load, name) != poly(0):
+            if name == plan.lanes or self.along(load, name) != ZERO:
                 continue
             least = 2 if name in self.symbolic else 1  # a batch of 1 is a sample, not a promise
             rows *= max(self.extents[name], least)

@@ -97,6 +97,9 @@ def check_complete(program: Program, scop: Scop, schedule: Schedule) -> None:
             raise VerifyError(f"{name} cannot be computed as '{show_plan(plan)}'")
     known = set(scop.shapes)
     _same("places", storage.slots.keys(), {t for t in known if program.tensor[t].role == "temp"})
+    numbers = set(storage.slots.values())
+    if gaps := set(range(len(numbers))) - numbers:
+        raise VerifyError(f"slots are numbered from 0 on, without a gap; none is slot {min(gaps)}")
     for what in (storage.windows, storage.private):
         for name, window in what.items():
             if name not in storage.slots or len(window) != len(program.tensor[name].shape):

@@ -280,7 +280,7 @@ def _regions(result: Result) -> Table:
     launches = ["launch on GPUs"] if any(r.cuda_launch for r in regions) else []
     rows = table("Regions", "region", "ops", "ms", "speed", "kept", "error", "TF's", *launches)
     for region in regions:
-        kept = "yes" if region.kept else "no"
+        kept = ("yes, or TF" if region.may_refuse else "yes") if region.kept else "no"
         times = _times(region.tf_ms, region.sirius_ms)
         launch = [region.cuda_launch] if launches else []
         errors = (region.accuracy.sirius, region.accuracy.tensorflow)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from sirius_tf.errors import InvalidArgument
 from sirius_tf.ir import interp
 from sirius_tf.ir.affine import Affine, FloorDiv, symbol
 from sirius_tf.ir.defuse import Uses
@@ -24,8 +25,9 @@ def _constant_loads(program: Program, expr: Expr) -> bool:
     return all(program.tensor[load.tensor].role == "constant" for load in loads(expr))
 
 
-def evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
-    """The tensor that statements define from constants, as a constant."""
+def evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor | None:
+    """The tensor that statements define from constants, as a constant; None where they fail, as a
+    division by zero does: calls are to fail then."""
     target = program.tensor[statements[0].target]
     needed = {load.tensor for s in statements for load in loads(s.value)}
     tensors = (replace(target, role="output"), *(program.tensor[n] for n in sorted(needed)))
@@ -33,7 +35,10 @@ def evaluate(program: Program, statements: tuple[Statement, ...]) -> Tensor:
     shape = tuple(Const(extent.const, "int64") for extent in target.shape)
     outputs = (Output(target.name, shape),)
     small = Program("fold", (), (), (), tensors, statements, (), outputs)
-    (value,) = interp.run(small, {})
+    try:
+        (value,) = interp.run(small, {})
+    except InvalidArgument:
+        return None
     return replace(target, role="constant", value=value)
 
 
@@ -66,8 +71,9 @@ def fold_tensors(program: Program) -> Program:
             continue
         if math.prod(e.const for e in target.shape) > LARGEST_CONSTANT:
             continue
-        if all(_foldable(program, s) for s in writers):
-            tensors[name] = evaluate(program, tuple(writers))
+        made = all(_foldable(program, s) for s in writers) and evaluate(program, tuple(writers))
+        if made:
+            tensors[name] = made
             folded.add(name)
     kept = tuple(s for s in program.statements if s.target not in folded)
     return replace(program, tensors=tuple(tensors.values()), statements=kept)
@@ -77,13 +83,14 @@ def fold_subtrees(program: Program) -> Program:
     """Parts of expressions that only constants enter become constants of their own."""
     folder = _Folder(program)
     program = map_statements(program, folder.statement)
-    return replace(program, tensors=(*program.tensors, *folder.made.values()))
+    made = (t for t in folder.made.values() if t)
+    return replace(program, tensors=(*program.tensors, *made))
 
 
 class _Folder:
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.made: dict[tuple[object, ...], Tensor] = {}
+        self.made: dict[tuple[object, ...], Tensor | None] = {}
 
     def statement(self, s: Statement) -> Statement:
         """The statement with maximal constant parts of its expressions replaced."""
@@ -97,8 +104,9 @@ class _Folder:
         if expr.fn == "demand":
             return Call(expr.fn, (self.part(s, expr.args[0]), expr.args[1]), expr.dtype)
         iters = self.iters(s, expr)
-        if iters is not None:
-            return self.fold(s, expr, iters)
+        folded = None if iters is None else self.fold(s, expr, iters)
+        if folded is not None:
+            return folded
         return Call(expr.fn, tuple(self.part(s, a) for a in expr.args), expr.dtype)
 
     def iters(self, s: Statement, expr: Expr) -> tuple[Iter, ...] | None:
@@ -112,17 +120,19 @@ class _Folder:
         small = math.prod(i.extent.const for i in iters) <= LARGEST_CONSTANT
         return iters if small else None
 
-    def fold(self, s: Statement, expr: Expr, iters: tuple[Iter, ...]) -> Expr:
+    def fold(self, s: Statement, expr: Expr, iters: tuple[Iter, ...]) -> Expr | None:
         index = tuple(symbol(i.name) for i in iters)
         key = (expr, iters)
         if key not in self.made:
-            taken = {*self.program.tensor, *(t.name for t in self.made.values())}
+            taken = {*self.program.tensor, *(t.name for t in self.made.values() if t)}
             name, shape = next(numbered("folded", taken)), tuple(i.extent for i in iters)
             target = Tensor(name, shape, expr.dtype)
             tensors = (*self.program.tensors, target)
             one = Statement("fold", iters, name, index, expr)
             self.made[key] = evaluate(replace(self.program, tensors=tensors), (one,))
         made = self.made[key]
+        if made is None:
+            return None
         if next(loads(expr), None) is None and not iters:
             assert made.value is not None
             return Const(made.value.item(), expr.dtype)

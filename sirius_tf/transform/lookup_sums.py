@@ -31,9 +31,10 @@ def pick_sums(program: Program) -> Program:
     while True:
         rows = _Rows(program, room)
         statements = tuple(rows.picked(s) for s in program.statements)
-        if not rows.made:
+        made = tuple(t for t in rows.made.values() if t)
+        if not made:
             return program
-        tensors = (*program.tensors, *rows.made.values())
+        tensors = (*program.tensors, *made)
         program = simplify(replace(program, tensors=tensors, statements=statements))
         room = rows.room
 
@@ -42,7 +43,7 @@ class _Rows:
     def __init__(self, program: Program, room: int) -> None:
         self.program = program
         self.uses = Uses(program)
-        self.made: dict[tuple[object, ...], Tensor] = {}
+        self.made: dict[tuple[object, ...], Tensor | None] = {}
         self.room = room
 
     def picked(self, s: Statement) -> Statement:
@@ -59,11 +60,14 @@ class _Rows:
             self.room -= size
             self.made[key] = self.sums(general)
         made = self.made[key]
+        if made is None:
+            return s
         index: tuple[Affine | Expr, ...] = (row, *general.index[1:])
         return replace(s, value=Load(made.name, index, made.dtype), reduce=None)
 
-    def sums(self, s: Statement) -> Tensor:
-        """The sums of a statement at every point of its iterators, as a constant."""
+    def sums(self, s: Statement) -> Tensor | None:
+        """The sums of a statement at every point of its iterators, as a constant; None where they
+        cannot be computed."""
         name = fresh(f"{s.target}_{s.name}_rows", self.program.tensor)
         dtype = self.program.tensor[s.target].dtype
         target = Tensor(name, tuple(i.extent for i in s.iters), dtype)

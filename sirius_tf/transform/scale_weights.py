@@ -64,8 +64,9 @@ def _scaled(program: Program, s: Statement, made: dict[tuple[Load, Load], Tensor
 
 def _factor(program: Program, s: Statement, expr: Expr) -> Load | None:
     """The constant that an expression is the result of a sum times."""
-    match expr:
-        case Call("mul", (x, Load() as factor), _) | Call("mul", (Load() as factor, x), _):
-            constant = program.tensor[factor.tensor].role == "constant"
-            return factor if x == s.result and constant else None
-    return None
+    if not (isinstance(expr, Call) and expr.fn == "mul" and s.result in expr.args):
+        return None
+    factor = expr.args[expr.args[0] == s.result]
+    if not isinstance(factor, Load) or program.tensor[factor.tensor].role != "constant":
+        return None
+    return factor

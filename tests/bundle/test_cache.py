@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import sirius_tf
-from sirius_tf.bundle import cc
+from sirius_tf.bundle import cache, cc
 from sirius_tf.driver import comparison
 from sirius_tf.rewrite import measure
 
@@ -91,3 +91,12 @@ def test_nothing_of_the_samples_is_in_the_cache(convert, tmp_path) -> None:
     paths = entries(tmp_path / "cache")
     found = [path.parent.name for path in paths if SAMPLES["x"][0].tobytes() in path.read_bytes()]
     assert len(paths) > 7 and found == []
+
+
+def test_what_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key, made = ("a key", 1), iter((1.5, 2.5))
+    assert not cache.is_remembered("times", key)
+    for _ in range(2):
+        assert cache.remembered("times", key, lambda: next(made)) == 1.5
+    assert cache.is_remembered("times", key) and not cache.is_remembered("times", ("a key", 2))

@@ -3,6 +3,7 @@
 
 import ctypes
 
+import numpy as np
 import pytest
 
 from sirius_tf.bundle import cc, elf
@@ -49,3 +50,15 @@ def test_a_section_that_is_not_there(linked, name) -> None:
 def test_a_file_that_was_cut_short(linked, share) -> None:
     with pytest.raises(SiriusError, match="not a shared object with room"):
         elf.around(linked[: int(len(linked) * share)], "here")
+
+
+def test_a_segment_that_does_not_end_before_the_section(linked) -> None:
+    data = bytearray(linked)
+    header = np.frombuffer(data, elf._HEADER, 1)
+    segments = np.frombuffer(data, elf._SEGMENT, int(header["phnum"][0]), int(header["phoff"][0]))
+    grown = segments["memsz"] >= SIZE
+    sections = np.frombuffer(data, elf._SECTION, int(header["shnum"][0]), int(header["shoff"][0]))
+    (address,) = sections["addr"][sections["size"] == SIZE]
+    segments["filesz"][grown] = address + 1 - segments["vaddr"][grown]
+    with pytest.raises(SiriusError, match="its segment does not end before the section"):
+        elf.around(bytes(data), "here")

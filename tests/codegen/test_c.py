@@ -11,11 +11,13 @@ from sirius_tf.bundle.link import link
 from sirius_tf.codegen.cpu.kernel import print_run
 from sirius_tf.codegen.entry import print_plan
 from sirius_tf.compile import compile_program, schedule_program
-from sirius_tf.errors import InvalidArgument
+from sirius_tf.errors import DeadlineExceeded, InvalidArgument
 from sirius_tf.ir import interp
 from sirius_tf.ir.expr import Const, substitute
 from sirius_tf.ir.program import Program, Reduce
-from sirius_tf.runtime import native
+from sirius_tf.pipeline import PIPELINE
+from sirius_tf.runtime import limited, native
+from sirius_tf.tools.perf import traffic
 from tests.support import programs, workers
 from tests.support.programs import (
     B,
@@ -136,6 +138,40 @@ def test_phases_that_one_worker_runs_alone_have_no_barrier_between(compiled, row
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 
+def layers(width=512):
+    """Two products one after the other: those of a tile take long."""
+    over, box = Reduce("add", (it("k", width),)), [it("b", B), it("i", width)]
+    return program(
+        "layers",
+        [param("B", "x", 0)],
+        [
+            tensor("x", [B, width], role="input"),
+            tensor("u", [width, width], role="input"),
+            tensor("h", [B, width]),
+            tensor("y", [B, width], role="output"),
+        ],
+        [
+            stmt("h1", box, "h", [b, i], call("mul", load("x", b, k), load("u", k, i)), over),
+            stmt("y1", box, "y", [b, i], call("mul", load("h", b, k), load("u", k, i)), over),
+        ],
+        [B, width],
+    )
+
+
+def test_a_call_ends_within_a_tile_whose_statements_take_long(compiled) -> None:
+    tile, second = "layers_v3_leaf0(call,", "/* y1 */"
+    run = print_run(schedule_program(layers()), "v3").split("void layers_run_v3")[1]
+    first, _, rest = run.partition("/* h1 */")
+    assert tile in first and "goto left;" in first
+    assert "goto left;" in rest.partition(second)[0] and "left:;" in rest.partition(second)[2]
+    inputs = random_inputs(layers(), {"B": 33})
+    (wanted,) = interp.run(layers(), inputs)
+    (got,) = workers.call(compiled(layers()), "layers", list(inputs.values()))
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+    with pytest.raises(DeadlineExceeded), native.exactly(1), limited(1e-6):
+        compiled(layers()).call("layers", list(inputs.values()))
+
+
 def test_empty_batch(compiled) -> None:
     program = programs.softmax()
     (got,) = compiled(program).call("softmax", list(random_inputs(program, {"B": 0}).values()))
@@ -166,11 +202,32 @@ def test_a_wrong_extent_is_an_error(compiled) -> None:
 
 def test_a_bundle_without_folding_needs_more_workspace(compiled) -> None:
     """The folded state is what makes the workspace independent of the number of steps."""
-    folded = schedule_program(programs.lstm())
+
+    def bytes_of(scheduled, steps):
+        params = (replace(p, hint=steps if p.name == "T" else 2) for p in program.params)
+        hinted = replace(scheduled.program, params=tuple(params))
+        return traffic.workspace(replace(scheduled, program=hinted))
+
+    program = programs.lstm()
+    folded = schedule_program(program)
     assert any(w[0] == 2 for w in folded.storage.windows.values())
     whole = replace(folded, storage=replace(folded.storage, windows={}))
+    states = [name for name, (steps, *_) in folded.storage.windows.items() if steps == 2]
+    for name in states:
+        t = folded.program.tensor[name]
+        assert "T" in str(whole.storage.shape(t)[0]) and str(folded.storage.shape(t)[0]) == "2"
+    assert bytes_of(whole, 90) - bytes_of(whole, 50) > bytes_of(folded, 90) - bytes_of(folded, 50)
     assert print_plan(whole) != print_plan(folded)
     assert print_run(whole, "v3") != print_run(folded, "v3")
+
+
+def test_what_no_statement_touches_has_no_place() -> None:
+    """Where `simplify` is left out, loops over lists leave such temporaries."""
+    program = programs.dense()
+    program = replace(program, tensors=(*program.tensors, tensor("untouched", [4])))
+    scheduled = schedule_program(program, passes=PIPELINE.without(["simplify"]))
+    assert "untouched" in scheduled.program.tensor
+    assert "untouched" not in print_run(scheduled, "v3")
 
 
 def test_names_of_c_and_of_generated_code_are_fine_for_tensors(tmp_path) -> None:

@@ -12,15 +12,14 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 import sirius_tf
 from sirius_tf.bundle import nvrtc
 from sirius_tf.bundle.cuda import LARGE, compile_kernel, complete_source
 from sirius_tf.bundle.link import link, repack, weights
 from sirius_tf.codegen.cuda.kernel import print_kernel
-from sirius_tf.codegen.cuda.source import alone
+from sirius_tf.codegen.cuda.source import Entry, alone
 from sirius_tf.codegen.names import renamed
 from sirius_tf.compile import compile_cuda, compile_program, schedule_program
 from sirius_tf.config import Options
@@ -35,10 +34,11 @@ from sirius_tf.runtime import native
 from sirius_tf.tools.models import dense, recurrent
 from tests.emulator.emulator import EmulationError
 from tests.support import programs
+from tests.support.arrays import assert_close
 from tests.support.emulated import ARCHITECTURES, DEFAULT, LAUNCHES, Emulated, agree, fits
 from tests.support.functions import chain, newton, pieces
 from tests.support.models import export_lstm, export_mmoe
-from tests.support.parity import lowered
+from tests.support.parity import lowered, results_of
 from tests.support.programs import (
     random_inputs,
     scaled,
@@ -365,9 +365,10 @@ def test_no_races(make) -> None:
 
 
 def test_no_access_out_of_bounds() -> None:
-    _, program = lowered(attention, tf.TensorSpec([None, 9, 24], "float32"))
+    concrete, program = lowered(attention, tf.TensorSpec([None, 9, 24], "float32"))
     x = RNG.standard_normal((2, 9, 24)).astype("f")
-    Emulated(program, "address")([x], 3, 64)
+    got = Emulated(program, "address")([x], 3, 64)
+    assert_close(got, results_of(concrete, [x]), 1e-5)
 
 
 def barriers(make):
@@ -402,13 +403,12 @@ def greedy(name, values=150):
     names = [f"v{k}" for k in range(values)]
     loads = "".join(f"volatile float &{n} = p[{k}]; float s{n} = {n};" for k, n in enumerate(names))
     stores = "".join(f"p[{k}] = s{n} * s{n};" for k, n in enumerate(names))
-    head = f'extern "C" __global__ void __launch_bounds__(256, 2) {name}(float *p)'
-    return f"{head} {{{loads} __syncthreads(); {stores}}}\n"
+    return Entry(name, "", f"(float *p) {{{loads} __syncthreads(); {stores}}}\n")
 
 
 def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
     kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
-    kernel = replace(kernel, source=greedy(kernel.name))
+    kernel = replace(kernel, functions="", entries=(greedy(kernel.name),))
     compiled = compile_kernel(kernel, ["sm_90"])
     assert compiled.kernel == alone(kernel, kernel.kernels)
     assert "(256, 1)" in complete_source(compiled.kernel)
@@ -417,8 +417,8 @@ def test_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
 
 def test_of_a_graph_only_a_kernel_that_spills_has_a_multiprocessor_to_itself() -> None:
     kernel = print_kernel(schedule_program(chain(2), machine_of("sm_90")), "graph")
-    sources = map(greedy, kernel.kernels, (10, 150, 10))
-    compiled = compile_kernel(replace(kernel, source="".join(sources)), ["sm_90"])
+    entries = tuple(map(greedy, kernel.kernels, (10, 150, 10)))
+    compiled = compile_kernel(replace(kernel, functions="", entries=entries), ["sm_90"])
     bounds = re.findall(r"__launch_bounds__\(256, (\d)\)", compiled.kernel.source)
     assert bounds == ["2", "1", "2"]
     assert compiled.blocks("sm_90") == kernel.blocks
@@ -427,7 +427,7 @@ def test_of_a_graph_only_a_kernel_that_spills_has_a_multiprocessor_to_itself() -
 def test_a_process_for_each_architecture_compiles_a_large_kernel(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel = print_kernel(schedule_program(programs.dense(), machine_of("sm_90")))
-    large = replace(kernel, source=kernel.source + "\n" * LARGE)
+    large = replace(kernel, functions=kernel.functions + "\n" * LARGE)
     monkeypatch.setattr(nvrtc, "_compile", None)  # this process does not
     assert set(compile_kernel(large, ARCHITECTURES).cubins) == set(ARCHITECTURES)
     with pytest.raises(TypeError):

@@ -7,8 +7,7 @@ import re
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.codegen.cuda.kernel import print_kernel
 from sirius_tf.compile import schedule_program

@@ -5,8 +5,7 @@ import re
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from tests.emulator.emulator import EmulationError
 from tests.support.emulated import LAUNCHES, Emulated, agree, fits, many

@@ -19,6 +19,9 @@ from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Const, Index
 from sirius_tf.ir.program import Program, Reduce
 from sirius_tf.runtime import native
+from sirius_tf.schedule.plan import Plan
+from sirius_tf.schedule.storage import Storage
+from tests.support import saved
 from tests.support.programs import (
     B,
     b,
@@ -151,7 +154,6 @@ def bundles(tmp_path_factory):
                 march = ("-march=x86_64_v3", "-DSIRIUS_LANES=16")
                 patch.setitem(link_module.MARCH, "v3", march)
                 patch.setitem(leaf.ISAS, "v3", leaf.ISAS["v4"])
-            patch.setenv("SIRIUS_ISA", "v3")
             link([compile_program(p) for p in cases()], path, {}, isas=["v3"])
         made[isa] = native.Bundle(path)
     return made
@@ -186,3 +188,28 @@ def test_bits_depend_on_neither_the_instruction_set_nor_other_rows(bundles, made
             (some,) = bundle.call(made.name, [x[:rows]], 1)
             want = all_rows[:rows] if by_row else all_rows
             np.testing.assert_array_equal(some, want, strict=True)
+
+
+def test_leaves_that_are_alike_are_printed_once(monkeypatch) -> None:
+    """Layers that differ by their weights; the text is as if each were printed."""
+
+    def print_leaf(program, made, *rest):
+        printed.append(made.statement.name)
+        return real(program, made, *rest)
+
+    scheduled, printed, real = schedule_program(saved.read("two_layers")), [], leaf.print_leaf
+    monkeypatch.setattr(leaf, "print_leaf", print_leaf)
+    text, once = print_run(scheduled, "v3"), list(printed)
+    printed.clear()
+    monkeypatch.setattr(leaf, "alike", lambda program, made, *_: (made.statement.name, []))
+    assert print_run(scheduled, "v3") == text
+    assert set(once) < set(printed)
+
+
+def test_zeros_of_either_sign_are_not_alike() -> None:
+    def key(value):
+        s = stmt("y", [it("i", 4)], "y", (i,), Const(value, "float32"))
+        written = program("p", [], [tensor("y", (4,), role="output")], [s], (4,))
+        return leaf.alike(written, leaf.Leaf(s, ()), Plan(None), Storage())[0]
+
+    assert key(0.0) == key(0.0) != key(-0.0)

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans that C has no vectors for: the schedule says scalar, and a given one is refused."""
 
+from dataclasses import replace
+
 import pytest
 
+from sirius_tf.codegen.cpu.leaf import ISAS, print_leaf
 from sirius_tf.codegen.cpu.plans import is_computable, plan_of
 from sirius_tf.compile import schedule_program
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import index
-from sirius_tf.ir.program import Reduce
+from sirius_tf.ir.program import Panels, Reduce
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.plan import PANEL, Plan
@@ -91,6 +94,23 @@ def test_lanes_of_a_leaf() -> None:
     unaligned = Leaf(made.statements[0], (Range("i", None, None, False),))
     assert plan_of(made, Storage(), unaligned, Plan("i")) == Plan(None)
     assert plan_of(made, Storage(), Leaf(made.statements[0], ()), Plan("i")) == Plan(None)
+
+
+@pytest.mark.parametrize("layout", [Panels(0), None])
+def test_panels_alone_are_filled_up(layout) -> None:
+    """The last lanes are part of a vector, which panels have and quotients of a graph may not."""
+    value = call("mul", load("x", k), load("w", i // PANEL, k, i % PANEL))
+    tensors = [
+        tensor("x", (64,), role="input"),
+        replace(tensor("w", (4, 64, PANEL), role="constant"), layout=layout),
+        tensor("y", (N,), role="output"),
+    ]
+    s = stmt("y", [it("i", N)], "y", (i,), value, Reduce("add", (it("k", 64),)))
+    made = program("p", [param("N", "x", 0)], tensors, [s], (N,))
+    leaf = Leaf(s, (Range("i", None, None, True),))
+    text = print_leaf(made, leaf, Plan("i"), Storage(), ISAS["v3"]).text
+    assert ("sr_load_n_f32(" in text) == (layout is None)
+    assert "sr_store_n_f32(" in text
 
 
 def test_a_schedule_says_what_is_printed() -> None:

@@ -5,6 +5,7 @@ A region is fed what it reads when TensorFlow runs the model on its samples.
 """
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 
 import keras
@@ -17,13 +18,11 @@ from sirius_tf.driver.parts import cut, hints
 from sirius_tf.frontend import savedmodel
 from sirius_tf.ir.program import Program
 from sirius_tf.lower.graph import lower
-from sirius_tf.mapping.choose import choose_mapping
-from sirius_tf.mapping.text import parse, show
 from sirius_tf.rewrite import metagraph, samples
 from sirius_tf.rewrite.difference import relative_error
 from sirius_tf.rewrite.session import Session
-from sirius_tf.schedule import schedule as schedules
 from sirius_tf.tools.models import zoo
+from tests.reliability.round_trips import KINDS, MACHINES, trips
 from tests.support.emulated import Emulated, check_resources
 from tests.support.small_zoo import SIZES
 
@@ -90,11 +89,11 @@ def test_compiles(regions) -> None:
         check_resources(region.emulated.kernel)
 
 
-def test_decisions_are_read_back(regions) -> None:
+def test_texts_are_read_back(regions) -> None:
     for region in regions:
-        schedule, mapping = region.emulated.schedule, choose_mapping(region.emulated.scheduled)
-        assert schedules.show(schedules.parse(schedule)) == schedule
-        assert parse(show(mapping)) == mapping
+        found = Counter(trips(region.program))
+        assert set(found) == {(kind, True) for kind in KINDS}
+        assert found["schedules", True] == len(MACHINES)
 
 
 def agree(region, results):

@@ -12,6 +12,7 @@ from sirius_tf.ir.interp import run
 from sirius_tf.ir.widen import widened
 from sirius_tf.rewrite import measure
 from sirius_tf.rewrite.difference import relative_error
+from sirius_tf.rewrite.session import Session
 from sirius_tf.runtime import native
 from sirius_tf.tools.convert import report
 from tests.support.parity import lowered
@@ -78,3 +79,33 @@ def test_a_program_in_float64():
     (y,) = run(wide, {wide.inputs[0]: x.astype("d")})
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, np.exp(x.astype("d")) / 3, rtol=1e-15)
+
+
+def spied(name, real, called):
+    """A function that notes its calls."""
+
+    def spy(*given):
+        called.append(name)
+        return real(*given)
+
+    return spy
+
+
+def test_equal_regions_are_compared_and_computed_in_float64_once(tmp_path, monkeypatch):
+    module = tf.Module()
+    module.w = tf.Variable(RNG.standard_normal((6, 5)).astype("f"))
+    spec = tf.TensorSpec([None, 6], tf.float32, name="x")
+    functions = [tf.function(lambda x: {"y": tf.matmul(x, module.w)}, [spec]) for _ in range(2)]
+    signatures = dict(zip(("first", "second"), functions, strict=True))
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
+    called = []
+    for owner, name in ((accuracy, "_run"), (Session, "difference"), (Session, "time")):
+        monkeypatch.setattr(owner, name, spied(name, getattr(owner, name), called))
+    x = RNG.standard_normal((3, 6)).astype("f")
+    samples = {name: {"x": x} for name in signatures}
+    options = sirius_tf.Options(keep_slow=True)
+    result = sirius_tf.optimize(tmp_path / "model", samples=samples, options=options)
+    first, second = (signature.regions[0] for signature in result.signatures)
+    assert sorted(called) == ["_run", "difference", "time"]
+    assert first.kept and second.kept and first.accuracy == second.accuracy
+    assert first.accuracy.sirius is not None

@@ -8,6 +8,7 @@ import tensorflow as tf
 import sirius_tf
 from sirius_tf import compile as compiling
 from sirius_tf.bundle import cc, store
+from sirius_tf.driver import accuracy
 from sirius_tf.errors import VerifyError
 from sirius_tf.rewrite import measure
 
@@ -98,6 +99,55 @@ def test_code_that_the_c_compiler_does_not_accept(model, monkeypatch, tmp_path):
     report = converted(model)
     assert len(report.regions) == 1
     assert any("no tanh here" in left.reason for left in report.left)
+
+
+def test_code_that_the_linker_does_not_accept(model, monkeypatch, tmp_path):
+    real = cc.compile_object
+
+    def needs_more(source, output, flags=(), command=None):
+        text = source.read_text()
+        if "sr_tanh" in text:
+            text += "\nint sr_nowhere(void);\n"
+            text += "__attribute__((weak)) int f(void) { return sr_nowhere(); }\n"
+            source.write_text(text)
+        real(source, output, flags, command)
+
+    monkeypatch.setattr(cc, "compile_object", needs_more)
+    report = converted(model)
+    assert len(report.regions) == 1
+    assert any("sr_nowhere" in left.reason for left in report.left)
+
+
+def test_a_linker_that_never_works_is_an_error(model, monkeypatch):
+    def fails(*arguments):
+        raise cc.CompilerError("the disk is full")
+
+    monkeypatch.setattr(cc, "compile_shared", fails)
+    with pytest.raises(sirius_tf.SiriusError, match=r"nothing is written.* the disk is full$"):
+        converted(model)
+    assert not model.with_name("model.sirius").exists()
+
+
+def test_an_error_against_float64_that_cannot_be_found_costs_no_more(model, monkeypatch):
+    def fails(*arguments):
+        raise KeyError("k")
+
+    monkeypatch.setattr(accuracy, "lower", fails)
+    report = converted(model)
+    assert {r.accuracy.because for r in report.regions} == {"float64 fails: KeyError: 'k'"}
+    assert all(r.kept for r in report.regions)
+
+
+def test_whatever_fails_elsewhere_is_told_in_a_sentence(model, monkeypatch, tmp_path):
+    def fails(*arguments, **named):
+        raise TypeError("bad operand\nand more")
+
+    monkeypatch.setattr(tf.compat.v1.Session, "make_callable", fails)
+    reason = r"^nothing is written, since .* failed: TypeError: bad operand \(see [^\n]*$"
+    with pytest.raises(sirius_tf.SiriusError, match=reason):
+        converted(model)
+    assert "make_callable" in (tmp_path / "failures" / "conversion.txt").read_text()
+    assert not model.with_name("model.sirius").exists()
 
 
 def test_no_compiler_at_all_is_an_error(model, monkeypatch):

@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 import sirius_tf
 from sirius_tf.driver import kernels
@@ -66,13 +65,13 @@ def alone(monkeypatch, cache):
 
 def spoil(monkeypatch, change, which=lambda region, passes: True):
     """Have `change` of their kernels in place of those of regions."""
-    compile_graph = kernels.compile_graph
+    compile_program = kernels.compile_program
 
-    def compiled(graph, hints, threads, dump, passes, tilings):
-        kernel = compile_graph(graph, hints, threads, dump, passes, tilings)
-        return change(kernel) if which(graph.name, passes) else kernel
+    def compiled(program, threads, dump, passes, tilings):
+        kernel = compile_program(program, threads, dump, passes, tilings)
+        return change(kernel) if which(program.name, passes) else kernel
 
-    monkeypatch.setattr(kernels, "compile_graph", compiled)
+    monkeypatch.setattr(kernels, "compile_program", compiled)
 
 
 def with_constants(kernel, change, dtype="float32"):

@@ -9,6 +9,7 @@ import sys
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sirius_tf.bundle import files
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.rewrite import check, measure
+from sirius_tf.rewrite.asset import ASSET
 from sirius_tf.runtime.native import Bundle
 from sirius_tf.runtime.op import sirius_region
 from tests.support import models
@@ -141,7 +143,7 @@ def test_what_was_compared_once_is_not_loaded_again(mmoe, tmp_path, monkeypatch)
     assert again.bundle.read_bytes() == result.bundle.read_bytes() and not compared
     x = np.random.default_rng().standard_normal((3, 8)).astype("float32")
     samples = {"serve": {"x": x}, "serving_default": {"x": x}}
-    with pytest.raises(KeyError, match="stop"):
+    with pytest.raises(SiriusError, match="stop"):
         sirius_tf.optimize(folder / "model", tmp_path / "other", samples=samples, options=OPTIONS)
 
 
@@ -180,10 +182,10 @@ def test_a_bundle_refuses_other_weights(mmoe, tmp_path) -> None:
     Bundle(bundle)
     index = moved / "variables" / "variables.index"
     index.write_bytes(index.read_bytes() + b"\0")
-    with pytest.raises(SiriusError, match="tools/convert --refresh"):
+    with pytest.raises(SiriusError, match="sirius-convert --refresh"):
         Bundle(bundle)
     index.unlink()
-    with pytest.raises(SiriusError, match="tools/convert --refresh"):
+    with pytest.raises(SiriusError, match="sirius-convert --refresh"):
         Bundle(bundle)
 
 
@@ -353,22 +355,26 @@ def test_what_is_slower_goes_back(tmp_path, monkeypatch, tmp_path_factory) -> No
     assert signature.compiled == 0 and not signature.regions[0].kept
     assert "slower than TensorFlow" in signature.left[0].reason
     same(tmp_path / "model", result.output_dir, "serving_default", ids=np.zeros((1, 1), "int32"))
-    monkeypatch.setattr("sirius_tf.rewrite.session.interleaved", lambda a, b: (2.0, 1.0))
+    for place in ("session.interleaved", "check.fairly"):
+        monkeypatch.setattr(f"sirius_tf.rewrite.{place}", lambda a, b: (2.0, 1.0))
     again = sirius_tf.optimize(tmp_path / "model", options=sirius_tf.Options(force=True))
     assert again.bundle is not None  # that machine may have been busy
 
 
-def test_a_frozen_graph_def(tmp_path) -> None:
+def test_a_frozen_graph_def(tmp_path, monkeypatch) -> None:
+    """Without a name its bundle has one of its own, beside those that are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "graph.sirius.0.so").touch()
     graph_def = models.frozen_graph_def()
-    options = sirius_tf.Options(keep_slow=True, bundle=tmp_path / "b.so")
+    options = sirius_tf.Options(keep_slow=True)
     made = sirius_tf.optimize_graph_def(graph_def, ["x"], ["y"], options=options)
     assert "SiriusRegion" in {node.op for node in made.node}
     assert "w" not in {node.name for node in made.node}
     x = np.random.default_rng(0).standard_normal((4, 3)).astype("f")
     results = [run_graph_def(definition, {"x:0": x}) for definition in (graph_def, made)]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
-    with pytest.raises(SiriusError, match="say where"):
-        sirius_tf.optimize_graph_def(graph_def, ["x"], ["y"])
+    (path,) = (n.attr["value"].tensor.string_val[0] for n in made.node if n.name == ASSET)
+    assert Path(path.decode()) == (tmp_path / "graph.sirius.1.so").resolve()
 
 
 def test_a_graph_def_that_calls_a_function(tmp_path) -> None:

@@ -151,6 +151,44 @@ def test_the_other_signatures_are_converted(tmp_path) -> None:
         sirius_tf.optimize(tmp_path / "model", tmp_path / "no", samples={"secret": {"x": x + 1}})
 
 
+class Grouped(tf.Module):
+    """A Conv3D with groups, which only XLA runs, and what TensorFlow's ops run."""
+
+    @tf.function(jit_compile=True)
+    def only_xla(self, x):
+        return tf.nn.conv3d(x, tf.ones([2, 2, 2, 2, 4]), [1] * 5, "SAME")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 4, 4], name="x")])
+    def grouped(self, x):
+        return {"y": tf.nn.relu(self.only_xla(x))}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 4, 4], name="x")])
+    def plain(self, x):
+        return {"y": tf.exp(x) * 2.0}
+
+
+def test_what_only_xla_runs_stays_as_it_is(tmp_path) -> None:
+    module = Grouped()
+    signatures = {"grouped": module.grouped, "plain": module.plain}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 4, 4)).astype("f")
+    result = sirius_tf.optimize(
+        tmp_path / "model",
+        tmp_path / "out",
+        samples={"x": x},
+        options=sirius_tf.Options(keep_slow=True),
+    )
+    grouped, plain = result.signatures
+    assert plain.compiled == plain.ops and not grouped.compiled
+    assert all("XLA alone" in left.reason for left in grouped.left)
+    assert complaint(result, strict=False) is None
+    want, got = (
+        tf.saved_model.load(str(tmp_path / name)).signatures["grouped"](x=tf.constant(x))
+        for name in ("model", "out")
+    )
+    np.testing.assert_allclose(got["y"], want["y"], rtol=1e-5, atol=1e-5)
+
+
 class Noisy(tf.Module):
     """An output that differs from call to call, and one that does not."""
 

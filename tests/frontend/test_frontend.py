@@ -118,6 +118,22 @@ def test_tf1(tmp_path: Path, resource: bool) -> None:
     assert graph.inputs[0].name == "x"
 
 
+def test_only_what_a_signature_needs_is_inlined(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0])
+    spec = tf.TensorSpec([2], name="x")
+    functions = {
+        "exp": tf.function(lambda x, y: {"out": tf.exp(x) * module.v}, [spec, spec]),
+        "tanh": tf.function(lambda x: {"out": tf.tanh(x)}, [spec]),
+    }
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=functions)
+    found = read(tmp_path / "m").signatures
+    kinds = {name: {node.op for node in s.inlined.node} for name, s in found.items()}
+    assert kinds["tanh"] == {"Placeholder", "Tanh", "Identity"}
+    assert "Exp" in kinds["exp"] and not kinds["exp"] & {"Tanh", "SaveV2", "RestoreV2"}
+    assert len(found["exp"].graph.inputs) == 2  # one of which nothing reads
+
+
 def test_partitioned_variable_and_cut(tmp_path: Path) -> None:
     models.save_partitioned(tmp_path / "m")
     graph = read(tmp_path / "m").signatures["cut"].graph

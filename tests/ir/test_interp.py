@@ -174,6 +174,13 @@ def test_gather_and_out_of_range():
             run(gather(), {"ids": np.array([1, bad], np.int32), "table": table})
 
 
+def test_an_output_without_dimensions_is_an_array():
+    total = stmt("S", [], "y", [], load("x", k), Reduce("add", (it("k", 3),)))
+    tensors = [tensor("x", [3], role="input"), tensor("y", [], role="output")]
+    (y,) = run(program("total", [], tensors, [total], []), {"x": floats(3)})
+    assert isinstance(y, np.ndarray) and y.shape == ()
+
+
 @pytest.mark.parametrize(
     ("op", "expected"), [("add", 0), ("mul", 1), ("max", -np.inf), ("min", np.inf)]
 )

@@ -48,7 +48,10 @@ def controlled():
     base = copy(
         params=[programs.param("B", "x", 0), Param("n", Const(7, "int32"), -2, 5), trips],
         tensors=[tensor("go", [T], "bool"), tensor("p", [T], "bool"), tensor("acc", [T, B])],
-        checks=[Check(ge("B", 2), "node (Op): too\nfew   # rows\\n"), Check(ge("B", -1), "")],
+        checks=[
+            Check(ge("B", 2), "node (Op): too\nfew   # rows\\n"),
+            Check(ge("B", -1), "", narrow=True),
+        ],
         context=[2 * B + (B + 1) // 2 - 3],
     )
     loop = Iter("t", affine(T), True, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from sirius_tf.errors import VerifyError
 from sirius_tf.ir.expr import Call, Const, Dim, Index, index
-from sirius_tf.ir.program import Check, Output, Param, Reduce
+from sirius_tf.ir.program import Check, Output, Panels, Param, Reduce, Tiles
 from sirius_tf.ir.verify import verify
 from tests.support.programs import (
     B,
@@ -87,9 +87,13 @@ BAD = {
     "has a value, but its role is temp": constant([2], np.zeros(2, F), role="temp"),
     "value of w is float64": constant([2], np.zeros(2)),
     "value of w has 3 elements, not 2": constant([2], np.zeros(3, F)),
-    "output t has the role temp": output("t")
-    if False
-    else dataclasses.replace(
+    r"t cannot have Panels\(axis=0\): it is no constant": copy(
+        tensors=[dataclasses.replace(tensor("t", [B, 16]), layout=Panels(0))]
+    ),
+    r"t cannot have Tiles\(axis=2, size=4\)": copy(
+        tensors=[dataclasses.replace(tensor("t", [B, 16]), layout=Tiles(2, 4))]
+    ),
+    "output t has the role temp": dataclasses.replace(
         copy(tensors=[temp], statements=[define_t]), outputs=(Output("t", (index(B),)),)
     ),
     "output q is no tensor": output("q"),

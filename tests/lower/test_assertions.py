@@ -6,8 +6,7 @@ A call fails, or not, as TensorFlow's does, with the text of the assertion.
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 import sirius_tf
 from sirius_tf import runtime

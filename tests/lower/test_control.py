@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loops, lists and assertions against TensorFlow: interpreted, and as generated code."""
 
+import keras
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-
+import tensorflow as tf
 
 from sirius_tf.errors import InvalidArgument, Unsupported
 from sirius_tf.frontend.graph import Argument, Edge, Graph, Node

@@ -2,9 +2,7 @@
 """Numbers of double precision against TensorFlow."""
 
 import numpy as np
-import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from tests.support import parity
 

@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 import sirius_tf
 import sirius_tf.runtime

@@ -11,8 +11,7 @@ import pickle
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.errors import SiriusError, Unsupported
 from tests.reliability.hostile_cases import GIVEN as CASES
@@ -127,6 +126,20 @@ def test_a_slice_to_the_end_may_be_chosen_at_run_time():
         dtypes=["float32", "int32"],
         sizes=(-1, 1, 2, 3),
         arrays=lambda size: [np.ones((4, 3), np.float32), np.array([size, -1], np.int32)],
+    )
+
+
+@pytest.mark.parametrize("others", [[], [2], [5]])
+def test_a_size_of_a_reshape_may_be_the_rest_at_run_time(others):
+    """-1, or as many, or too many."""
+    sizes = [(3, -1), (3, 12), (3, 6), (5, -1), (5, 4), (0, -1), (0, 0)]
+    check(
+        lambda x, n: tf.reshape(x, [n[0], *others]) * 2.0,
+        [None, 4],
+        [1],
+        dtypes=["float32", "int32"],
+        sizes=range(len(sizes)),
+        arrays=lambda k: [np.ones((sizes[k][0], 4), "f"), np.array(sizes[k][1:], "int32")],
     )
 
 

@@ -3,10 +3,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-tf = pytest.importorskip("tensorflow")
-
-from tests.support.parity import check
+from tests.support.parity import check, lowered
 
 SIZES = (0, 1, 3)
 
@@ -47,7 +46,52 @@ def test_resize(corners, centers, size):
     check(bilinear, [None, 5, 4, 3], sizes=(1, 3))
 
 
+def test_an_image_of_the_right_size_is_copied():
+    x = np.array([np.inf, -np.inf, 3e38, -3e38, 1, np.nan], np.float32).reshape(1, 3, 2, 1)
+    for options in ({}, {"half_pixel_centers": True}, {"align_corners": True}):
+        same = lambda x, o=options: tf.raw_ops.ResizeBilinear(images=x, size=[3, 2], **o)
+        rows = lambda x, o=options: tf.raw_ops.ResizeBilinear(images=x, size=[6, 2], **o)
+        for fn in (same, rows):
+            check(fn, [None, 3, 2, 1], sizes=(1,), arrays=lambda _: [x])
+
+
 def test_resize_by_a_factor():
     size = lambda x: tf.shape(x)[1:3] * [2, 4]
     check(lambda x: tf.image.resize(x, size(x), "nearest"), [2, None, None, 3], sizes=(1, 7))
     check(lambda x: tf.image.resize(tf.cast(x, tf.int32), [8, 6]), [None, 4, 4, 1], sizes=(1, 3))
+
+
+COLORS = np.random.default_rng(3).integers(0, 5, (7, 5, 4, 3)) / 4  # with greys, black and ties
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", [tf.raw_ops.RGBToHSV, tf.raw_ops.HSVToRGB])
+def test_colors(op, dtype):
+    rows = lambda n: [COLORS[:n].astype(dtype)]
+    check(lambda x: op(images=x), [None, 5, 4, 3], dtypes=[dtype], sizes=(0, 1, 7), arrays=rows)
+    _, program = lowered(lambda x: op(images=x), ([2, None], dtype))
+    assert [check.narrow for check in program.checks] == [True]
+
+
+def test_contrast():
+    check(lambda x: tf.image.adjust_contrast(x, 1.7), [None, 5, 4, 3], sizes=(0, 1, 7))
+    check(lambda x: tf.image.adjust_contrast(x, 0.3), [5, None, 2], sizes=(1, 7))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("ends", [(-6.0, 6.0), (0.0, 3.0), (0.1, 5.0), (-4.0, -1.0), (-0.5, 9.0)])
+def test_fake_quantization(ends, narrow):
+    low, high = ends
+    more = {"num_bits": 4, "narrow_range": narrow}
+    fixed = tf.quantization.fake_quant_with_min_max_args
+    check(lambda x: fixed(x, low, high, **more), [None, 9], sizes=(0, 1, 7))
+    given = tf.quantization.fake_quant_with_min_max_vars
+    arrays = lambda n: [np.linspace(-9, 9, n * 9, dtype="f").reshape(n, 9), *map(np.float32, ends)]
+    check(lambda x, a, b: given(x, a, b, **more), [None, 9], [], [], sizes=(1, 7), arrays=arrays)
+    channels = tf.quantization.fake_quant_with_min_max_vars_per_channel
+    a, b = tf.constant([low, -1.0, 0.0]), tf.constant([high, 1.0, 0.0])
+    check(lambda x: channels(x, a, b, **more), [None, 3], sizes=(0, 1, 7))
+    a, b = tf.constant([low]), tf.constant([high])
+    check(
+        lambda x: channels(x, a, b, **more), [2, None], sizes=(1, 3), fails="not 1|1 must be equal"
+    )

@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.compile import schedule_program
 from sirius_tf.schedule.inplace import in_place, pins

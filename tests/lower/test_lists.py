@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.errors import Unsupported
 from tests.support.arrays import assert_close
@@ -138,6 +137,42 @@ def test_scattered_into_a_list():
     check(lambda x: tf.TensorArray(tf.float32, 5).scatter([3, 1], x).stack(), [2, 3], sizes=(1,))
 
 
+def reserve(shape=(3,), count=2):
+    return raw.TensorListReserve(element_shape=shape, num_elements=count, element_dtype="float32")
+
+
+def put(made, at, x):
+    return raw.TensorListSetItem(input_handle=made, index=at, item=x)
+
+
+def looped(x):
+    step = lambda i, made: (i + 1, put(made, i, x[i]))
+    return tf.while_loop(lambda i, made: i < 2, step, (0, reserve()))[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: push(push(empty(), x[0]), x[1]),
+        lambda x: put(put(reserve(), 0, x[0]), 1, x[1]),
+        from_tensor,
+        lambda x: raw.TensorListSplit(tensor=x, element_shape=(-1, 3), lengths=[1, 1]),
+        lambda x: raw.TensorListScatterV2(
+            tensor=x, indices=[0, 1], element_shape=(3,), num_elements=2
+        ),
+        looped,
+    ],
+    ids=["push", "put", "from_tensor", "split", "scatter", "loop"],
+)
+def test_elements_are_as_large_as_declared(make):
+    check(lambda x: length(make(x)), [2, None], sizes=(3, 4), fails="not 3|3 must be equal")
+
+
+def test_elements_that_are_read_are_as_large_as_declared():
+    fn = lambda x: stack(from_tensor(x, -1))
+    check(fn, [2, None], sizes=(3, 4), fails="not 3|3 must be equal")
+
+
 def test_a_written_list_has_grown():
     def fn(x):
         made = tf.TensorArray(tf.float32, 0, dynamic_size=True, clear_after_read=False)
@@ -165,3 +200,28 @@ def test_no_bound_is_too_high_for_a_list_of_large_rows():
     for most in (3, 2**31 - 1):
         feeds = [np.ones(16384, "f"), np.int32(most)]
         assert_close(generated(feeds), results_of(concrete, feeds), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"), [((3,), -1), (-1, (3,)), ((-1,), (3,)), ((-1,), (-1,)), (-1, (-1,))]
+)
+def test_an_empty_list_is_stacked_where_its_elements_are_declared(made, asked):
+    def fn(x):
+        step = lambda i, rows: (i + 1, put(rows, i, x[i] * 2.0))
+        rows = reserve(made, tf.shape(x)[0])
+        return stack(tf.while_loop(lambda i, _: i < tf.shape(x)[0], step, (0, rows))[1], asked)
+
+    check(fn, [None, 3], sizes=(0, 1, 4), fails="the list is empty")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_original_ops_answer_where_a_request_declares_the_elements(told):
+    def fn(x, shape):
+        step = lambda i, rows: (i + 1, put(rows, i, x[i] * 2.0))
+        rows = reserve(-1, tf.shape(x)[0])
+        rows = tf.while_loop(lambda i, _: i < tf.shape(x)[0], step, (0, rows))[1]
+        return stack(rows, -1 if told else shape)
+
+    _, program = lowered(fn, ([None, 3], "float32"), ([1], "int32"))
+    (check,) = (c for c in program.checks if "the list is empty" in c.message)
+    assert check.narrow == (not told)

@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.errors import InvalidArgument, Unsupported
 from tests.support.parity import check, evaluate
@@ -51,6 +50,7 @@ def test_binary_broadcasts(name):
         lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=-1.0, clip_value_max=tf.abs(x)),
         lambda x: tf.math.logical_xor(x > 0.0, x < 1.0),
         lambda x: tf.raw_ops.ApproximateEqual(x=x, y=x[:, ::-1], tolerance=0.5),
+        lambda x: tf.raw_ops.ApproximateEqual(x=tf.round(x), y=tf.round(x[:, ::-1]), tolerance=1.0),
         lambda x: tf.truncatemod(tf.cast(x * 9.0, tf.int32), 4),
         lambda x: tf.sequence_mask(tf.cast(x, tf.int32), 5),
         lambda x: tf.clip_by_value(x, -1.0, 1.0) * tf.math.reciprocal(x * x + 1.0),
@@ -116,6 +116,23 @@ def test_bits(dtype):
     for fn in (tf.bitwise.bitwise_and, tf.bitwise.bitwise_or, tf.bitwise.bitwise_xor):
         check(fn, [None, 5], [5], dtypes=[dtype] * 2, arrays=rows)
     check(tf.bitwise.invert, [None, 5], dtypes=[dtype], arrays=lambda n: rows(n)[:1])
+
+
+ENDS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, np.inf, -np.inf, np.nan, 3e38, 1e-30, -1e-30]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_angles(dtype):
+    """Of zeros and infinities of both signs, and what has none."""
+    y, x = (grid.ravel().astype(dtype) for grid in np.meshgrid(ENDS, ENDS))
+    check(tf.atan2, [None], [None], dtypes=[dtype] * 2, arrays=lambda _: [y, x])
+    check(tf.atan2, [None, 5], [None, 1], dtypes=[dtype] * 2)
+
+
+@pytest.mark.parametrize("fn", [tf.atan, tf.asin, tf.acos])
+def test_angles_of_coordinates(fn):
+    numbers = np.append(ENDS, np.linspace(-1, 1, 40)).astype(np.float32)
+    check(fn, [None], arrays=lambda _: [numbers])
 
 
 @pytest.mark.parametrize("fn", [tf.bitwise.left_shift, tf.bitwise.right_shift])
@@ -250,6 +267,16 @@ def test_sizes_that_must_agree():
     assert evaluate(tf.add, x, x).shape == (3, 2)
     with pytest.raises(InvalidArgument, match="must be equal"):
         evaluate(tf.add, x, y)
+
+
+def test_a_shape_is_ensured():
+    flat = lambda x: tf.ensure_shape(tf.reshape(x, [-1]), [12])
+    check(lambda x: tf.ensure_shape(x, [None, 3]), [2, None], sizes=(3, 4), fails="3")
+    check(lambda x: flat(x) * 2.0, [None, None], sizes=(3, 4), arrays=_of_twelve, fails="12")
+
+
+def _of_twelve(rows):
+    return [np.ones((rows, 4), "f")]
 
 
 def test_indices_out_of_range():

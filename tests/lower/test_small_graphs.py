@@ -13,7 +13,7 @@ from sirius_tf.ir.interp import run
 from sirius_tf.ir.rewrite import map_statements, rename_loads
 from sirius_tf.lower.graph import lower
 from sirius_tf.transform.align import equal_constants
-from tests.support import saved, small_graphs
+from tests.support import saved, small_graphs, unrolled_graphs
 from tests.support.arrays import assert_close
 
 
@@ -25,16 +25,20 @@ def with_shared_constants(program):
     return replace(program, tensors=tensors)
 
 
-@pytest.mark.parametrize("fn", small_graphs.GRAPHS, ids=lambda fn: fn.__name__)
-def test_program(fn, request):
-    specs = small_graphs.GRAPHS[fn]
+CASES = [(small_graphs.GRAPHS, saved.FOLDER, fn) for fn in small_graphs.GRAPHS]
+CASES += [(unrolled_graphs.GRAPHS, saved.UNROLLED, fn) for fn in unrolled_graphs.GRAPHS]
+
+
+@pytest.mark.parametrize(("graphs", "folder", "fn"), CASES)
+def test_program(graphs, folder, fn, request):
+    specs = graphs[fn]
     concrete = tf.function(fn, input_signature=specs).get_concrete_function()
     names = [t.name for t in concrete.inputs]
     outputs = [t.name for t in concrete.outputs]
     graph = from_graph_def(concrete.graph.as_graph_def(), names, outputs)
     program = with_shared_constants(lower(graph))
     text = printer.show(program) + "\n"
-    path = saved.FOLDER / f"{fn.__name__}.txt"
+    path = folder / f"{fn.__name__}.txt"
     if request.config.getoption("--update-golden"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

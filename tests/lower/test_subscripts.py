@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.errors import Unsupported
 from tests.support.parity import check, evaluate

@@ -5,9 +5,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
-
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

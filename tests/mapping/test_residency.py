@@ -5,8 +5,7 @@ import re
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.bundle.cuda import compile_kernel
 from sirius_tf.compile import compile_cuda, schedule_program

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mappings to a GPU are printed, read back, edited, replayed, and refused where they are wrong."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -70,45 +71,48 @@ def test_what_is_no_mapping_is_an_error(right, wrong, problem) -> None:
         parse(text.replace(right, wrong))
 
 
+@functools.cache
 def recurrence():
     """Of which blocks exchange words, and keep weights."""
     small = {"worth_a_tile": 64, "worth_a_worker": 32, "words": True}
     return schedule_program(programs.lstm(40), replace(machine_of("sm_90"), **small))
 
 
+@functools.cache
 def product(precision):
     program = programs.dense(512, 64)
     program = replace(program, params=tuple(replace(p, hint=2048) for p in program.params))
     return schedule_program(program, machine_of("sm_90", precision))
 
 
+@functools.cache
 def softmax():
     return schedule_program(programs.softmax(), machine_of("sm_90"))
 
 
-@pytest.mark.parametrize("make", [recurrence, softmax, lambda: product("half")])
+@functools.cache
+def mapped(make):
+    """The text of the mapping that is chosen."""
+    return show(choose_mapping(make()))
+
+
+strict, tf32, half = (functools.partial(product, p) for p in ("strict", "tf32", "half"))
+
+
+@pytest.mark.parametrize("make", [recurrence, softmax, half])
 def test_a_mapping_is_replayed(make) -> None:
     kernel = make()
-    text = show(choose_mapping(kernel))
+    text = mapped(make)
     assert show(parse(text)) == text
     assert print_kernel(kernel, mapping=parse(text)) == print_kernel(kernel)
 
 
 def edited(make, edits):
-    kernel = make()
-    text = show(choose_mapping(kernel))
+    text = mapped(make)
     for old, new in edits.items():
         assert old in text, text
         text = text.replace(old, new)
-    return kernel, parse(text)
-
-
-def tf32():
-    return product("tf32")
-
-
-def strict():
-    return product("strict")
+    return make(), parse(text)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def strict():
     [
         (softmax, {"launch: persistent": "launch: graph"}, "softmax_cuda_phase1("),
         (softmax, {"shared: 256": "shared: 320", "m at 0": "m at 256"}, "(resident + 256)"),
-        (lambda: product("half"), {"half: w_packed0": "half:"}, "const float *T_w_packed0"),
+        (half, {"half: w_packed0": "half:"}, "const float *T_w_packed0"),
         (tf32, {"16 x 8": "32 x 8", "2 x 1": "1 x 1"}, "sums[2][1][4]"),
         (strict, {"staged 1 x 1": "threads 2 x 1"}, "acc_1_0"),
     ],

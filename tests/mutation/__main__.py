@@ -12,6 +12,7 @@ import argparse
 import collections
 import json
 import random
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ NEIGHBOURS = {
     "rewrite": ("tests/driver",),
     "runtime": ("tests/driver",),
 }
+DEFAULT = ("-m", "not slow")
 
 
 def main() -> None:
@@ -98,7 +100,16 @@ def stages_of(mutant: Mutant) -> list[list[str]]:
     if mutant.tests == ("-m ir",):
         others = {own, "tests/ir"}  # of which the package is below all others
         return [["-m", "ir", own], ["-m", "ir", "tests", *(f"--ignore={o}" for o in others)]]
-    return [list(mutant.tests)] if mutant.tests else [[own], list(NEIGHBOURS[package])]
+    return [list(mutant.tests) or [*DEFAULT, *nearest(Path(mutant.file), own)]]
+
+
+def nearest(module: Path, own: str) -> list[str]:
+    """The tests of a module's folder and of its neighbours; those that name it most come first."""
+    folders = [ROOT / folder for folder in (own, *NEIGHBOURS[module.parts[1]])]
+    files = [f for folder in folders for f in (folder, *sorted(folder.rglob("test_*.py")))]
+    tests = [file for file in files if file.is_file()]
+    counts = {t: len(re.findall(rf"\b{module.stem}\b", t.read_text())) for t in tests}
+    return [str(t.relative_to(ROOT)) for t in sorted(tests, key=lambda t: -counts[t])]
 
 
 def mutant_of(entry: dict) -> Mutant:

@@ -2,11 +2,11 @@
 """Mutants of C, line by line: the same changes as those of Python, and only what compiles."""
 
 import re
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sirius_tf.bundle import cc
 from tests.mutation.mutant import Mutant, replaced
 
 #: Tokens, which clang-format puts between spaces, and what takes their place.
@@ -34,6 +34,7 @@ RETURN = re.compile(r"(?<=\breturn )(?!0;)[^;]+(?=;)")
 STATEMENT = re.compile(
     r"(?<=^ {2})\s*(?!return|goto)[\w.\->\[\]*]+( [-+|&]?= [^;]*|\([^;]*\));$", re.M
 )
+FLAGS = ("-march=x86_64_v3", "-std=gnu11", "-w", "-O0")
 SILENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|^#[^\n]*(?:\\\n[^\n]*)*', re.S | re.M)
 
 
@@ -67,7 +68,11 @@ def closing(code: str, start: int) -> int:
 def compiles(root: Path, mutant: Mutant) -> bool:
     """Whether clang takes the mutated file, or header."""
     path = root / mutant.file
-    clang = [sys.executable, "-m", "ziglang", "cc", "-march=x86_64_v3", "-std=gnu11", "-w"]
-    command = [*clang, f"-I{path.parent}", "-fsyntax-only", "-x", "c", "-"]
-    text = mutant.applied(path.read_text())
-    return not subprocess.run(command, input=text, capture_output=True, text=True).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "mutant.c")
+        source.write_text(mutant.applied(path.read_text()))
+        try:
+            cc.compile_object(source, Path(folder, "mutant.o"), [*FLAGS, f"-I{path.parent}"])
+        except cc.CompilerError:
+            return False
+    return True

@@ -6,8 +6,6 @@ import pytest
 from tests.mutation import c_mutants, python_mutants
 from tests.mutation.mutant import Mutant
 
-pytestmark = pytest.mark.ir
-
 PYTHON = """\
 def f(x: int | None, y=1):
     if x < y and not x:
@@ -28,10 +26,12 @@ OF_PYTHON = {
     "    return None",
 }
 C = """\
+int g();
 int f(int a) { /* a < 1 */
   if (a <= 2 && g(a)) return a + 1;
   a = 0;
   g("a < b");
+  return 0;
 }
 """
 OF_C = {
@@ -44,10 +44,12 @@ OF_C = {
     "  if (!(a <= 2 && g(a))) return a + 1;",
     "  if (a <= 2 && g(a)) return 0;",
     "  a = 1;",
+    "  return 1;",
     "  ;",
 }
 
 
+@pytest.mark.ir
 @pytest.mark.parametrize(
     ("mutants", "text", "want"),
     [(python_mutants.mutants, PYTHON, OF_PYTHON), (c_mutants.mutants, C, OF_C)],
@@ -57,6 +59,14 @@ def test_mutants_of_a_text(mutants, text, want):
     assert {mutant.after.rstrip("\n") for mutant in made} == want
 
 
+def test_only_what_compiles_is_a_mutant(tmp_path):
+    (tmp_path / "file.c").write_text(C)
+    good = Mutant("file.c", "  a = 0;\n", "  a = 1;\n")
+    bad = Mutant("file.c", "  a = 0;\n", "  b = 0;\n")
+    assert [c_mutants.compiles(tmp_path, m) for m in (good, bad)] == [True, False]
+
+
+@pytest.mark.ir
 def test_the_nearest_place_counts():
     text = "a\nb\na\nb\na\n"
     assert Mutant("file", "a\n", "c\n", 4).applied(text) in ("a\nb\nc\nb\na\n", "a\nb\na\nb\nc\n")

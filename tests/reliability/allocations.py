@@ -51,12 +51,12 @@ def many_outputs(count: int = 70) -> Program:
     return replace(one, outputs=tuple(replace(one.outputs[0], tensor=y) for y in made))
 
 
-_GROWS = {"x": np.array(1.5, F), "limit": np.array(1000)}
+GROWS = {"x": np.array(1.5, F), "limit": np.array(1000)}
 PROGRAMS: Mapping[str, tuple[Callable[[], Program], dict[str, int]]] = {
     "dense": (programs.dense, {"B": 7}),
     "softmax": (programs.softmax, {"B": 33}),
     "lstm": (programs.lstm, {"B": 5, "T": 9}),
-    "growth, of a size that data decides": (programs.growth, {}),
+    "of a size that data decides": (programs.growth, {}),
     "70 outputs": (many_outputs, {"B": 5}),
 }
 
@@ -83,7 +83,7 @@ def measure(name: str, host: list[Path], folder: Path) -> list[tuple[int, int, i
     make, sizes = PROGRAMS[name]
     made = make()
     built = sanitized.build(compile_program(made), host, folder, "v3")
-    inputs = programs.random_inputs(made, sizes) if sizes else _GROWS
+    inputs = programs.random_inputs(made, sizes) if sizes else GROWS
     wanted = interp.run(made, inputs)
     return [failures(built, list(inputs.values()), wanted, count) for count in WORKERS]
 

@@ -12,6 +12,8 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
+from tests.reliability.fuzz.drawing import dtypes_of
+
 _SMALL = (-(2**31), -(2**31) + 1, -(2**16), -1000, -8, -2, -1, 0, 1, 2, 3, 5, 7, 8, 9, 33)
 #: Numbers that decide sizes: between 33 and 2^40 they are only a question of memory.
 SHORT = _SMALL
@@ -45,7 +47,8 @@ def _scattered(fn: str, x, n):
 def _filled(x, n):
     """A list of as many elements, of which the second is set, and read."""
     made = _RAW.TensorListReserve(element_shape=[2], num_elements=n[0], element_dtype=x.dtype)
-    made = _RAW.TensorListSetItem(input_handle=made, index=n[1], item=x[:2])
+    item = tf.concat([x, [1.0, 2.0]], 0)[:2]
+    made = _RAW.TensorListSetItem(input_handle=made, index=n[1], item=item)
     return _RAW.TensorListGetItem(
         input_handle=made, index=n[1], element_shape=[2], element_dtype=x.dtype
     )
@@ -149,7 +152,8 @@ _FEATURES = ("Relu", "Relu6", "Elu", "Selu", "Softplus", "Softsign")
 
 
 def _unary(x):
-    return [getattr(_RAW, op)(**{"features" if op in _FEATURES else "x": x}) for op in _UNARY]
+    ops = [op for op in _UNARY if x.dtype.name in dtypes_of(op, "T")]
+    return [getattr(_RAW, op)(**{"features" if op in _FEATURES else "x": x}) for op in ops]
 
 
 def _binary(x, y):

@@ -36,8 +36,9 @@ from rich.console import Console
 from rich.table import Table
 
 import sirius_tf
-from sirius_tf.bundle import cc, store
+from sirius_tf.bundle import store
 from sirius_tf.rewrite import output
+from tests.support.preload import preload
 
 COUNT_CHANGES, COUNT_ALL, KILL, FAIL, FULL = range(5)  # kill_points.c has the same
 #: What happens at a point, and the error.
@@ -280,12 +281,7 @@ def run() -> None:
     flags.DEFINE_integer("jobs", 2, "Conversions at once.", lower_bound=1)
     flags.DEFINE_list("ends", None, "How they end; all ways unless given.")
     flags.DEFINE_list("only", None, "Conversions to look at; all unless given.")
-    if not hasattr(ctypes.CDLL(None), "kill_points_arm"):
-        library = Path(tempfile.mkdtemp()) / "kill_points.so"
-        cc.compile_shared([Path(__file__).with_suffix(".c")], library, ["-O1", "-ldl"])
-        os.environ |= {"LD_PRELOAD": str(library), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, "-m", "tests.reliability.kill_points", *sys.argv[1:]]
-        os.execv(sys.executable, command)
+    preload(Path(__file__), "kill_points_arm")
     app.run(main)
 
 

@@ -21,7 +21,6 @@ from unittest import mock
 
 import keras
 import numpy as np
-from absl import app, flags, logging
 from tensorflow.python.saved_model import loader_impl
 
 from sirius_tf.bundle import cache, link
@@ -34,6 +33,7 @@ from sirius_tf.rewrite import metagraph, samples
 from sirius_tf.rewrite.session import Session
 from sirius_tf.runtime import native
 from sirius_tf.tools.models import zoo
+from tests.support import zoo_table
 from tests.support.small_zoo import SIZES
 from tests.support.workers import exactly
 
@@ -168,22 +168,11 @@ def of_model(name: str, **sizes: object) -> Counter[str]:
     return total
 
 
-def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
-    """See the module."""
-    logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
-    kinds, wrong = ("outputs", "workers", "lanes", "rows"), 0
-    print(f"{'model':16}" + "".join(f"{kind:>9}" for kind in kinds), flush=True)
-    for name in argv[1:] or sorted(zoo.ZOO):
-        found = of_model(name, **(SIZES[name] if values.small else {}))
-        print(f"{name:16}" + "".join(f"{found[kind]:9}" for kind in kinds), flush=True)
-        wrong += found["workers"] + found["lanes"] + found["rows"]
-    return int(wrong > 0)
-
-
 def run() -> None:
     """Run the command."""
-    flags.DEFINE_bool("small", False, "Small versions of the models.")
-    app.run(main)
+    wrong = ("workers", "lanes", "rows")
+    count = lambda name, small: of_model(name, **(SIZES[name] if small else {}))
+    zoo_table.run(("outputs", *wrong), wrong, count, 9)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ Threads call regions at random sizes with random numbers of workers. Meanwhile t
 replaced and opened again, the process forks (a child calls, too), a timer's signal handler raises
 in the main thread's calls, and all threads are moved to other CPUs. Every result is compared. What
 is printed at the end: how often each happened, wrong results, children that did not end, and
-memory, mappings and open files behind the first seconds and at the end.
+memory, mappings and open files behind the first seconds and at the end. It ends with an error if a
+result was wrong, a call failed, a child did not end, or files were left open.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sirius_tf.runtime import native
 from tests.support import programs
 
 SIZES = (1, 3, 17, 64, 300)
+BAD = ("wrong", "wrong or killed children", "children that hang")
 CHILD = 30.0  # seconds that a child may take
 _SECONDS = flags.DEFINE_float("seconds", 300.0, "How long.")
 _CALLERS = flags.DEFINE_integer("callers", 3, "Threads that call.")
@@ -166,10 +168,12 @@ def soak(seconds: float, callers: int) -> tuple[Counter[str], dict[str, int], di
         return state.counts, first, held()
 
 
-def main(_: list[str]) -> None:
+def main(_: list[str]) -> int:
     counts, first, last = soak(_SECONDS.value, _CALLERS.value)
     print(dict(counts))
     print("held after a fifth of the time:", first, "at the end:", last)
+    bad = [key for key in counts if key.startswith("error: ") or key in BAD]
+    return int(any(counts[key] for key in bad) or last["files"] > first["files"])
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.lower.rules import RULES
 from tests.reliability.fuzz import answers, case, oracle
@@ -16,7 +15,6 @@ from tests.support import ROOT
 KEPT = sorted((ROOT / "testdata" / "fuzz").glob("*.pbtxt"))
 #: Ops with a rule that are not drawn, and why not.
 LEFT_OUT = {
-    "LogicalXor": "TensorFlow has no such op",
     "ResourceGather": "of a variable: a frozen graph has GatherV2",
     "ResourceGatherNd": "of a variable: a frozen graph has GatherNd",
     "Variable": "the name that a frozen variable has here",
@@ -58,7 +56,7 @@ def test_erf_of_infinity(dtype):
 
 def test_some_graphs(tmp_path):
     """The same graphs each time: new ones are for the command, as some still fail."""
-    command = [sys.executable, "-m", "tests.reliability.fuzz", "--seed=1", "--graphs=40"]
+    command = [sys.executable, "-m", "tests.reliability.fuzz", "--seed=2", "--graphs=40"]
     command += [f"--keep={tmp_path}", "--shrink=0", "--cuda=0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr[-2000:])

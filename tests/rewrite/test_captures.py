@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from sirius_tf.rewrite.captures import drop_unused
+from sirius_tf.rewrite.function import drop_unused
 from tests.support.models import save_vocabulary
 
 

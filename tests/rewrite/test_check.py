@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
-
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from sirius_tf.errors import DifferenceError, SiriusError

@@ -3,13 +3,13 @@
 
 from math import inf, nan
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from sirius_tf.frontend.graph import Edge, Graph, Node
 from sirius_tf.rewrite.difference import allowed, compare, relative_error, rounding
 
-numpy_bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
 TOLERANCE = 1e-5
 
 
@@ -52,7 +52,9 @@ def test_the_original_is_asked_only_where_something_differs() -> None:
 
 
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", numpy_bfloat16])
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "complex64", ml_dtypes.bfloat16]
+)
 def test_what_is_not_finite_must_be_so_in_both(dtype, bad) -> None:
     plain = np.ones(1000, dtype)
     broken = plain.copy()

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regions in GraphDefs: where edges go, and the order of effects."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 from sirius_tf.frontend import savedmodel
+from sirius_tf.rewrite import session
 from sirius_tf.rewrite.regions import cut
 from sirius_tf.rewrite.substitute import OP, Use, substitute
 
@@ -12,17 +15,22 @@ tf1 = tf.compat.v1
 
 def rewritten(build, outputs=("y",)):
     """The GraphDef with its regions substituted, as {node: NodeDef}, and the regions."""
+    inlined, graph, uses = used(build, outputs)
+    result = substitute(inlined, graph, uses, "path:0")
+    return {node.name: node for node in result.node}, tuple(use.region for use in uses)
+
+
+def used(build, outputs=("y",)):
+    """A GraphDef, the graph that it is, and the regions of this."""
     with tf.Graph().as_default() as made:
         build()
     graph_def = made.as_graph_def()
     names = [f"{name}:0" for name in outputs]
-    inlined = savedmodel.inline(graph_def, names)
+    inlined = savedmodel.inline(graph_def, ["x:0"], names)
     probes = {name: f"{savedmodel.PROBE}{k}:0" for k, name in enumerate(names)}
     graph = savedmodel.graph_of(inlined, "g", ["x:0"], probes, {})
     found = cut(graph, "g", {edge.node: "" for _, edge in graph.outputs})
-    uses = [Use(region, region.name) for region in found.regions]
-    result = substitute(inlined, graph, uses, "path:0")
-    return {node.name: node for node in result.node}, found.regions
+    return inlined, graph, [Use(region, region.name) for region in found.regions]
 
 
 def placeholder():
@@ -140,3 +148,34 @@ def test_control_flow_is_lowered_as_before() -> None:
     nodes, _ = rewritten(build)
     loop = next(node for node in nodes.values() if "While" in node.op)
     assert loop.attr["_lower_using_switch_merge"].b
+
+
+def test_what_a_region_is_timed_beside_is_lowered_as_before() -> None:
+    def build():
+        x = placeholder()
+        rows = tf.while_loop(lambda i, a: i < 9, lambda i, a: (i + 1, a * 2), [0, x])[1]
+        tf.exp(rows, name="y")
+
+    tf1.enable_control_flow_v2()
+    inlined, graph, uses = used(build)
+    nodes = {node.name: node for node in inlined.node}
+    made = session._timed(graph, uses, nodes, Path("model.sirius.so"))
+    (loop,) = (node for node in made if "While" in node.op)
+    assert loop.name.startswith("sirius_timed/g_0/copy/")
+    assert loop.attr["_lower_using_switch_merge"].b
+
+
+def test_what_waits_for_a_loop_of_tf1_waits_for_its_region() -> None:
+    def build():
+        tf1.disable_control_flow_v2()
+        x = placeholder()
+        rows = tf.while_loop(lambda i, a: i < 9, lambda i, a: (i + 1, a * 2.0), [0, x])[1]
+        with tf.control_dependencies([rows]):
+            late = tf.py_function(lambda a: a, [x], tf.float32)
+        tf.add(tf.exp(rows), tf.ensure_shape(late, [None, 3]), name="y")
+        tf1.enable_control_flow_v2()
+
+    nodes, _ = rewritten(build)
+    assert not [node.name for node in nodes.values() if node.op in ("Enter", "Exit", "Merge")]
+    (late,) = (node for node in nodes.values() if "PyFunc" in node.op)
+    assert [name for name in late.input if name.startswith("^")] == ["^sirius/g_0"]

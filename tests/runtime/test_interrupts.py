@@ -90,6 +90,7 @@ for workers in (1, 2, 3, 8):
 INTERRUPTED = (
     HANDLER
     + """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 try:
     region(feeds)
@@ -235,10 +236,8 @@ def test_a_limit_of_all_calls(run):
 
 
 def test_tensorflow_ends_a_loop_that_data_does_not(run):
-    pytest.importorskip("tensorflow")
     run(CANCELLED_IN_TENSORFLOW, *ENDLESS, silent=False)
 
 
 def test_a_limit_of_all_calls_in_tensorflow(run):
-    pytest.importorskip("tensorflow")
     run(LIMIT_IN_TENSORFLOW, *ENDLESS, silent=False, SIRIUS_CALL_LIMIT_MS="50")

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 import sirius_tf
 from sirius_tf.bundle.cuda import compile_kernel

@@ -43,13 +43,13 @@ def models(tmp_path_factory):
     return folder / "model", folder / "moved"
 
 
-def serve(program, model, preload):
+def serve(program, model, preload, shape=SHAPE):
     signature = savedmodel.load_meta_graph(model).signature_def["features"]
     names = [t.name.split(":")[0] for t in (signature.inputs["x"], signature.outputs["p"])]
     environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "PYTHONPATH")}
     if preload:
         environment["LD_PRELOAD"] = str(native.library_path())
-    words = [str(program), str(model), *names, *map(str, SHAPE)]
+    words = [str(program), str(model), *names, *map(str, shape)]
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -60,6 +60,25 @@ def test_preloaded(program, models):
     assert done.returncode == 0, done.stderr
     got = np.array(done.stdout.split(), "f").reshape(want.shape)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_a_call_that_the_region_refuses(program, tmp_path):
+    """One row, or five, is what TensorFlow adds to five rows."""
+    module, rows = tf.Module(), np.linspace(0, 1, 320, dtype="f").reshape(5, 64)
+    module.w = tf.Variable(np.linspace(-1, 1, 64 * 64, dtype="f").reshape(64, 64))
+    spec = tf.TensorSpec([None, 64], name="x")
+    fn = tf.function(lambda x: {"p": tf.tanh(tf.matmul(x, module.w)) + rows}, [spec])
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"features": fn})
+    options, sample = sirius_tf.Options(keep_slow=True), {"x": rows}
+    sirius_tf.optimize(tmp_path / "m", tmp_path / "out", samples=sample, options=options)
+    for n in (1, 5):
+        x = (np.arange(n * 64) % 7 * np.float32(0.25)).astype("f").reshape(n, 64)
+        done = serve(program, tmp_path / "out", preload=True, shape=x.shape)
+        assert done.returncode == 0, done.stderr
+        got = np.array(done.stdout.split(), "f").reshape(5, 64)
+        np.testing.assert_allclose(got, fn(x)["p"], rtol=1e-5, atol=1e-6)
+    done = serve(program, tmp_path / "out", preload=True, shape=(2, 64))
+    assert done.returncode == 1 and "TensorFlow's code 3:" in done.stderr  # INVALID_ARGUMENT
 
 
 def test_the_op_comes_from_the_library(program, models):

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from sirius_tf.bundle import cc
 from sirius_tf.runtime import native
+from tests.support import ROOT
 from tests.support.example import build_example
 from tests.support.workers import exactly
 
@@ -104,6 +106,21 @@ assert masks() == [cpus], masks()
 """
     environment = {"SIRIUS_THREADS": "2", "SIRIUS_MOVE": "0", "OPENBLAS_NUM_THREADS": "1"}
     assert child(example, text, **environment) == (0, "")
+
+
+def test_one_worker_goes_on_where_the_other_has_lost_its_cpu(example, tmp_path):
+    """Two calls in a row that wait let one worker do the next ones, for twice as long each time."""
+    text = """
+from itertools import groupby
+seen = [int(call(17, 2)[-1]) for _ in range(150)]  # workers at first and in the end of each call
+turns = [(workers, len(list(calls))) for workers, calls in groupby(seen)]
+(_, begin), (_, short), (_, again), (_, long) = turns[:4]
+assert [workers for workers, _ in turns[:4]] == [21, 11, 21, 11], turns
+assert (begin, again) == (2, 2) and short > 9 and abs(long - 2 * short) <= 1, turns
+"""
+    clock = tmp_path / "clock.so"
+    cc.compile_shared([ROOT / "tests" / "support" / "clock.c"], clock, ["-O1"])
+    assert child(example, text, LD_PRELOAD=str(clock)) == (0, "")
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "two", "3x"])

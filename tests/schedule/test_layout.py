@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orders of dimensions, and constants in panels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sirius_tf.ir import interp
+from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import loads
-from sirius_tf.ir.program import Reduce
+from sirius_tf.ir.parser import parse
+from sirius_tf.ir.printer import show
+from sirius_tf.ir.program import Panels, Reduce, Tiles
 from sirius_tf.ir.verify import verify
-from sirius_tf.schedule.layout import _Packer, lay_out, order_temporaries, pack
+from sirius_tf.schedule.join import _tiled
+from sirius_tf.schedule.layout import _Packer, _permuted, lay_out, order_temporaries, pack
 from sirius_tf.schedule.machine import CPU
 from sirius_tf.schedule.plan import choose
 from sirius_tf.transform.simplify import simplify
@@ -28,6 +34,7 @@ from tests.support.programs import (
 )
 
 pytestmark = pytest.mark.ir
+u, m = symbol("u"), symbol("m")
 
 
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
@@ -53,6 +60,38 @@ def test_a_contraction_reads_its_weights_from_panels() -> None:
         load for s in packed.statements for load in loads(s.value) if load.tensor == weights.name
     }
     assert str(read.index[0]).startswith("floor(")
+    assert weights.layout == Panels(0)
+
+
+def test_tiles_move_with_the_dimensions_of_their_tensor() -> None:
+    """e lies in tiles of 4 along its first dimension, and is read along its second one."""
+    e = replace(tensor("e", [2, 6, 64]), layout=Tiles(0, 4))
+    before = program(
+        "tiled",
+        [],
+        (tensor("x", [12, 64], role="input"), e, tensor("y", [8, 64, 5], role="output")),
+        [
+            stmt(
+                "a", [it("u", 2), it("m", 6), it("k", 64)], "e", (u, m, k), load("x", u * 4 + m, k)
+            ),
+            stmt(
+                "b",
+                [it("i", 8), it("k", 64), it("j", 5)],
+                "y",
+                (i, k, j),
+                load("e", i // 4, i % 4, k),
+            ),
+        ],
+        (8, 64, 5),
+    )
+    verify(before)
+    assert parse(show(before)) == before
+    assert _tiled(before) == {"a": {"u"}}
+    rows = replace(e, layout=None)  # what a graph divides is no tile
+    assert not _tiled(replace(before, tensors=tuple(rows if t is e else t for t in before.tensors)))
+    permuted = _permuted(before, "e", (1, 2, 0)).tensor["e"]
+    assert permuted.layout == Tiles(2, 4)
+    assert [n.const for n in permuted.shape] == [6, 64, 2]
 
 
 def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:

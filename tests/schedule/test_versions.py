@@ -14,11 +14,13 @@ params:
 tensors:
   input a[B]: int32
   input b[B]: int32
+  temp c[]: bool
   temp x[B + 1, 4]: float32
   temp y[B, 4]: float32
   temp v[B, 4]: float32
   output z[4]: float32
 statements:
+  C: c[] = a[0] > 0
   X: x[0, i] = 0.0   for i < 4
   Y: y[t, i] = select(a[t] == i, 1.0, x[t, i])   for t < B in order, i < 4
   S: x[t + 1, i] = select(b[t] == i, 2.0, y[t, i])   for t < B in order, i < 4
@@ -34,6 +36,7 @@ KEPT = "V: v[t, i] = y[t, i]   for t < B in order, i < 4\n  Z: z[i] = x[B, i] + 
 def test_versions_are_numbered() -> None:
     made = number_versions(parsed(TEXT))
     assert statements(made) == [
+        "C: c[] = a[0] > 0",
         "X: x[0, i] = 0.0   for i < 4",
         "Y: x[2*t + 1, i] = select(a[t] == i, 1.0, x[2*t, i])   for t < B in order, i < 4",
         "S: x[2*t + 2, i] = select(b[t] == i, 2.0, x[2*t + 1, i])   for t < B in order, i < 4",
@@ -49,6 +52,7 @@ def test_versions_are_numbered() -> None:
         ("2.0, y[t, i])", "2.0, y[t, i] * 2.0)"),  # nor left as it is
         ("Z: z[i] = x[B, i]", KEPT),  # all versions are needed
         ("a[t] == i, 1.0, x[t, i]", "x[t, i] > 0.0, 1.0, x[t, i]"),  # which decides itself
+        ("x[t, i])   for", "x[t, i]) if c[]   for"),  # a version that there may not be
     ],
 )
 def test_others_stay(old, new) -> None:

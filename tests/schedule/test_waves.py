@@ -49,7 +49,7 @@ def shifts(text=TEXT, machine=GPU):
     program = parsed(text)
     flows = flow(extract(program))
     made = wavefronts(release(program, flows), flows, machine)
-    assert sorted(map(sorted, members(made.statements))) in ([], [["G", "H", "Z"]])
+    assert sorted(map(sorted, members(made.statements))) in ([], [["G", "H"]], [["G", "H", "Z"]])
     return {
         s.name: i.shift for s in made.statements for i in s.iters if i.loop and i.shift is not None
     }
@@ -70,9 +70,21 @@ def test_an_element_by_element_reader_is_in_the_same_step() -> None:
     }
 
 
+def test_recurrences_beside_each_other_are_in_the_same_step() -> None:
+    beside = TEXT.replace("z[t, k, j]", "w[k, j]")
+    assert shifts(beside) == {"G": 0, "H": 0}
+
+
 @pytest.mark.parametrize("machine", [cpu(2), replace(GPU, wavefronts=False)])
 def test_a_machine_without_wavefronts_has_none(machine) -> None:
     assert shifts(machine=machine) == {}
+
+
+@pytest.mark.parametrize("change", [{"worth_a_barrier": 0}, {"shared": 16}])
+def test_barriers_are_saved_where_they_cost_more_than_what_is_lost(change) -> None:
+    """Rows that share loads, and weights that stay near."""
+    assert shifts(machine=replace(GPU, **change)) == {}
+    assert shifts(machine=replace(GPU, **change, wavefronts=True)) == shifts()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cells of recurrent layers."""
 
-import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 
 def lstm(gates, c):

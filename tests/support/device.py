@@ -5,9 +5,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-tf = pytest.importorskip("tensorflow")
 from sirius_tf.runtime import native
 from tests.emulator import emulator
 from tests.support import ROOT

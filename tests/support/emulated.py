@@ -56,9 +56,7 @@ class Emulated:
         **fields,
     ):
         machine = replace(machine_of("sm_90", precision), **fields)
-        texts = dict[str, str]()
-        self.scheduled = schedule_program(program, machine, texts.__setitem__)
-        self.schedule = texts["schedule"]
+        self.scheduled = schedule_program(program, machine)
         self.kernel = print_kernel(self.scheduled, launch)
         self.program = self.kernel.program
         source = complete_source(self.kernel)

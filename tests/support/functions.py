@@ -4,9 +4,7 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from tests.support.parity import lowered
 

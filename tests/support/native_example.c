@@ -2,8 +2,8 @@
  *
  * A hand-written bundle: y = a * x + b over [n], in two phases (t = a * x, y = t + b) that split [n]
  * differently among the workers, so that a missing barrier shows. Compiled once per ISA (-DISA=run_v3 ...) plus
- * once with -DTABLES. With n = 17 the first worker waits for the second one, and the last of y says how many there
- * were at first and in the end; with n = 19 the second one crashes.
+ * once with -DTABLES. With n = 17 the first worker waits a hundred times, for as long as the clock says that it did, and
+ * the last of y says how many workers there were at first and in the end; with n = 19 the second one crashes.
  */
 #include "sirius_abi.h"
 #include "sirius_barrier.h"
@@ -14,8 +14,12 @@ __attribute__((visibility("hidden"))) void ISA(SiriusCall *call, int32_t worker)
   const float *x = call->in[0].data, *a = call->in[1].data, *b = call->in[2].data;
   float *y = call->out[0], *t = (float *)call->workspace;
   for (int64_t i = worker; i < n; i += threads) t[i] = a[0] * x[i];
-  const uint64_t begin = __builtin_ia32_rdtsc();
-  while (n == 17 && worker == 1 && __builtin_ia32_rdtsc() - begin < 200000000u) continue;
+  int32_t *late = (void *)call->queues;
+  if (n == 17 && threads > 1 && worker == 1) {
+    __atomic_store_n(late, 1, __ATOMIC_SEQ_CST);
+    call->wake(late);
+  }
+  for (int k = 0; n == 17 && threads > 1 && worker == 0 && k < 100; ++k) call->wait(call, late, 0);
   if (n == 19 && worker == 1) *(volatile int32_t *)16 = 0;
   sirius_barrier(call);
   if (worker >= call->threads) return;

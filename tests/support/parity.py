@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
-
+import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from sirius_tf.bundle.link import ISAS, link

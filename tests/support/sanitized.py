@@ -110,7 +110,7 @@ class Sanitized:
         self, requests: Sequence[Feeds], arguments: Sequence[str], leaks: bool, kernel: int = 0
     ) -> bytes:
         """Run the program; SanitizerError if it ends in another way than it should."""
-        weights = b"".join(link._all_weights(self.kernels, ()))
+        weights = weights_of(self.kernels)
         parts = [struct.pack("q", len(weights)), weights]
         for feeds in requests:
             parts.append(struct.pack("q", kernel))
@@ -170,6 +170,30 @@ def build(
     return build_all([kernel], host, folder, isa, examined)
 
 
+def generated(
+    kernels: Sequence[Kernel], folder: Path, isa: str, flags: Sequence[str]
+) -> list[Path]:
+    """Compile the code of kernels, and its tables; returns the objects."""
+    lanes = {"v3": 8, "v4": 16}[isa]
+    vectors = (*link.MARCH["v3"], f"-DSIRIUS_LANES={lanes}")
+    objects = []
+    tables = link._tables(kernels, (), folder, "{}", "", [isa], {})
+    plans, runs = (
+        "".join(texts) for texts in zip(*((k.plan, k.runs[isa]) for k in kernels), strict=True)
+    )
+    for number, (text, more) in enumerate([(plans, ()), (runs, vectors), (tables, ())]):
+        source = folder / f"{number}.c"
+        source.write_text(PRELUDE + text)
+        objects.append(source.with_suffix(".o"))
+        cc.compile_object(source, objects[-1], [*flags, *more])
+    return objects
+
+
+def weights_of(kernels: Sequence[Kernel]) -> bytes:
+    """The constants of kernels, as their code reads them."""
+    return b"".join(link._all_weights(kernels, ()))
+
+
 def build_all(
     kernels: Sequence[Kernel],
     host: Sequence[Path],
@@ -182,18 +206,7 @@ def build_all(
     That for AVX-512 runs on all machines: its vectors of 16 lanes are those of AVX2 here.
     """
     folder.mkdir()
-    lanes = {"v3": 8, "v4": 16}[isa]
-    vectors = (*link.MARCH["v3"], f"-DSIRIUS_LANES={lanes}")
-    objects = []
-    tables = link._tables(kernels, (), folder, "{}", "", [isa], {})
-    plans, runs = (
-        "".join(texts) for texts in zip(*((k.plan, k.runs[isa]) for k in kernels), strict=True)
-    )
-    for number, (text, flags) in enumerate([(plans, ()), (runs, vectors), (tables, ())]):
-        source = folder / f"{number}.c"
-        source.write_text(PRELUDE + text)
-        objects.append(source.with_suffix(".o"))
-        cc.compile_object(source, objects[-1], [*GENERATED[examined], *flags])
+    objects = generated(kernels, folder, isa, GENERATED[examined])
     wrap = [f"-Wl,--wrap={name}" for name in WRAPPED]
     libraries = ["-lpthread", "-ldl", "-lm"]
     flags = [f"-fsanitize={examined}", *wrap, "-o", "program"]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stamps of CUDA code, and tools/gpu_check.py on a device that tests/emulator stands in for."""
 
+import itertools
 import json
-import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,18 +120,27 @@ except SiriusError as error: print(error, file=sys.stderr)
 class Event:
     """A cupy.cuda.Event, on a device that has done everything at once."""
 
+    def __init__(self, clock):
+        self.clock = clock
+
     def record(self):
-        self.time = time.perf_counter()
+        self.time = self.clock()
 
     def synchronize(self):
         assert self.time
 
 
-def timed(monkeypatch, codes):
-    """A device with events and a name; its limits are measured with little work."""
+def timed(monkeypatch, codes, launch_ms=4):
+    """A device with events and a name; its limits are measured with little work. Clocks move by a
+    millisecond when they are read, and by some more with each launch."""
     limits = {compile_cubin(gpu_limits.SOURCE, "sm_80").data: gpu_limits.SOURCE}
-    cupy = FakeCupy(monkeypatch, codes | limits)
-    cupy.cuda.Event = Event
+    cupy, reads = FakeCupy(monkeypatch, codes | limits), itertools.count(1)
+
+    def clock():
+        return 1e-3 * (next(reads) + launch_ms * len(cupy.grids))
+
+    monkeypatch.setattr(gpu_check, "time", SimpleNamespace(perf_counter=clock))
+    cupy.cuda.Event = partial(Event, clock)
     cupy.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.time - start.time)
     cupy.cuda.runtime.getDeviceProperties = lambda number: {"name": b"Emulator"}
     little = {"copied": 1 << 12, "steps": 2, "barriers": 3, "rounds": 1}
@@ -159,9 +169,11 @@ def prepared(tmp_path_factory):
     return work / "archives", work / "out" / "mmoe"
 
 
-def test_a_model_is_checked_and_stamped(prepared, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("launch_ms", "stamp"), [(4, Stamp.OFF), (-0.5, Stamp.CONFIRMED)])
+def test_a_model_is_checked_and_stamped(launch_ms, stamp, prepared, tmp_path, monkeypatch):
+    """A call takes a millisecond on the CPU, and `launch_ms` more on the GPU."""
     archives, model = prepared
-    timed(monkeypatch, sources(bundle_of(model)))
+    timed(monkeypatch, sources(bundle_of(model)), launch_ms)
     report, table = tmp_path / "report.json", tmp_path / "table.md"
     monkeypatch.setitem(gpu_check.sys.modules, "torch", None)
     monkeypatch.setitem(gpu_check.sys.modules, "jax", None)
@@ -171,10 +183,13 @@ def test_a_model_is_checked_and_stamped(prepared, tmp_path, monkeypatch):
     assert content["gpu"] == "Emulator"
     assert min(content["limits"][key] for key in ("bytes_s", "fma_s", "launch_us")) > 0
     assert found["error"] <= gpu_check.TOLERANCE["strict"]
-    assert found["share"] == found["floor_ms"] / found["event_ms"] > 0
+    expected = {gpu_check.CPU: 1, gpu_check.COPIES: 1 + launch_ms, gpu_check.GPU: 1 + launch_ms}
+    assert found["ms"] == pytest.approx(expected)
+    assert found["event_ms"] == pytest.approx(1 + launch_ms)
+    # a launch, as that which measured the memory: it moved 8192 bytes, this one's call 808
+    assert found["share"] == pytest.approx(808 / 8192)
     up, down = found["copied"][gpu_check.GPU]  # a call's own buffer
     assert found["copied"] == {gpu_check.GPU: [up, down], gpu_check.COPIES: [up + 32, down]}
-    assert found["ms"].keys() == {gpu_check.CPU, gpu_check.COPIES, gpu_check.GPU}
     assert found["not_run"].keys() == {
         gpu_check.OP,
         "PyTorch",
@@ -182,13 +197,12 @@ def test_a_model_is_checked_and_stamped(prepared, tmp_path, monkeypatch):
         "torch.compile",
         "JAX",
     }
-    assert found["stamp"] == "OFF"  # an emulator is slower than the CPU
+    assert found["stamp"] == stamp.name
     header, row = (line for line in table.read_text().splitlines() if line.startswith("| m"))
     assert header.count("|") == row.count("|")
     assert row.count("not run") == 5
     assert command(f"--stamp={report}", model) == 0
-    (stamp,) = read_stamps(bundle_of(model)).values()
-    assert stamp is Stamp.OFF
+    assert list(read_stamps(bundle_of(model)).values()) == [stamp]
     assert runtime.load(model).bundle.manifest["cuda"]["state"] == "checked on Emulator"
 
 

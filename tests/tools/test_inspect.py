@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 from absl import flags
 
-tf = pytest.importorskip("tensorflow")
-
 from sirius_tf.debug import reproducer
 from sirius_tf.ir.expr import Const
 from sirius_tf.ir.parser import parse
 from sirius_tf.ir.program import Program
 from sirius_tf.pipeline import PASSES, Pipeline
 from sirius_tf.tools import inspect
-from tests.support.models import export_mmoe
+from tests.support.models import export_lstm, export_mmoe
 from tests.support.programs import F, call
 
 
@@ -70,6 +68,32 @@ def test_an_edited_schedule_is_replayed_and_a_broken_one_refused(model, tmp_path
         assert start(model, "--stage=schedule", f"--schedule={file}") == code
         shown = capsys.readouterr()
         assert f"  {name}: scalar" in shown.out if code == 0 else "cannot be" in shown.err
+
+
+def test_a_schedule_of_a_recurrence_is_edited_or_refused_with_instances(tmp_path, capsys):
+    model, file = tmp_path / "lstm", tmp_path / "schedule.txt"
+    export_lstm(model)
+    start(model, "--stage=schedule")
+    text = capsys.readouterr().out
+    right = {r"window \[2,": "window [3,", r"(parallel \w+: i0) by 8": r"\1 by 4"}
+    wrong = {
+        r"loop (?=\w+: t0, )": ("parallel ", "carries a dependence"),
+        r"loop (\w+: t0), ": (r"loop \1 + 1, ", "runs the sink first"),
+        r"window \[2,": ("window [1,", "that is gone|that of two elements"),
+    }
+    for old, new in right.items():
+        edited = re.sub(old, new, text, count=1)
+        assert edited != text
+        file.write_text(edited)
+        assert start(model, "--stage=schedule", f"--schedule={file}") == 0
+        assert capsys.readouterr().out == edited
+    instance = r"\w+\[[^]]*\]"
+    for old, (new, problem) in wrong.items():
+        file.write_text(re.sub(old, new, text, count=1))
+        assert start(model, "--stage=schedule", f"--schedule={file}") == 1
+        assert re.search(
+            rf"({problem}).*, e\.g\. .*{instance} -> {instance}", capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("flags", [["--schedule=x.txt"], ["--mapping=x.txt", "--stage=schedule"]])

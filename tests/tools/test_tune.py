@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import app
 
 import sirius_tf
 from sirius_tf.bundle import link, tilings
@@ -156,37 +157,6 @@ def stored(cache):
     return list((cache / "sirius_tf" / "tilings").glob("*"))
 
 
-def test_the_store(cache) -> None:
-    assert tilings.read() == {}
-    tilings.write({"a": (1, 64), "b": ()})
-    assert tilings.read() == {"a": (1, 64), "b": ()}
-    tilings.write({"c": (3,)})
-    assert tilings.read() == {"c": (3,)}
-    assert len(stored(cache)) == 1
-
-
-def test_a_damaged_store_is_an_empty_one(cache) -> None:
-    tilings.write({"c": (3,)})
-    (file,) = stored(cache)
-    file.write_bytes(file.read_bytes().replace(b"3", b"4"))
-    assert tilings.read() == {}
-
-
-def test_sizes_that_cannot_be_kept_are_an_error(tmp_path, monkeypatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    cannot = pytest.raises(SiriusError, match="cannot be kept")
-    with cannot, pytest.warns(RuntimeWarning, match="without its cache"):
-        tilings.write({})
-
-
-def test_stores_of_other_processors_and_versions_are_not_read(monkeypatch) -> None:
-    tilings.write({"a": (1,)})
-    monkeypatch.setattr("sirius_tf.bundle.cache.processor", lambda: "another")
-    assert tilings.read() == {}
-    monkeypatch.undo()
-
-
 def test_candidates_are_near_the_model() -> None:
     (one,) = found(chain())
     assert one.extents == (96, 64) and one.units == (1, 16)
@@ -294,12 +264,24 @@ def test_what_has_no_memory_is_an_error(monkeypatch) -> None:
         tune.measure(one, tune.candidates(one.tiled), 2)
 
 
-def test_a_candidate_with_other_results_is_an_error(monkeypatch) -> None:
+@pytest.mark.parametrize(("factor", "differs"), [(1.00009, False), (1.00011, True)])
+def test_a_candidate_with_other_results_is_an_error(factor, differs, monkeypatch) -> None:
+    """The tolerance is 1e-4; the candidate of tiles of 2x16 multiplies its results."""
+
+    def multiplied(uses, cluster, name):
+        program = alone(uses, cluster, name)
+        *first, last = program.statements
+        value = call("mul", last.value, Const(factor if name == "alone_2x16" else 1.0, "float32"))
+        return replace(program, statements=(*first, replace(last, value=value)))
+
     (one,) = tune.clusters([chain()], 2)
-    monkeypatch.setattr(tune, "relative_error", lambda a, b: 1e-3)
-    with pytest.raises(SiriusError, match="tiles of 1x16 differ by"):
-        tune.measure(one, [(1, 16), (2, 16)], 2)
-    assert tune.tune([one], 60, 2) == []
+    monkeypatch.setattr(tune, "alone", multiplied)
+    monkeypatch.setattr(tune, "candidates", lambda *_: [(1, 16), (2, 16)])
+    timed(monkeypatch, 1.0, 1.0)
+    assert len(tune.tune([one], 60, 2)) == (not differs)
+    if differs:
+        with pytest.raises(SiriusError, match=r"tiles of 2x16 differ by 1\.1e-04"):
+            tune.measure(one, [(1, 16), (2, 16)], 2)
 
 
 def test_no_cluster_is_begun_when_the_time_is_used_up() -> None:
@@ -377,3 +359,22 @@ def test_the_tool_measures(model, capsys) -> None:
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path, capsys) -> None:
     assert tune.main(*parse(tune, str(tmp_path / "missing"))) == 1
     assert "missing is not a directory" in capsys.readouterr().err
+
+
+def test_products_are_clusters_by_their_sizes(capsys) -> None:
+    words = ("--products=40x16x48,7x16x300", "--seconds=60", "--threads=1", "--dry_run")
+    assert tune.main(*parse(tune, *words)) == 0
+    printed = capsys.readouterr().out
+    assert "p40x16x48" in printed and "p7x16x300" in printed
+    assert "2 of 2 clusters were measured" in printed
+    first, second = tune.products(["40x16x48", "7x16x300"])
+    shapes = [[e.const for e in t.shape] for t in (*first.tensors, *second.tensors)]
+    assert shapes == [[40, 16], [16, 48], [40, 48], [7, 16], [16, 300], [7, 300]]
+
+
+@pytest.mark.parametrize("text", ["40x16", "0x16x48", "40x16x48x2", "axbxc", ""])
+def test_what_is_no_product_is_one_sentence(text, capsys) -> None:
+    assert tune.main(*parse(tune, f"--products=40x16x48,{text}")) == 1
+    assert f"tune: error: --products: {text} is not MxKxN" in capsys.readouterr().err
+    with pytest.raises(app.UsageError, match="expected MODEL, or --products"):
+        tune.main(*parse(tune, "model", "--products=40x16x48"))

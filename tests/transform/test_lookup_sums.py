@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.ir.expr import Load
 from sirius_tf.ir.program import Guard, Reduce

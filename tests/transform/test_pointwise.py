@@ -3,12 +3,9 @@
 
 import pytest
 
-from sirius_tf.ir import interp
-from sirius_tf.ir.verify import verify
 from sirius_tf.transform.epilogue import LARGEST, finish_reductions
 from sirius_tf.transform.scale_weights import scale_weights
 from tests.support import saved
-from tests.support.arrays import assert_rounded
 
 pytestmark = pytest.mark.ir
 
@@ -31,23 +28,6 @@ outputs:
 """
 
 
-def edited(*edits):
-    text = TEXT
-    for old, new in edits:
-        assert old in text
-        text = text.replace(old, new)
-    program = saved.parsed(text)
-    verify(program)
-    return program
-
-
-def same(before, after):
-    verify(after)
-    for size in (0, 1, 3):
-        feeds = saved.inputs(before, size)
-        assert_rounded(interp.run(after, feeds), interp.run(before, feeds))
-
-
 LONG = "max(" * LARGEST + "c[i, j]" + ", 0.0)" * LARGEST
 
 
@@ -65,12 +45,12 @@ LONG = "max(" * LARGEST + "c[i, j]" + ", 0.0)" * LARGEST
     ],
 )  # fmt: skip
 def test_what_joins_a_sum(edits) -> None:
-    program = edited(*edits)
+    program = saved.edited(TEXT, *edits)
     joined = finish_reductions(program)
     (s,) = joined.statements
     assert s.name == "Y" and s.target == "y" and s.finish is not None
     assert "c" not in joined.tensor
-    same(program, joined)
+    saved.agree(program, joined)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +79,7 @@ def test_what_joins_a_sum(edits) -> None:
     ],
 )  # fmt: skip
 def test_what_stays_behind_a_sum(edits) -> None:
-    program = edited(*edits)
+    program = saved.edited(TEXT, *edits)
     assert finish_reductions(program) == program
 
 
@@ -123,11 +103,11 @@ FINISHED = (
     ],
 )
 def test_factors_that_weights_take(edits) -> None:
-    program = edited(*FINISHED, *edits)
+    program = saved.edited(TEXT, *FINISHED, *edits)
     scaled = scale_weights(program)
     (weights,) = [t.name for t in scaled.tensors if t.name.startswith("w")]
     assert weights == "w_scaled0" and "f" not in scaled.tensor
-    same(program, scaled)
+    saved.agree(program, scaled)
 
 
 @pytest.mark.parametrize(
@@ -145,5 +125,53 @@ def test_factors_that_weights_take(edits) -> None:
     ],
 )
 def test_factors_that_stay(edits) -> None:
-    program = edited(*FINISHED, *edits)
+    program = saved.edited(TEXT, *FINISHED, *edits)
+    assert scale_weights(program).statements == program.statements
+
+
+SCALED = """program scaled(x)
+params:
+  n = dim(x, 0)   # >= 0, hint 8
+tensors:
+  input x[n, 6]: float32
+  input v[6, 4]: float32
+  constant w[6, 4]: float32
+  constant f[4]: float32
+  constant g[6]: float32
+  output y[n, 4]: float32
+statements:
+  S: y[i, j] = max(0.0, acc * f[j]) where acc = sum over k of x[i, k] * w[k, j]
+    for i < n, j < 4, k < 6
+outputs:
+  y: [n, 4]
+""".replace("(x)", "(x, v)")
+
+
+def test_a_factor_goes_into_weights() -> None:
+    before = saved.edited(SCALED)
+    after = scale_weights(before)
+    assert saved.statements(after)[0].startswith(
+        "S: y[i, j] = max(0.0, acc) where acc = sum over k of x[i, k] * w_scaled0[j, k]"
+    )
+    saved.agree(before, after)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("sum over k", "max over k"),
+        ("x[i, k] * w[k, j]", "x[i, k] * v[k, j]"),  # no weights
+        ("x[i, k] * w[k, j]", "g[k] * w[k, j]"),  # nothing else
+        ("x[i, k] * w[k, j]", "x[i, k] + w[k, j]"),
+        ("acc * f[j]", "acc * v[0, j]"),  # no constant factor
+        ("acc * f[j]", "acc + f[j]"),
+        ("acc * f[j]", "acc * f[j] + acc"),  # the sum is wanted, too
+        ("acc * f[j]", "acc * f[j] + acc * g[j]"),  # two factors
+        ("x[i, k] * w[k, j]", "x[i, k] * w[k, 0]"),  # weights that have no such dimension
+        ("max(0.0, acc * f[j]) where acc = ", ""),
+        ("x[i, k] * w[k, j]", "x[i, k] * w[i - 6*floor(i/6), j]"),  # a row of weights for a place
+    ],
+)
+def test_other_sums_are_not_scaled(edit) -> None:
+    program = saved.edited(SCALED, edit)
     assert scale_weights(program).statements == program.statements

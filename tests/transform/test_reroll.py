@@ -7,12 +7,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-
+import tensorflow as tf
 
 from sirius_tf.bundle.link import link
 from sirius_tf.compile import compile_program

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf.ir.expr import Call, walk
 from sirius_tf.ir.interp import run
@@ -74,12 +73,14 @@ def test_other_factors_stay(fn):
     assert not any("scaled" in t.name for t in program.tensors)
 
 
+@pytest.mark.parametrize("first", ["sum", "factor"])
 @pytest.mark.parametrize(("op", "scaled"), [("add", True), ("max", False), ("min", False)])
-def test_factors_go_into_sums_alone(op, scaled):
+def test_factors_go_into_sums_alone(op, scaled, first):
     """max(x * w) * f is another number than max(x * (w * f)) where f is negative."""
     product = call("mul", load("x", b, k), load("w", k, n))
     s = stmt("S", [it("b", B), it("n", 19)], "y", [b, n], product, Reduce(op, (it("k", 33),)))
-    s = replace(s, finish=call("mul", s.result, load("f", n)))
+    pair = s.result, load("f", n)
+    s = replace(s, finish=call("mul", *(pair if first == "sum" else pair[::-1])))
     tensors = [
         tensor("x", [B, 33], role="input"),
         tensor("w", [33, 19], role="constant", value=WEIGHTS),

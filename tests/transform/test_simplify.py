@@ -11,7 +11,8 @@ from sirius_tf.ir.affine import symbol
 from sirius_tf.ir.expr import Call, Const, Load, walk
 from sirius_tf.ir.program import Check, Guard, Reduce
 from sirius_tf.ir.verify import verify
-from sirius_tf.transform.simplify import simplify
+from sirius_tf.transform.simplify import LARGEST_UNTAKEN, _guarded_alike, simplify
+from tests.support import saved
 from tests.support.programs import (
     B,
     call,
@@ -201,3 +202,32 @@ def test_copies_on_two_branches_to_an_output_stay() -> None:
     )
     after = simplify(before)
     assert after.statements == before.statements
+
+
+GUARDED = """program guarded(x)
+params:
+  n = dim(x, 0)   # >= 0, hint 8
+tensors:
+  input x[n]: float32
+  temp c[]: bool
+  temp m[n]: float32
+  output y[n]: float32
+statements:
+  C: c[] = x[0] > 0.0
+  M: m[i] = {value} if c[]   for i < n
+  Y: y[i] = select(c[], m[i], 0.0)   for i < n
+outputs:
+  y: [n]
+"""
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_what_costs_little_is_computed_whatever_is_taken(more) -> None:
+    """As many nodes as may be, and one more: those are left under their guard."""
+    value = "x[i]"
+    while value.count("abs") + 1 < LARGEST_UNTAKEN + more:
+        value = f"abs({value})"
+    program = saved.parsed(GUARDED.format(value=value))
+    _, m, y = program.statements
+    (load,) = (x for x in y.loads if x.tensor == "m")
+    assert _guarded_alike(m, y, load) == (more < 1)

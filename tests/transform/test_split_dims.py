@@ -10,6 +10,7 @@ from sirius_tf.ir import interp
 from sirius_tf.ir.program import Reduce
 from sirius_tf.ir.verify import verify
 from sirius_tf.transform.split_dims import split
+from tests.support import saved
 from tests.support.programs import B, b, call, it, j, k, load, param, program, stmt, symbol, tensor
 
 pytestmark = pytest.mark.ir
@@ -107,3 +108,46 @@ def test_a_dimension_that_is_written_along_a_diagonal_stays():
     assert after is before
     x = np.arange(48, dtype="f")
     np.testing.assert_array_equal(interp.run(after, {"x": x})[0], x.reshape(3, 16).sum(0))
+
+
+CUT = """program cut(x)
+params:
+  n = dim(x, 0)   # >= 0, hint 8
+tensors:
+  input x[n, 32, 32]: float32
+  temp z[n, 32, 32]: float32
+  output y[n, 16]: float32
+statements:
+  Z: z[i, j, k] = exp(x[i, j, k])   for i < n, j < 32, k < 32
+  Y: y[i, p] = z[i, p, 3] + z[i, p + 16, 4]   for i < n, p < 16
+outputs:
+  y: [n, 16]
+"""
+
+
+def test_a_dimension_that_is_read_in_halves_is_cut() -> None:
+    before = saved.edited(CUT)
+    after = split(before)
+    assert [str(e) for e in after.tensor["z"].shape] == ["n", "2", "16", "32"]
+    saved.agree(before, after)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [("z[i, p + 16, 4]", "z[i, p + 15, 4]")],  # a slice that begins inside of one
+        [("z[i, p + 16, 4]", "z[i, 2*p, 4]")],
+        [("z[i, p + 16, 4]", "z[i, 4, p + 16]")],  # along another dimension
+        [("z[i, j, k] = exp(x[i, j, k])", "z[i, 31 - j, k] = exp(x[i, j, k])")],
+        [  # of a size that the call decides
+            ("hint 8", "hint 32\ncontext:\n  n - 32 >= 0"),
+            ("temp z[n, 32, 32]", "temp z[n, n, 32]"),
+            ("input x[n, 32, 32]", "input x[n, n, 32]"),
+            ("j < 32", "j < n"),
+        ],
+        [("temp z", "output z"), ("outputs:", "outputs:\n  z: [n, 32, 32]")],
+    ],
+)
+def test_other_dimensions_are_not_cut(edits) -> None:
+    program = saved.edited(CUT, *edits)
+    assert split(program).statements == program.statements

@@ -89,6 +89,12 @@ def test_what_constants_alone_define_is_one() -> None:
     agree(given, made)
 
 
+def test_what_constants_define_in_part_is_none() -> None:
+    parts = "  S: d[n] = c[n]   for n < 2\n  T: d[n + 2] = x[0, 0]   for n < 2\n"
+    given = program(CONSTANTS, parts + READ)
+    assert fold_tensors(given).statements == given.statements
+
+
 def test_what_an_input_defines_is_none() -> None:
     given = program(CONSTANTS, f"  S: d[n] = c[n] * x[0, 0]   for n < 4\n{READ}")
     assert fold_tensors(given).statements == given.statements
@@ -165,3 +171,31 @@ def test_it_does_not_wait_for_what_needs_it() -> None:
     inside = LOOP.replace("x[b, 1] > 0.0", "h[T] > 0.0")
     given = program(CARRIED, inside, more=ENDLESS)
     assert awaited(given) == given
+
+
+ENDED = """program ended(x)
+params:
+  n = dim(x, 0)   # >= 0, hint 8
+  T = first t without go[t], at most ({most})   # >= 0, hint 4
+context:
+  -T + {most} >= 0
+tensors:
+  input x[n]: float32
+  temp go[{more}]: bool
+  temp ok[]: bool
+  output y[n]: float32
+statements:
+  G: go[0] = x[0] > 0.0
+  D: ok[] = demand(x[1] > 0.0, 3)
+  N: go[t + 1] = x[t] > 0.1   for t < T in order
+  Y: y[i] = x[i]   for i < n
+outputs:
+  y: [n]
+"""
+
+
+@pytest.mark.parametrize(("most", "waits"), [(9, False), (2147483648, True)])
+def test_only_loops_that_nothing_bounds_wait(most, waits) -> None:
+    """One that ends by itself may run in vain."""
+    program = saved.edited(ENDED.format(most=most, more=most + 1))
+    assert (awaited(program) != program) == waits

@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-
-tf = pytest.importorskip("tensorflow")
+import tensorflow as tf
 
 from sirius_tf import compile as compiler
 from sirius_tf.pipeline import STRICT

@@ -8,24 +8,27 @@ cores are never equally fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import prod
 
 from sirius_tf.codegen import scalar
+from sirius_tf.codegen.context import Isa
 from sirius_tf.codegen.cpu import leaf
 from sirius_tf.codegen.entry import bound_text, grown, print_plan, slot_bytes
 from sirius_tf.codegen.function import Function
-from sirius_tf.codegen.spmd import SpmdPrinter
+from sirius_tf.codegen.spmd import SpmdPrinter, printable
 from sirius_tf.ir.program import Program, Statement, Tensor
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Block, Box, Loop, LoopNest, Phase, Run, Tile, rectangle_of, walk
+from sirius_tf.nest.phases import clusters_of
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.cpu_costs import WORTH_HELPING
+from sirius_tf.schedule.cpu_costs import LONG_LEAF, WORTH_HELPING
 from sirius_tf.schedule.plan import work
 
 _BARRIER = "sirius_barrier(call);"
 _LEAVE = "if (worker >= call->threads) return;"
+_LEAVE_TILE = "goto left;"
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ def print_kernel(scheduled: Scheduled) -> Kernel:
 
 def print_run(kernel: Scheduled, isa: str) -> str:
     """The SPMD function `<name>_run_<isa>` and the leaves it calls."""
-    return _Printer(kernel, isa).run()
+    return _Printer(kernel=printable(kernel), variant=isa).run()
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Printer(SpmdPrinter):
     language = scalar.C
     worker = "worker"
@@ -56,12 +60,16 @@ class _Printer(SpmdPrinter):
     begins = " && !sirius_stops(call, worker, &rest)"
     repeats = "!sirius_leaves(call, worker, &rest) && "
 
-    def __init__(self, kernel: Scheduled, isa: str) -> None:
-        super().__init__(kernel, isa)
-        self.isa = leaf.ISAS[isa]
-        self.timed = True  # whether the time of a tile is measured anew in this phase
-        self.helped = ""  # the cluster of the phase of which workers may take others' tiles
-        self.following: Phase | None = None  # what comes right behind the phase
+    printed: dict[str, tuple[Function, list[str]]] = field(default_factory=dict)
+    """By what decides it, the function of a leaf, and the tensors that it was printed for."""
+    timed: bool = False  # whether the time of a tile is measured anew in this phase
+    helped: str = ""  # the cluster of the phase of which workers may take others' tiles
+    following: Phase | None = None  # what comes right behind the phase
+
+    @property
+    def isa(self) -> Isa:
+        """The registers of the instruction set."""
+        return leaf.ISAS[self.variant]
 
     def run(self) -> str:
         name = f"{self.program.name}_run_{self.variant}"
@@ -72,14 +80,14 @@ class _Printer(SpmdPrinter):
         lines.append("  char *workspace = call->workspace;")
         for k, size in enumerate(slot_bytes(self.kernel, self.workers, self.language)):
             lines += [f"  char *slot{k} = workspace;", f"  workspace += {size};"]
-        lines += [f"  {self.pointer(t)}" for t in self.program.tensors]
+        slots = self.kernel.storage.slots  # of temporaries that statements touch
+        kept = [t for t in self.program.tensors if t.role != "temp" or t.name in slots]
+        lines += [f"  {self.pointer(t)}" for t in kept]
         lines.append("  (void)workspace;")
         lines += ["  int32_t turn = 0;", "  SiriusRest rest = {0, -1};"]
         lines += self.node(self.kernel.nest, "  ")
-        if lines[-1].strip() == _LEAVE:
-            del lines[-2:]  # the host waits for all workers
         names = [p.name for p in self.program.params]
-        names += [f"T_{t.name}" for t in self.program.tensors] + ["worker", "turn", "rest"]
+        names += [f"T_{t.name}" for t in kept] + ["worker", "turn", "rest"]
         lines.append("  " + " ".join(f"(void){n};" for n in names))
         leaves = [
             f"static __attribute__((noinline)) void {name}{text}\n\n"
@@ -106,17 +114,17 @@ class _Printer(SpmdPrinter):
             return super().node(nest, pad)
         lines = list[str]()
         for part, then in zip_longest(nest.parts, nest.parts[1:]):
-            self.following = None
-            if isinstance(part, Phase) and isinstance(then, Phase):
-                self.following = then
-            lines += self.node(part, pad)
+            following = then if isinstance(part, Phase) and isinstance(then, Phase) else None
+            lines += replace(self, following=following).node(part, pad)
         return lines
+
+    def in_phase(self, phase: Phase) -> _Printer:
+        longest = self.longest(phase)
+        helped = "" if self.looped else longest
+        return replace(self, clusters=clusters_of(phase), helped=helped, timed=bool(longest))
 
     def before_phase(self, phase: Phase) -> list[str]:
         """Outside of loops, the numbers of tiles that are taken start anew."""
-        longest = self.longest(phase)
-        self.helped = "" if self.loops else longest
-        self.timed = bool(longest)
         return ["turn = sirius_next_turn(call, worker, turn);"] if self.helped else []
 
     def longest(self, phase: Phase) -> str:
@@ -137,7 +145,7 @@ class _Printer(SpmdPrinter):
     def barrier(self, phase: Phase) -> list[str]:
         """None in a loop where the first worker runs this phase and the next one alone."""
         wait = [_BARRIER, _LEAVE]
-        if self.following is None or not self.loops:
+        if self.following is None or not self.looped:
             return wait
         several = [_several(phase), _several(self.following)]
         if None in several:
@@ -151,6 +159,7 @@ class _Printer(SpmdPrinter):
 
     def share(self, body: list[str], cluster: str) -> list[str]:
         """The loops over this worker's share, then over what is left of the others'."""
+        body = _ended(body, "  ")
         if cluster != self.helped:
             return super().share(body, cluster)
         return [
@@ -170,6 +179,30 @@ class _Printer(SpmdPrinter):
         """Rounded up, so that a single tile is number 0's."""
         return f"(tiles * {who} + {self.workers} - 1) / {self.workers}"
 
+    def whole_tile(self, tile: Tile, pad: str) -> list[str]:
+        return _ended(super().whole_tile(tile, pad), pad)
+
+    def inside(self, nest: LoopNest, pad: str) -> list[str]:
+        """A numbered tile ends behind all its pieces."""
+        return self.tile(nest.body, pad) if isinstance(nest, Tile) else super().inside(nest, pad)
+
+    def call(self, box: Box) -> list[str]:
+        """A leaf that takes long is as good a moment to stop as a tile. What follows in the tile is
+        left out, too: it might take for a subscript what the leaf would have made."""
+        if self.points_of(box) < LONG_LEAF:
+            return super().call(box)
+        test = f"if (sirius_stops(call, worker, &rest)) {_LEAVE_TILE}"
+        return ["sirius_other_tiles(&rest);", test, *super().call(box)]
+
+    def points_of(self, box: Box) -> int:
+        """The points of a leaf, on the samples."""
+        s, hints = self.statements[box.run.statement], self.program.hints
+        sizes = {r.name: r.capacity for r in box.ranges}
+        through = [i for i in s.iters if i.name in sizes]
+        summed = s.reduce.iters if s.reduce else ()
+        points = prod(sizes[i.name] or i.extent.evaluate(hints) for i in through)
+        return points * prod(i.extent.evaluate(hints) for i in summed)
+
     def room(self, loop: Loop) -> tuple[str, list[str]]:
         """The trip count is its upper bound until the loop is over."""
         growths = (grown(self.kernel, t) for t in self.program.tensors)
@@ -184,8 +217,22 @@ class _Printer(SpmdPrinter):
         return f"if (worker == 0) call->params[{number}] = {loop.var};"
 
     def print_leaf(self, box: Box, leaf_: Leaf) -> Function:
-        plan = self.kernel.plans[leaf_.statement.name]
-        return leaf.print_leaf(self.program, leaf_, plan, self.kernel.storage, self.isa)
+        """Printed once for leaves that are the same but for the names of their tensors."""
+        plan, storage = self.kernel.plans[leaf_.statement.name], self.kernel.storage
+        key, tensors = leaf.alike(self.program, leaf_, plan, storage)
+        if key not in self.printed:
+            made = leaf.print_leaf(self.program, leaf_, plan, storage, self.isa)
+            self.printed[key] = made, tensors
+        made, theirs = self.printed[key]
+        ours = dict(zip(theirs, tensors, strict=True))
+        return replace(made, tensors=tuple(ours.get(t, t) for t in made.tensors))
+
+
+def _ended(tile: list[str], pad: str) -> list[str]:
+    """The lines of a tile; some may go to its end."""
+    if not any(_LEAVE_TILE in line for line in tile):
+        return tile
+    return [f"{pad}{{", f"{pad}  __label__ left;", *tile, f"{pad}  left:;", f"{pad}}}"]
 
 
 def _several(phase: Phase) -> str | None:

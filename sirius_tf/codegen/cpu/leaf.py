@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 from sirius_tf.codegen import scalar, vector
@@ -21,6 +22,7 @@ from sirius_tf.codegen.function import Function, LeafPrinter, indented
 from sirius_tf.ir.affine import Affine, affine, symbol
 from sirius_tf.ir.expr import loads, names_in
 from sirius_tf.ir.program import Iter, Program
+from sirius_tf.ir.rewrite import rename_tensors
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import Range
 from sirius_tf.schedule.cpu_costs import SHARED_IN_L1, SMALL_BLOCK
@@ -28,7 +30,8 @@ from sirius_tf.schedule.inplace import Pins, in_place, pins
 from sirius_tf.schedule.plan import PANEL, Plan
 from sirius_tf.schedule.storage import Storage
 
-Body = Callable[[int, bool], list[str]]  # lines for so many vectors, or for a part of one
+Body = Callable[[Affine, int, bool], list[str]]
+"""The lines from a lane on, for so many vectors, or for a part of one."""
 Span = tuple[int, str, str]  # rows of a block, and C of where such blocks begin and end
 
 
@@ -43,6 +46,20 @@ def print_leaf(program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: 
     return _Printer(program, leaf, plan_of(program, storage, leaf, plan), storage, isa).function()
 
 
+def alike(program: Program, leaf: Leaf, plan: Plan, storage: Storage) -> tuple[str, list[str]]:
+    """All that the text of a leaf depends on within a program, tensors numbered; and the tensors by
+    number. As text, since 0 and -0 are equal."""
+    s = leaf.statement
+    tensors = list(dict.fromkeys(tensor for tensor, _ in s.accesses))
+    numbered = {tensor: f"T{k}" for k, tensor in enumerate(tensors)}
+    known = [program.tensor[tensor] for tensor in tensors]
+    kept = [(replace(t, name=""), storage.window(t), storage.tile(t)) for t in known]
+    ends = any(go.tensor == s.target for go in program.exits.values())
+    words = storage.words.get(s.target)
+    statement = replace(rename_tensors(s, numbered), name="", origin=())
+    return repr((statement, leaf.box, plan, kept, ends, words)), tensors
+
+
 class _Printer(LeafPrinter):
     reports = "SiriusCall *call"
     target = "{c_type} *restrict {alias}"
@@ -52,7 +69,6 @@ class _Printer(LeafPrinter):
         self, program: Program, leaf: Leaf, plan: Plan, storage: Storage, isa: Isa
     ) -> None:
         super().__init__(program, leaf, plan, storage, isa, scalar.C)
-        self.at = affine(0)  # first lane of the block
         self.shared = self.panels() if plan.rows in self.box else None
         self.ctx.panels_outside = self.shared is not None
         others = [n for n in self.box if n not in (plan.lanes, plan.rows)]
@@ -76,7 +92,7 @@ class _Printer(LeafPrinter):
         """Only the points that an update in place does not leave as they are."""
         if not pins:
             return []
-        block, lines = Block(self.ctx, 1, 1, False, self.at), list[str]()
+        block, lines = Block(self.ctx, 1, 1, False, affine(0)), list[str]()
         for name in self.fixed:
             values = ", ".join(block.value(entry[name], 0, 0)[0] for entry in pins)
             lines.append(f"const int64_t {name}_at[] = {{{values}}};")
@@ -90,7 +106,7 @@ class _Printer(LeafPrinter):
         """Blocks of rows, around the lanes' loops or inside of them."""
         rows = self.box.get(self.plan.rows or "")
         if rows is None:
-            return self.lanes(self.beside(1), lambda v, tail: self.one_block(1, v, tail))
+            return self.lanes(self.beside(1), partial(self.one_block, 1))
         big = self.isa.rows_across if self.plan.across else self.isa.rows
         if rows.size is not None:
             return self.spans(rows, _spans(rows.size, self.isa, big))
@@ -118,11 +134,11 @@ class _Printer(LeafPrinter):
     def spans(self, rows: Range, spans: Sequence[Span]) -> list[str]:
         """Blocks of all spans for one vector before the next, or all vectors of one block."""
 
-        def body(vectors: int, tail: bool) -> list[str]:
+        def body(at: Affine, vectors: int, tail: bool) -> list[str]:
             lines = [
                 line
                 for span in spans
-                for line in self.span(rows, span, self.one_block(span[0], vectors, tail))
+                for line in self.span(rows, span, self.one_block(span[0], at, vectors, tail))
             ]
             for name in self.inside:
                 lines = _over(self.box[name], lines)
@@ -170,7 +186,7 @@ class _Printer(LeafPrinter):
         """Blocks along the lanes' iterator: full ones, then vectors, the last one partial."""
         lanes = self.box.get(self.plan.lanes or "")
         if self.plan.lanes is None or self.plan.across or lanes is None:
-            return body(1, False)
+            return body(affine(0), 1, False)
         lines = list[str]()
         if lanes.low is None and lanes.aligned:
             lines.append(f"const int64_t {lanes.name}_q = {lanes.lo} / {PANEL};")
@@ -191,16 +207,16 @@ class _Printer(LeafPrinter):
             end = str(lanes.size // width)
             if first == end:
                 return []
-        self.at = self.lanes_base(lanes) + symbol(offset) * width
+        at = self.lanes_base(lanes) + symbol(offset) * width
         head = f"for (int64_t {offset} = {first}; {offset} < {end}; ++{offset}) {{"
-        return [head, *indented(body(vectors, False)), "}"]
+        return [head, *indented(body(at, vectors, False)), "}"]
 
     def lanes_left(self, body: Body, lanes: Range, width: int) -> list[str]:
         """The lanes behind the full blocks: single vectors, of which the last moves back to end in
         time.
 
-        Where that is not possible, for want of lanes or since a packed constant holds them in
-        panels, the last vector is partial.
+        Where that is not possible, for want of lanes or since a subscript divides their iterator,
+        as that of a packed constant does, the last vector is partial.
         """
         size, vector_size = lanes.size, self.isa.lanes
         if size is not None and size % width == 0:
@@ -208,15 +224,15 @@ class _Printer(LeafPrinter):
         offset, start = f"{lanes.name}_b", f"{lanes.n} / {width} * {width}"
         head = f"for (int64_t {offset}{{0}} = {start}; {offset}{{0}} < {lanes.n}; "
         head += f"{offset}{{0}} += {vector_size}) {{{{"
-        self.at = self.lanes_base(lanes) + symbol(offset)
-        if self.ctx.has_panels or (size is not None and size < vector_size):
+        at = self.lanes_base(lanes) + symbol(offset)
+        if self.ctx.divides_lanes or (size is not None and size < vector_size):
             left = f"const int left = (int)sirius_min_i64({lanes.n} - {offset}, {vector_size});"
-            return [head.format(""), f"  {left}", *indented(body(1, True)), "}"]
+            return [head.format(""), f"  {left}", *indented(body(at, 1, True)), "}"]
         back = f"const int64_t {offset} = sirius_min_i64({offset}_, {lanes.n} - {vector_size});"
-        lines = [head.format("_"), f"  {back}", *indented(body(1, False)), "}"]
+        lines = [head.format("_"), f"  {back}", *indented(body(at, 1, False)), "}"]
         if size is None:
             few = [f"const int64_t {offset} = 0;", f"const int left = (int){lanes.n};"]
-            few += body(1, True)
+            few += body(at, 1, True)
             lines = [
                 f"if ({lanes.n} >= {vector_size}) {{",
                 *indented(lines),
@@ -233,8 +249,8 @@ class _Printer(LeafPrinter):
 
     # A block
 
-    def one_block(self, count: int, vectors: int, tail: bool) -> list[str]:
-        block = Block(self.ctx, count, vectors, tail, self.at)
+    def one_block(self, count: int, at: Affine, vectors: int, tail: bool) -> list[str]:
+        block = Block(self.ctx, count, vectors, tail, at)
         if self.s.reduce is None:
             for r, j in block.places:
                 block.store(r, j, block.value(self.s.value, r, j))

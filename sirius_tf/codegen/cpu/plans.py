@@ -8,7 +8,7 @@ z[i] = x[i] // y[i]       a function that may fail does so for one element
 from __future__ import annotations
 
 from sirius_tf.codegen import vector
-from sirius_tf.codegen.context import in_panels
+from sirius_tf.codegen.context import divides
 from sirius_tf.ir.affine import Affine
 from sirius_tf.ir.expr import Call, Expr, Index, Load, loads, names_in
 from sirius_tf.ir.polynomial import poly
@@ -27,13 +27,13 @@ def is_computable(program: Program, storage: Storage, s: Statement, plan: Plan) 
 
 
 def plan_of(program: Program, storage: Storage, leaf: Leaf, plan: Plan) -> Plan:
-    """The plan of a leaf: scalar where lanes do not run, may begin within a panel, or are one
-    element that is updated in place."""
+    """The plan of a leaf: scalar where lanes do not run, may cross a multiple of what divides
+    them, or are one element that is updated in place."""
     s, lanes = leaf.statement, {r.name: r for r in leaf.box}.get(str(plan.lanes))
     if plan.lanes is None or plan.across:
         return plan
-    packed = any(in_panels(i, plan.lanes) for load in loads(s.value) for i in load.index)
-    if lanes is None or (packed and not lanes.aligned):
+    divided = any(divides(i, plan.lanes) for load in loads(s.value) for i in load.index)
+    if lanes is None or (divided and not lanes.aligned):
         return Plan(None)
     old = in_place(program, s, storage)
     found = (pins(s, old, [r.name for r in leaf.box], None) if old else None) or ()
@@ -68,7 +68,7 @@ class _Vectors:
             case Load(tensor, index, _):
                 return self.is_vector(tensor, index)
             case Index(value, dtype):
-                return dtype in vector.TYPES and not in_panels(value, self.plan.lanes)
+                return dtype in vector.TYPES and not divides(value, self.plan.lanes)
             case Call(fn, args, dtype):
                 return all(map(self.has, args)) and vector.has(fn, [a.dtype for a in args], dtype)
         return False

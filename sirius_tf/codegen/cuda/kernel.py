@@ -9,20 +9,19 @@ another has touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sirius_tf.codegen.cuda import slices, words
 from sirius_tf.codegen.cuda.geometry import print_geometry
 from sirius_tf.codegen.cuda.leaf import ThreadPrinter
 from sirius_tf.codegen.cuda.mma import ProductPrinter
 from sirius_tf.codegen.cuda.scalar import CUDA
-from sirius_tf.codegen.cuda.source import CudaKernel, bounds
+from sirius_tf.codegen.cuda.source import CudaKernel, Entry
 from sirius_tf.codegen.cuda.staged import StagedPrinter
 from sirius_tf.codegen.cuda.words import AwaitPrinter
 from sirius_tf.codegen.entry import print_plan
 from sirius_tf.codegen.function import Function, indented
-from sirius_tf.codegen.spmd import SpmdPrinter
+from sirius_tf.codegen.spmd import SpmdPrinter, printable
 from sirius_tf.config import Launch
 from sirius_tf.ir.program import Tensor
 from sirius_tf.mapping.apply import Mapped, apply
@@ -32,7 +31,7 @@ from sirius_tf.mapping.gpu import GpuMapping, kept_by, staged_words, with_parts
 from sirius_tf.mapping.hazards import touched_by
 from sirius_tf.mapping.launch import kernels
 from sirius_tf.mapping.micro import Awaits, Micro, Products, Staged, Threads
-from sirius_tf.mapping.residency import Kept
+from sirius_tf.mapping.residency import Kept, Resident
 from sirius_tf.nest.coalesce import Leaf
 from sirius_tf.nest.nodes import (
     Block,
@@ -45,10 +44,9 @@ from sirius_tf.nest.nodes import (
     pieces,
     walk,
 )
+from sirius_tf.nest.phases import clusters_of
 from sirius_tf.nest.scheduled import Scheduled
-from sirius_tf.schedule.gpu_costs import BLOCKS_PER_SM
 
-HEADER = '#include "sirius_cuda.cuh"\n\n'
 _BARRIER = "sirius_grid_barrier(sync);"
 _MOST_NAMED = 3  # tensors that a comment names
 _FEW = 8  # temporaries, of which each thread can have the pointers
@@ -60,16 +58,18 @@ def print_kernel(
     """The kernels of a scheduled program, `<program>_cuda` or `<program>_cuda_phase<k>`, by the
     mapping that is given, or is chosen for the launch."""
     mapped = apply(scheduled, mapping or choose_mapping(scheduled, launch))
-    kernel, printer = mapped.kernel, _Printer(mapped)
+    kernel = mapped.kernel
+    printer = _Printer(kernel=printable(kernel), variant="cuda", mapped=mapped)
     program, machine, name = kernel.program, kernel.machine, f"{kernel.program.name}_cuda"
     nests = kernels(printer.kernel.nest, name, mapped.mapping.persistent)
     plan = print_plan(replace(kernel, program=replace(program, name=name)))
+    entries = tuple(printer.entry(name, nest) for name, nest in nests.items())
     return CudaKernel(
         program,
         plan + print_geometry(printer.kernel, name, list(nests.values())),
-        HEADER + printer.source(nests),
+        printer.leaves(),
+        entries,
         name,
-        tuple(nests),
         mapped.mapping.persistent,
         printer.slots,
         machine.threads,
@@ -79,34 +79,47 @@ def print_kernel(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Printer(SpmdPrinter):
     language = CUDA
     worker = "block"
     workers = "blocks"
     weights = "weights"
 
-    def __init__(self, mapped: Mapped) -> None:
-        super().__init__(mapped.kernel, "cuda")
-        self.mapping, self.exchanges = mapped.mapping, mapped.exchanges
-        self.slots = len(set(self.kernel.storage.slots.values()))
-        self.persistent, self.placed = self.mapping.persistent, self.mapping.resident
-        self.exchange: Exchange | None = None  # of the loop around
-        self.shares_pointers = False  # which threads of a block do
-        self.kept: Kept | None = None  # what this tile finds in shared memory
-        self.copying = False  # tiles are what is kept of them
-        self.phases = 0
+    mapped: Mapped
+    exchange: Exchange | None = None  # of the loop around
+    shares_pointers: bool = False  # which threads of a block do
+    kept: Kept | None = None  # what this tile finds in shared memory
+    copying: bool = False  # tiles are what is kept of them
 
-    def source(self, kernels: Mapping[str, LoopNest]) -> str:
-        """The kernels, and before them the functions they call."""
-        texts = [self.kernel_function(name, nest) for name, nest in kernels.items()]
-        leaves = [
-            f"static __device__ void {leaf}{text}\n\n" for text, leaf in self.functions.items()
-        ]
-        return "".join(leaves) + "\n".join(texts)
+    @property
+    def mapping(self) -> GpuMapping:
+        """All that was decided between the loops and their text."""
+        return self.mapped.mapping
 
-    def kernel_function(self, name: str, nest: LoopNest) -> str:
+    @property
+    def placed(self) -> Resident:
+        """The temporaries and slices in shared memory."""
+        return self.mapping.resident
+
+    @property
+    def slots(self) -> int:
+        """The slots of the workspace."""
+        return len(set(self.kernel.storage.slots.values()))
+
+    def leaves(self) -> str:
+        """The functions that the kernels call, once these are printed."""
+        texts = self.functions.items()
+        return "".join(f"static __device__ void {leaf}{text}\n\n" for text, leaf in texts)
+
+    def entry(self, name: str, nest: LoopNest) -> Entry:
         """A kernel, which runs a part of the region or all of it."""
-        machine, program = self.kernel.machine, self.program
+        shares_pointers = len(self.in_memory(self.touched(nest))) > _FEW
+        return replace(self, shares_pointers=shares_pointers).kernel_function(name, nest)
+
+    def kernel_function(self, name: str, nest: LoopNest) -> Entry:
+        """The kernel, by a printer that knows where its threads find pointers."""
+        program = self.program
         arrays = [*program.inputs, *(o.tensor for o in program.outputs)]
         pointers = [self.parameter(program.tensor[n]) for n in arrays]
         sizes = [f"int64_t {p.name}" for p in program.params]
@@ -114,21 +127,17 @@ class _Printer(SpmdPrinter):
         others += ["const char *__restrict__ weights", "int64_t *decided"]
         others += ["SiriusSync *sync", "SiriusFailure *failure"]
         parameters = ", ".join([*pointers, *sizes, *others])
-        limits = bounds(machine.threads, BLOCKS_PER_SM)
-        written = touched_by(self.program, nest).written
+        written = touched_by(program, nest).written
         outputs = [f"{name} for the caller" for name in arrays if name in written]
-        makes = f"// Makes {_listed([*self.results(nest), *outputs])}."
-        lines = [] if self.persistent else [makes]
-        lines.append(f'extern "C" __global__ void {limits} {name}({parameters}) {{')
-        lines.append("  const int64_t block = blockIdx.x, blocks = gridDim.x;")
+        makes = f"// Makes {_listed([*self.results(nest), *outputs])}.\n"
+        lines = [f"({parameters}) {{", "  const int64_t block = blockIdx.x, blocks = gridDim.x;"]
         lines += [f"  {line}" for line in self.pointers(nest)]
         staged = staged_words(self.kernel, nest, self.mapping)
         lines += [f"  __shared__ __align__(16) float staged[{staged}];"] if staged else []
         lines += [*self.cleared(nest, "  "), *self.node(nest, "  ")]
-        if lines[-1] == f"  {_BARRIER}":
-            del lines[-2:]  # the launch ends when all blocks have
         lines.append("  (void)decided; (void)sync; (void)failure;")
-        return "\n".join([*lines, "}", ""])
+        comment = "" if self.mapping.persistent else makes
+        return Entry(name, comment, "\n".join([*lines, "}", ""]))
 
     def parameter(self, t: Tensor) -> str:
         """The kernel's parameter for an input, which nobody writes, or an output."""
@@ -146,15 +155,12 @@ class _Printer(SpmdPrinter):
     def pointers(self, nest: LoopNest) -> list[str]:
         """To constants and temporaries. Many of the latter are in shared memory, where they take no
         registers from sums."""
-        touched = touched_by(self.program, nest)
-        used = touched.read | touched.written | self.program.conditions
-        tensors = [t for t in self.program.tensors if t.name in used]
+        tensors = self.touched(nest)
         constants = [t for t in tensors if t.role == "constant"]
         lines = [f"const {CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in constants]
         lines += slices.temporaries(self.placed, tensors)
         lines += slices.held(self.placed.kept.values())
-        temps = [t for t in tensors if t.role == "temp" and t.name not in self.placed.temporaries]
-        self.shares_pointers = len(temps) > _FEW
+        temps = self.in_memory(tensors)
         if not self.shares_pointers:
             return lines + [f"{CUDA.types[t.dtype]} *T_{t.name} = {self.place(t)};" for t in temps]
         fields = [f"{CUDA.types[t.dtype]} *T_{t.name};" for t in temps]
@@ -163,12 +169,22 @@ class _Printer(SpmdPrinter):
         lines += ["if (threadIdx.x == 0) {", *indented(first), "}"]
         return [*lines, "__syncthreads(); // pointers are made by thread 0"]
 
+    def touched(self, nest: LoopNest) -> list[Tensor]:
+        """The tensors that are accessed inside, or decide what runs."""
+        touched = touched_by(self.program, nest)
+        used = touched.read | touched.written | self.program.conditions
+        return [t for t in self.program.tensors if t.name in used]
+
+    def in_memory(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The temporaries among them that do not lie in shared memory."""
+        return [t for t in tensors if t.role == "temp" and t.name not in self.placed.temporaries]
+
     # Loops, and what stays in shared memory
 
     def cleared(self, nest: LoopNest, pad: str) -> list[str]:
         """Words lose what earlier calls have left there, before any block looks at one."""
         lines = list[str]()
-        for e in self.exchanges:
+        for e in self.mapped.exchanges:
             tensors = self.program.tensor
             names = {x: self.name_of(tensors[self.kernel.storage.words[x].name]) for x in e.words}
             lines += words.cleared(self.kernel, e, names)
@@ -179,30 +195,31 @@ class _Printer(SpmdPrinter):
         return [pad + line for line in ("// Words of an earlier call", *lines, *end)]
 
     def node(self, nest: LoopNest, pad: str) -> list[str]:
-        if not isinstance(nest, Loop) or self.loops:
+        if not isinstance(nest, Loop) or self.looped:
             return super().node(nest, pad)
         before, statements = self.keep(nest, pad), self.statements_of(nest)
-        self.exchange = next((e for e in self.exchanges if statements & e.statements), None)
-        if self.exchange is None:
-            return [*before, *super().node(nest, pad)]
-        lines = super().node(nest, pad)
-        end = words.end_of_iteration(self.exchange, _BARRIER)
-        self.exchange = None
-        lines[-1:-1] = [f"{pad}  {line}" for line in end]
-        return [*before, *lines, f"{pad}// others read what blocks have made", pad + _BARRIER]
+        exchange = next((e for e in self.mapped.exchanges if statements & e.statements), None)
+        inside = replace(self, looped=True, exchange=exchange)
+        if exchange is None:
+            return [*before, *self.loop(nest, pad, inside.node)]
+        end = words.end_of_iteration(exchange, _BARRIER)
+
+        def body(nest: LoopNest, pad: str) -> list[str]:
+            return [*inside.node(nest, pad), *(pad + line for line in end)]
+
+        after = [] if nest == self.last else ["// others read what blocks have made", _BARRIER]
+        return [*before, *self.loop(nest, pad, body), *(pad + line for line in after)]
 
     def keep(self, loop: Loop, pad: str) -> list[str]:
         """Copies of what a block reads in every iteration of a loop."""
-        lines, self.copying = list[str](), True
+        lines = list[str]()
         for phase in (n for n in walk(loop) if isinstance(n, Phase)):
-            clusters = dict.fromkeys(n.cluster for n in walk(phase) if isinstance(n, Tile))
+            at = replace(self, clusters=clusters_of(phase), copying=True)
             for piece in pieces(phase.body):
                 cluster = next(n.cluster for n in walk(piece) if isinstance(n, Tile))
                 if kept := self.placed.kept.get(cluster):
-                    self.clusters = list(clusters)
                     lines.append(slices.reason(kept))
-                    lines += slices.counted(kept, self.spread(piece, ""))
-        self.copying = False
+                    lines += slices.counted(kept, at.spread(piece, ""))
         if not lines:
             return []
         if any(line.startswith("int64_t room") for line in lines):
@@ -218,12 +235,11 @@ class _Printer(SpmdPrinter):
 
     def before_phase(self, phase: Phase) -> list[str]:
         """A comment with the statements of the phase."""
-        self.phases += 1
         names = dict.fromkeys(n.statement for n in walk(phase) if isinstance(n, Run))
-        return [f"// Phase {self.phases}: {', '.join(names)}"]
+        return [f"// Phase {phase.number}: {', '.join(names)}"]
 
     def barrier(self, phase: Phase) -> list[str]:
-        if not self.persistent:
+        if not self.mapping.persistent:
             return []
         if self.exchange:
             made = sorted({self.statements[n].target for n in self.statements_of(phase)})
@@ -241,7 +257,7 @@ class _Printer(SpmdPrinter):
         readers = dict[str, list[str]]()
         for s in self.program.statements:
             for name in {load.tensor for load in self.program.needs(s)} & made:
-                if s.name not in inside or self.loops:
+                if s.name not in inside or self.looped:
                     readers.setdefault(name, []).append(s.name)
         return [f"{name} for {', '.join(users)}" for name, users in sorted(readers.items())]
 
@@ -264,11 +280,9 @@ class _Printer(SpmdPrinter):
 
     def with_kept(self, kept: Kept, tile: Tile, pad: str) -> list[str]:
         """A tile that finds constants in shared memory, if those of its slice are there."""
-        kernel = self.kernel
-        self.kernel, self.kept = with_parts(kernel, kept), kept
+        at = replace(self, kernel=with_parts(self.kernel, kept), kept=kept)
         pointers = [pad + "  " + line for line in slices.pointers(self.program, kept)]
-        lines = [*pointers, *self.tile(tile.body, pad + "  ")]
-        self.kernel, self.kept = kernel, None
+        lines = [*pointers, *at.tile(tile.body, pad + "  ")]
         if kept.always:
             return [f"{pad}{{", *lines, f"{pad}}}"]
         number = f"const int64_t kept = {kept.number}"

@@ -41,7 +41,7 @@ class _Sum(Points):
         """The value that is stored of the sum, which began with zero."""
         if self.s.finish is None:
             return result
-        self.result = result
+        self.know(self.s.result, result, r, j)
         return self.value(self.s.finish, r, j)
 
 

@@ -25,7 +25,9 @@ from sirius_tf.nest.scheduled import Scheduled
 class _StagedPoints(Points):
     """The points of one thread, which finds some operands in shared memory."""
 
-    operands: tuple[Operand, ...] = ()
+    def __init__(self, block: Points, operands: tuple[Operand, ...]) -> None:
+        super().__init__(block.ctx, block.rows, block.vectors, block.steps, block.ragged)
+        self.operands = operands
 
     def load(self, load: Load, r: int, j: int, lanes: bool) -> str:
         """An element, from the chunk if it is staged."""
@@ -74,10 +76,7 @@ class StagedPrinter(ThreadPrinter):
 
     def points(self) -> _StagedPoints:
         """The points of one thread."""
-        rows, lanes = (self.per.get(str(n), 1) for n in (self.plan.rows, self.plan.lanes))
-        block = _StagedPoints(self.ctx, rows, lanes, self.steps(), self.ragged())
-        block.operands = self.operands
-        return block
+        return _StagedPoints(super().points(), self.operands)
 
     def chunks(self, terms: list[str]) -> list[str]:
         """The innermost loop of the reduction, a chunk at a time."""

@@ -13,7 +13,7 @@ from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements
 from sirius_tf.lower.context import Lowering
-from sirius_tf.lower.ops.lists import conform
+from sirius_tf.lower.list_arrays import conform
 from sirius_tf.lower.rules import lowers
 from sirius_tf.lower.value import Dim, Indices, Value
 
@@ -107,7 +107,9 @@ def _set_diagonal(ctx: Lowering, node: Node) -> Value:
     rows, columns = x.shape[-2:]
     by_column = not ctx.params.at_least(columns, rows)
     if by_column and not ctx.params.at_least(rows, columns):
-        raise ctx.unsupported("whether the matrix has more rows or more columns is not known")
+        raise ctx.unsupported(
+            "whether the matrix has more rows or more columns is not known: fix its sizes"
+        )
     own = conform(ctx, ctx.input(1), [*x.dims[:-2], x.dims[-1 if by_column else -2]])
     return ctx.define(x.dtype, x.dims, _on_diagonal(own, x.dims, x.at, by_column))
 

@@ -11,7 +11,7 @@ import numpy as np
 from sirius_tf.frontend.graph import Node
 from sirius_tf.ir.dtypes import is_float, number
 from sirius_tf.ir.expr import Const, Expr, call
-from sirius_tf.ir.functions import OPERATORS, PREDICATES
+from sirius_tf.ir.functions import FUNCTIONS, OPERATORS, PREDICATES
 from sirius_tf.ir.polynomial import Poly, poly
 from sirius_tf.ir.program import UNBOUNDED
 from sirius_tf.lower import value as values
@@ -20,20 +20,7 @@ from sirius_tf.lower.rules import lowers
 from sirius_tf.lower.value import Host, Value
 
 # ops that are one function
-_FUNCTIONS = {
-    **dict.fromkeys(("Add", "AddV2"), "add"),
-    **{"Sub": "sub", "Mul": "mul", "RealDiv": "div", "FloorDiv": "floordiv"},
-    **{"FloorMod": "floormod", "TruncateDiv": "truncdiv", "Maximum": "max", "Minimum": "min"},
-    **{"Pow": "pow", "Neg": "neg", "Abs": "abs", "Exp": "exp", "Expm1": "expm1", "Log": "log"},
-    **{"Log1p": "log1p", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Tanh": "tanh", "Erf": "erf"},
-    **{"Erfc": "erfc", "Atan2": "atan2"},
-    **{"Sigmoid": "sigmoid", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil"},
-    **{"Round": "round", "Rint": "round", "Sign": "sign", "IsNan": "isnan"},
-    **{"IsFinite": "isfinite", "Equal": "eq", "NotEqual": "ne", "Less": "lt"},
-    **{"LessEqual": "le", "Greater": "gt", "GreaterEqual": "ge", "LogicalAnd": "and"},
-    **{"LogicalOr": "or", "LogicalNot": "not", "BitwiseAnd": "bitand", "BitwiseOr": "bitor"},
-    **{"BitwiseXor": "bitxor", "LeftShift": "lshift", "RightShift": "rshift"},
-}
+_FUNCTIONS = {op: fn for fn, row in FUNCTIONS.items() for op in row.ops}
 
 
 def _number(value: float, like: Expr) -> Expr:
@@ -190,7 +177,7 @@ def _function(ctx: Lowering, node: Node) -> Value:
     if host is not None:
         return ctx.from_host(host, node.dtypes[0])
     if fn in _CONDITIONS and all(ctx.entry(x) is not None for x in operands):
-        dims, views = values.broadcast(operands, ctx.equal)
+        dims, views = values.broadcast(operands, ctx.alike)
         return Value("bool", dims, lambda i: call(fn, *(v.at(i) for v in views), dtype="bool"))
     return ctx.map(lambda *args: call(fn, *args, dtype=node.dtypes[0]), *operands)
 
@@ -213,11 +200,12 @@ def _leaky_relu(ctx: Lowering, node: Node) -> Value:
 
 @lowers("ApproximateEqual")
 def _approximately(ctx: Lowering, node: Node) -> Value:
+    """|x - y| <= tolerance: TF's documentation says <, its kernel does not."""
     tolerance = node.attr_float("tolerance")
 
     def fn(x: Expr, y: Expr) -> Expr:
         distance = call("abs", call("sub", x, y))
-        return call("lt", distance, _number(tolerance, x), dtype="bool")
+        return call("le", distance, _number(tolerance, x), dtype="bool")
 
     return ctx.map(fn, *ctx.inputs())
 
@@ -253,11 +241,6 @@ def _bias_add(ctx: Lowering, node: Node) -> Value:
         for _ in range(x.rank - 2):
             bias = values.insert_dim(bias, bias.rank)
     return ctx.map(lambda a, b: call("add", a, b), x, bias)
-
-
-@lowers("LogicalXor")
-def _xor(ctx: Lowering, node: Node) -> Value:
-    return ctx.map(lambda a, b: call("ne", a, b, dtype="bool"), *ctx.inputs())
 
 
 @lowers("AddN")

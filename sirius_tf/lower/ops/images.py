@@ -22,7 +22,7 @@ def _parts(ctx: Lowering, size: Poly, count: int) -> Poly:
     """The size of each of a number of equal parts."""
     each = size.exact_div(count)
     if each is None:
-        raise ctx.unsupported(f"a size of {size} is not known to be a multiple of {count}")
+        raise ctx.unsupported(f"a size of {size} is not known to be a multiple of {count}: fix it")
     return each
 
 
@@ -115,6 +115,7 @@ def _sizes(ctx: Lowering, given: Poly, made: Poly) -> tuple[int, int]:
 @lowers("ResizeNearestNeighbor")
 def _nearest(ctx: Lowering, node: Node) -> Value:
     x = ctx.input(0)
+    ctx.nonnegative(x.shape[3] - 1)  # TF wants a channel
     for axis, made in enumerate(elements(ctx.host(1)), 1):
         factor = made.exact_div(x.shape[axis])
         if factor is not None and factor.is_const and _repeats(node, factor.const):
@@ -151,10 +152,13 @@ def _itself(i: values.Indices) -> values.Indices:
 def _bilinear(ctx: Lowering, node: Node) -> Value:
     """Columns, then rows: x[low] + (x[high] - x[low]) * f."""
     x, (rows, columns) = ctx.input(0), elements(ctx.host(1))
+    ctx.nonnegative(x.shape[3] - 1)  # TF wants a channel
     if x.dtype != "float32":
         x = ctx.map(lambda e: call("cast", e, dtype="float32"), x, dtype="float32")
-    for axis, made in ((2, columns), (1, rows)):
-        given, count = _sizes(ctx, x.shape[axis], made)
+    sizes = {axis: _sizes(ctx, x.shape[axis], made) for axis, made in ((2, columns), (1, rows))}
+    if all(given == count for given, count in sizes.values()):
+        return x  # TF copies it: interpolation would make NaN of infinities
+    for axis, (given, count) in sizes.items():
         places = _sources(node, given, count)
         floor = np.floor(places)
         x = _interpolated(ctx, x, axis, floor, np.ceil(places), places - floor)

@@ -109,7 +109,7 @@ def _matmul(ctx: Lowering, node: Node) -> Value:
     k = values.meet(a.dims[-1], b.dims[-2], ctx.equal)
     m, n, atoms = a.dims[-2], b.dims[-1], k.atoms
     batches = [Value(v.dtype, v.dims[:-2], lambda i: Const(0, "int64")) for v in (a, b)]
-    batch, _ = values.broadcast(batches, ctx.equal)
+    batch, _ = values.broadcast(batches, ctx.alike)
     left = values.broadcast_to(a, [*batch, m, a.dims[-1]], ctx.equal)
     right = values.broadcast_to(b, [*batch, b.dims[-2], n], ctx.equal)
     count = sum(len(d) for d in batch)

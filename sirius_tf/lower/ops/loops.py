@@ -32,8 +32,8 @@ from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import scalar
 from sirius_tf.lower.context import Lowering
 from sirius_tf.lower.expand import expand_statement, expand_tensor, forward, varying
+from sirius_tf.lower.list_arrays import conform, read, settled, written
 from sirius_tf.lower.live import has_effect
-from sirius_tf.lower.ops.lists import conform, read, settled, written
 from sirius_tf.lower.rules import lowers, outer
 from sirius_tf.lower.tensors import Carried, TensorList, iterators
 from sirius_tf.lower.value import Indices, Value
@@ -172,7 +172,7 @@ class _Loop:
         if k in self.steps:
             return self._counter(k, position)
         if isinstance(first, TensorList):
-            return TensorList(first.dtype, first.length, first.stack, carrier=self._name(k))
+            return replace(first, writes=(), carrier=self._name(k))
         return self._slice(k, position, first)
 
     def _slice(self, k: int, position: Affine, first: Value) -> Value:
@@ -280,6 +280,8 @@ class _Loop:
         stem = f"{self.node.name}_go"
         go = Load(ctx.fresh(stem), (symbol(name),), "bool")
         if len(ctx.params.loops) == 1:
+            if bound is not None and bound.is_const:  # isl has no loop where there is one iteration
+                bound = poly(max(bound.const, 2))
             trips = ctx.params.define_trips(name, go, bound)
             if bound is not None:
                 ctx.context.append((bound - trips).to_affine())

@@ -21,6 +21,8 @@ from sirius_tf.lower.entry_values import HOST_LIMIT
 from sirius_tf.lower.rules import lowers
 from sirius_tf.lower.value import Indices, Value
 
+NOTHING = "a tensor without elements has more than one size of 0"
+
 
 @lowers("Shape")
 def _shape(ctx: Lowering, node: Node) -> Value:
@@ -66,18 +68,8 @@ def _range(ctx: Lowering, node: Node) -> Value:
 
 @lowers("Reshape")
 def _reshape(ctx: Lowering, node: Node) -> Value:
-    x, shape = ctx.input(0), elements(ctx.host(1))
-    unknown = [k for k, size in enumerate(shape) if size == poly(-1)]
-    if unknown:
-        total, rest = poly(1), poly(1)
-        for size in x.shape:
-            total = total * size
-        for k, size in enumerate(shape):
-            rest = rest * (size if k not in unknown else 1)
-        quotient = poly(0) if rest == poly(0) else total.exact_div(rest)
-        if quotient is None:
-            raise ctx.unsupported(f"{total} elements are not known to be a multiple of {rest}")
-        shape[unknown[0]] = quotient
+    x = ctx.input(0)
+    shape = _inferred(ctx, elements(ctx.host(1)), prod(x.shape, start=poly(1)))
     try:
         shaped = values.reshape(x, shape)
         _as_many(ctx, x.shape, shape)
@@ -89,6 +81,42 @@ def _reshape(ctx: Lowering, node: Node) -> Value:
             ctx.equal(x.shape[k].to_affine(), shape[k].to_affine())
             return x
         raise ctx.unsupported(str(error)) from error
+
+
+def _inferred(ctx: Lowering, shape: Sequence[Poly], total: Poly) -> list[Poly]:
+    """A shape of `total` elements in which the size that is -1 is what the others leave.
+
+    A size that a request gives may be -1, too, if it is the only one that may.
+    """
+    given = [k for k, size in enumerate(shape) if size.degree == 1 and ctx.params.given(size)]
+    unknown = [k for k, size in enumerate(shape) if size == poly(-1)] or given
+    if len(unknown) != 1:
+        return list(shape)
+    k = unknown[0]
+    others = prod((*shape[:k], *shape[k + 1 :]), start=poly(1))
+    rest = poly(0) if others == poly(0) else total.exact_div(others)
+    if rest is not None:
+        _not_both_nothing(ctx, others, rest)
+    if rest is None and k in given and ctx.params.at_least(others, 1):
+        rest = ctx.params.opaque("floordiv", total, others)
+    if rest is None and k not in given:
+        raise ctx.unsupported(
+            f"{total} elements are not known to be a multiple of {others}: fix the sizes"
+        )
+    size = shape[k] if rest is None else _or_rest(ctx, shape[k], rest)
+    return [*shape[:k], size, *shape[k + 1 :]]
+
+
+def _not_both_nothing(ctx: Lowering, others: Poly, rest: Poly) -> None:
+    """Refuse a size of -1 if the others are 0 and what they leave is, too.
+
+    TF leaves sizes of 0 out then: `reshape(x, [0, -1])` has shape (0, 1) for an x of (0, 0). That
+    is not worth the original ops beside every attention.
+    """
+    if any(ctx.params.at_least(size, 1) for size in (others, rest)):
+        return
+    some = (call("ge", size.to_expr(), Const(1, "int64"), dtype="bool") for size in (others, rest))
+    ctx.check(call("or", *some, dtype="bool"), NOTHING)
 
 
 def _as_many(ctx: Lowering, given: Sequence[Poly], made: Sequence[Poly]) -> None:
@@ -116,7 +144,12 @@ def _squeeze(ctx: Lowering, node: Node) -> Value:
     listed = node.attrs.get("squeeze_dims") or node.attrs.get("axis") or []
     assert isinstance(listed, list | tuple)
     axes = [axis_of(ctx, int(a), x.rank) for a in listed]
-    axes = axes or [k for k, size in enumerate(x.shape) if size == poly(1)]
+    if not axes:
+        axes = [k for k, size in enumerate(x.shape) if size == poly(1)]
+        for size in x.shape:
+            if not size.is_const and not ctx.params.at_least(size, 2):
+                kept = call("ne", size.to_expr(), Const(1, "int64"), dtype="bool")
+                ctx.check(kept, f"size {size} is 1, and would be dropped", narrow=True)
     for axis in sorted(axes, reverse=True):
         if x.shape[axis] != poly(1):
             ctx.equal(x.shape[axis].to_affine(), affine(1))
@@ -263,7 +296,9 @@ def _split(ctx: Lowering, node: Node) -> list[Value]:
     if data:
         each = x.shape[axis].exact_div(count)
         if each is None:
-            raise ctx.unsupported(f"{x.shape[axis]} is not known to be a multiple of {count}")
+            raise ctx.unsupported(
+                f"a size of {x.shape[axis]} is not known to be a multiple of {count}: fix it"
+            )
         sizes = [each] * count
     else:
         sizes = elements(ctx.host(1))
@@ -355,4 +390,4 @@ def _like(ctx: Lowering, node: Node) -> Value:
 def _broadcast_to(ctx: Lowering, node: Node) -> Value:
     x, sizes = ctx.input(0), elements(ctx.host(1))
     shape = fill(x.dtype, [values.dim_of(s) for s in sizes], zero(x.dtype))
-    return values.broadcast([x, shape], ctx.equal)[1][0]
+    return values.broadcast([x, shape], ctx.alike)[1][0]

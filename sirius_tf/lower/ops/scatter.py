@@ -22,7 +22,7 @@ from sirius_tf.ir.polynomial import poly
 from sirius_tf.lower import value as values
 from sirius_tf.lower.boxes import elements, fill
 from sirius_tf.lower.context import Lowering
-from sirius_tf.lower.ops.lists import conform
+from sirius_tf.lower.list_arrays import conform
 from sirius_tf.lower.ops.selection import own_position
 from sirius_tf.lower.rules import lowers
 from sirius_tf.lower.value import Host, Indices, Value
@@ -189,8 +189,10 @@ def _traced(ctx: Lowering, expr: Expr) -> Expr:
 def _scatter_each(ctx: Lowering, fn: _Function, x: Value, where: Value, updates: Value) -> Value:
     """Row b of the updates combined into row b of x, at the other subscripts."""
     depth = where.shape[1].const
+    none = 1 - x.shape[0]  # above 0 where there are no updates
     for size in x.shape[1:]:
-        ctx.nonnegative(size - 1)
+        if not ctx.params.at_least(size, 1):
+            ctx.nonnegative(ctx.params.opaque("max", size, none) - 1)
     where = values.broadcast_to(where, [x.dims[0], where.dims[1]], ctx.equal)
     news = conform(ctx, updates, [x.dims[0], *x.dims[depth:]])
     first, outer = len(x.dims[0]), sum(len(d) for d in x.dims[:depth])

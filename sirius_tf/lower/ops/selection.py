@@ -71,7 +71,9 @@ def _top_k(ctx: Lowering, node: Node) -> list[Value]:
     """
     x, count = comparable(ctx.input(0), "max"), ctx.host_int(1)
     if not node.attrs.get("sorted", True):
-        raise ctx.unsupported("the order of results that are not sorted is TensorFlow's own")
+        raise ctx.unsupported(
+            "the order of results that are not sorted is TensorFlow's own: sort them"
+        )
     if count > MOST_PASSES:
         raise ctx.unsupported(f"it is of the first {count}, more than {MOST_PASSES}")
     axis, (dtype, position) = x.rank - 1, node.dtypes

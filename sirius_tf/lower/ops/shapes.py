@@ -30,7 +30,7 @@ def _common(ctx: Lowering, a: Poly, b: Poly) -> Poly:
     if poly(1) in (a, b):
         return b if a == poly(1) else a
     if a != b:  # as where ops broadcast: an unknown size is not one that is 1
-        ctx.equal(a.to_affine(), b.to_affine())
+        ctx.alike(a.to_affine(), b.to_affine())
     return b if b.is_const else a
 
 

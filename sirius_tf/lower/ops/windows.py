@@ -137,7 +137,7 @@ def _filter(ctx: Lowering, node: Node, channels: Poly, w: Value) -> Value:
         m = m // g
     else:
         raise ctx.unsupported(
-            f"{channels} channels are not known to be a multiple of the filter's {r}"
+            f"{channels} channels are not known to be a multiple of the filter's {r}: fix the size"
         )
     if channels != poly(g * r):
         ctx.equal(channels.to_affine(), poly(g * r).to_affine())

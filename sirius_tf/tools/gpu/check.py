@@ -39,6 +39,7 @@ from sirius_tf.tools.gpu import frameworks
 from sirius_tf.tools.gpu import limits as gpu_limits
 from sirius_tf.tools.gpu import peers as gpu_peers
 from sirius_tf.tools.gpu.archive import DEFAULT, SUFFIX, prepare, read_samples
+from sirius_tf.tools.tables import table
 
 Arrays = Mapping[str, Any]
 Run = Callable[[], object]
@@ -224,19 +225,17 @@ def markdown(found: Sequence[Found], limits: gpu_limits.Limits) -> str:
     """A line on the limits of the GPU, and a table with a row for each model, in milliseconds."""
     peers = list(dict.fromkeys(n for f in found for n in (*f.ms, *f.not_run)))
     columns = ["model", *peers, "by events", "floor", "share", "bytes to, from", "error", "stamp"]
-    lines = [
+    text = (
         f"Memory {limits.bytes_s / 1e12:.2f} TB/s, {limits.fma_s / 1e12:.1f} T multiplications/s, "
-        f"launch {limits.launch_us:.1f} us, barrier {limits.barrier_us:.2f} us.",
-        "",
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
-    ]
+        f"launch {limits.launch_us:.1f} us, barrier {limits.barrier_us:.2f} us."
+    )
+    rows = []
     for f in found:
         times = [f"{f.ms[n]:.3f}" if n in f.ms else NOT_RUN for n in peers]
         own = [f"{f.event_ms:.3f}", f"{f.floor_ms:.4f}", f"{f.share:.0%}"]
         own += ["{}, {}".format(*f.copied[GPU]), f"{f.error:.1e}", f.stamp.lower()]
-        lines.append(f"| {' | '.join([f.model, *times, *own])} |")
-    return "\n".join(lines)
+        rows.append([f.model, *times, *own])
+    return f"{text}\n\n{table(columns, rows)}"
 
 
 def stamp(report: Path, models: Sequence[Path]) -> None:

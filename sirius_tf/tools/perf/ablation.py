@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worth of whole-program optimizations: each model is compiled without one of them at a time.
 
-usage: ablation.py MODEL ... [--threads=N] [--rounds=7] [--json=FILE]
+usage: ablation.py MODEL ... [--parts=fusion,...] [--threads=N] [--rounds=7] [--json=FILE]
 
 All of a model's default signature must compile. Samples are MODEL.npz, or made up. Prints, for each
 variant, milliseconds without TensorFlow (medians of rounds in turns), the phases of the program,
 and how many are run in a call (each ends with a barrier). Then the bytes that they move, and those
 of its workspace. A phase moves each element that it reads or writes once, but for those that stay
 in a tile. The last two variants are measured in TensorFlow, from Python: the whole model, and one
-whose host ops, control flow and what computes shapes, stay outside of the program.
+whose host ops, control flow and what computes shapes, stay outside of the program. They are not
+measured where --parts names some.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from absl import app, flags, logging
 
 import sirius_tf
 from sirius_tf import compile as compiler
-from sirius_tf.bundle.link import link
+from sirius_tf.bundle.link import ISAS, link
 from sirius_tf.codegen.cpu.kernel import print_kernel
 from sirius_tf.config import Options
 from sirius_tf.errors import SiriusError
@@ -39,6 +41,7 @@ from sirius_tf.schedule.machine import cpu
 from sirius_tf.tools import benchmark
 from sirius_tf.tools.peers import Case, Run, read_case, tf_signature
 from sirius_tf.tools.perf import traffic
+from sirius_tf.tools.tables import table
 
 WHOLE = "nothing left out"
 WHOLE_IN_TF = "nothing left out, in TensorFlow"
@@ -72,11 +75,11 @@ def schedule(case: Case, without: str) -> Scheduled:
     return compiler.schedule_program(program, cpu(case.threads), passes=passes)
 
 
-def measure(case: Case, rounds: int) -> list[Variant]:
-    """All variants of a model, timed in turns."""
+def measure(case: Case, rounds: int, parts: Sequence[str] | None = None) -> list[Variant]:
+    """All variants of a model, or those without some parts, timed in turns."""
     found, runs = list[Variant](), dict[str, Run]()
     with tempfile.TemporaryDirectory() as folder:
-        for number, without in enumerate((WHOLE, *PIPELINE.names("cpu"))):
+        for number, without in enumerate((WHOLE, *(parts or PIPELINE.names("cpu")))):
             try:
                 scheduled = schedule(case, without)
             except SiriusError as error:
@@ -88,9 +91,10 @@ def measure(case: Case, rounds: int) -> list[Variant]:
             size = traffic.workspace(scheduled)
             found.append(Variant(without, None, len(executed), barriers, moved, size))
             path = Path(folder, f"{number}.so")
-            link([print_kernel(scheduled)], path, {})
+            link([print_kernel(scheduled)], path, {}, isas=[ISAS[native.isa()]])
             runs[without] = _run(native.Bundle(path), scheduled, case)
-        for name, left_out in ((WHOLE_IN_TF, frozenset[str]()), (HOST, HOST_OPS)):
+        in_tf = ((WHOLE_IN_TF, frozenset[str]()), (HOST, HOST_OPS)) if parts is None else ()
+        for name, left_out in in_tf:
             runs[name] = in_tensorflow(case, Path(folder, name), left_out)
             found.append(Variant(name, None))
         want = next(iter(runs.values()))()
@@ -132,10 +136,8 @@ def _run(bundle: native.Bundle, scheduled: Scheduled, case: Case) -> Run:
 
 def markdown(results: dict[str, list[Variant]]) -> str:
     """A table of all variants of all models."""
-    lines = [
-        "| model | without | ms | slower | phases | barriers | moved, MB | workspace, kB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ("model", "without", "ms", "slower", "phases", "barriers", "moved, MB", "workspace, kB")
+    rows = []
     for model, variants in results.items():
         times = {v.without: v.ms or 1.0 for v in variants}
         for v in variants:
@@ -145,14 +147,15 @@ def markdown(results: dict[str, list[Variant]]) -> str:
             if v.moved is not None and v.workspace is not None:
                 counts = str(v.phases), str(v.barriers)
                 row[-4:] = *counts, f"{v.moved / 1e6:.2f}", f"{v.workspace / 1e3:.0f}"
-            lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+            rows.append(row)
+    return table(heads, rows)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of this command."""
     flags.DEFINE_integer("threads", 2, "Workers.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("rounds", 7, "Turns of each.", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("parts", None, "What to leave out; all unless given.", flag_values=values)
     flags.DEFINE_string("json", None, "A file to write the results to.", flag_values=values)
 
 
@@ -161,11 +164,15 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
     if len(argv) < 2:
         raise app.UsageError("expected MODEL ...")
+    known = PIPELINE.names("cpu")
+    if unknown := set(values.parts or ()).difference(known):
+        names = ", ".join(sorted(unknown)), ", ".join(known)
+        raise app.UsageError("cannot be left out: {}; --parts are of {}".format(*names))
     machine = benchmark.setup(values.threads)
     results = {}
     for model in map(Path, argv[1:]):
         case = read_case(model, "serving_default", values.threads)
-        results[model.name] = measure(case, values.rounds)
+        results[model.name] = measure(case, values.rounds, values.parts)
     content = {name: [asdict(v) for v in variants] for name, variants in results.items()}
     benchmark.report(machine, markdown(results), {"models": content}, values.json)
 

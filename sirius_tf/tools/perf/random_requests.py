@@ -22,6 +22,7 @@ from absl import app, flags, logging
 
 from sirius_tf.tools import benchmark
 from sirius_tf.tools.peers import Case, load, read_case
+from sirius_tf.tools.tables import table
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Call = Callable[[Arrays], Mapping[str, Any]]
@@ -103,11 +104,11 @@ def draw_chart(laps: Mapping[str, Sequence[float]], title: str, file: Path) -> N
 
 def markdown(laps: Mapping[str, Sequence[float]]) -> str:
     """A row for every peer."""
-    lines = ["| peer | total s | median ms | p99.9 ms |", "|---|---|---|---|"]
+    rows = []
     for name, times in laps.items():
         median, last = np.median(times), np.percentile(times, 99.9)
-        lines.append(f"| {name} | {sum(times) / 1e3:.2f} | {median:.3f} | {last:.2f} |")
-    return "\n".join(lines)
+        rows.append([name, f"{sum(times) / 1e3:.2f}", f"{median:.3f}", f"{last:.2f}"])
+    return table(("peer", "total s", "median ms", "p99.9 ms"), rows)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -6,57 +6,31 @@ usage: roofline.py [--rows=1,7,64,128,512] [--sizes=256,768,3072] [--rounds=5] [
 
 Compiles y[m, n] = sum over k of x[m, k] * w[k, n], w constant, for every M in rows and K and N in
 sizes, and times it with one thread. Beside each, in the same round, since clocks change, fused
-multiply-adds that depend on nothing: the peak. And a sum over an array as large as w: the
-bandwidth of the cache, or memory, that holds it. From a few rows on the first is what counts,
-with one row the second.
+multiply-adds that depend on nothing: the peak. And loads of an array as large as w: the bandwidth
+of the cache, or memory, that holds it. From a few rows on the first is what counts, with one row
+the second.
 """
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
-from sirius_tf.bundle import cc, link
-from sirius_tf.codegen.cpu import leaf
+from sirius_tf.bundle import link
 from sirius_tf.compile import compile_program
 from sirius_tf.ir.affine import affine, symbol
 from sirius_tf.ir.expr import Call, Const, Load
 from sirius_tf.ir.program import Iter, Output, Program, Reduce, Statement, Tensor
 from sirius_tf.runtime import native
 from sirius_tf.tools import benchmark
-
-REPEATED = 0.01  # seconds
-CHAINS = 12  # independent sums: latency times throughput, and some more
-PROBE = """
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
-void peak(long steps, float *out) {
-  vector sums[CHAINS] = {0}, a = (vector){0} + out[0], b = (vector){0} + out[1];
-  for (long i = 0; i < steps; ++i) {
-#pragma clang loop unroll(full)
-    for (int k = 0; k < CHAINS; ++k) {
-      sums[k] = __builtin_elementwise_fma(a, b, sums[k]);
-      __asm__ volatile("" : "+v"(sums[k]));
-    }
-  }
-  for (int k = 0; k < CHAINS; ++k) *(vector *)(out + k * LANES) = sums[k];
-}
-void total(const float *x, long n, float *out) {
-  vector sums[CHAINS] = {0};
-  for (long i = 0; i + CHAINS * LANES <= n; i += CHAINS * LANES) {
-#pragma clang loop unroll(full)
-    for (int k = 0; k < CHAINS; ++k) sums[k] += *(const vector *)(x + i + k * LANES);
-  }
-  for (int k = 0; k < CHAINS; ++k) *(vector *)(out + k * LANES) = sums[k];
-}
-"""
+from sirius_tf.tools.perf import probe
+from sirius_tf.tools.tables import table
 
 
 @dataclass(frozen=True)
@@ -78,7 +52,7 @@ def program_of(m: int, k: int, n: int) -> Program:
     i, j, r = symbol("i"), symbol("j"), symbol("r")
     value = Call("mul", (Load("x", (i, r), "float32"), Load("w", (r, j), "float32")), "float32")
     statement = Statement(
-        name="S",
+        name=f"p{m}x{k}x{n}",
         iters=(Iter("i", affine(m)), Iter("j", affine(n))),
         target="y",
         index=(i, j),
@@ -94,78 +68,46 @@ def program_of(m: int, k: int, n: int) -> Program:
     return Program(f"p{m}_{k}_{n}", (), (), (), tensors, (statement,), ("x",), (output,))
 
 
-def lanes() -> int:
-    """The number of float32 lanes in a vector of this machine."""
-    return leaf.ISAS[link.ISAS[native.isa()]].lanes
-
-
-def probe(folder: Path) -> ctypes.CDLL:
-    """The functions that know no bounds but the machine's."""
-    source, library = folder / "probe.c", folder / "probe.so"
-    source.write_text(PROBE)
-    march, sizes = link.MARCH[link.ISAS[native.isa()]], [f"-DLANES={lanes()}", f"-DCHAINS={CHAINS}"]
-    cc.compile_shared([source], library, ["-O2", *march, *sizes])
-    return ctypes.CDLL(str(library))
-
-
-def seconds(run: Callable[[], object], between: Callable[[], object] = lambda: None) -> float:
-    """The best time of a call, repeated for a while, with another one, not timed, in between."""
-    best, end = float("inf"), time.perf_counter() + REPEATED
-    while time.perf_counter() < end:
-        between()
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def measure(points: Sequence[tuple[int, int, int]], rounds: int) -> list[Point]:
     """Medians over rounds; the time of a call that does next to nothing is taken off."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bounds = probe(folder)
+        path, bounds = Path(name, "products.so"), probe.compiled()
         programs = [program_of(*p) for p in [(1, 16, 16), *points]]
         kernels = [compile_program(p, workers=1) for p in programs]
-        link.link(kernels, folder / "products.so", {}, isas=[link.ISAS[native.isa()]])
-        bundle = native.Bundle(folder / "products.so")
+        link.link(kernels, path, {}, isas=[link.ISAS[native.isa()]])
+        bundle = native.Bundle(path)
         return [_point(bundle, bounds, p, rounds) for p in points]
 
 
 def _point(
-    bundle: native.Bundle, bounds: ctypes.CDLL, point: tuple[int, int, int], rounds: int
+    bundle: native.Bundle, bounds: probe.Probe, point: tuple[int, int, int], rounds: int
 ) -> Point:
     m, k, n = point
     x, small = np.ones((m, k), np.float32), np.ones((1, 16), np.float32)
-    w, out = np.ones(k * n, np.float32), np.ones(CHAINS * 16, np.float32)
-    pointer, steps = out.ctypes.data_as(ctypes.c_void_p), 100_000
-    wide = steps * CHAINS * lanes()
-    address, size = ctypes.c_void_p(w.ctypes.data), ctypes.c_long(w.size)
-    laps = []
+    weights, laps = probe.data(k * n), []
 
     def product() -> object:
         return bundle.call(f"p{m}_{k}_{n}", [x], 1)
 
     for _ in range(rounds):
-        peak = wide / seconds(lambda: bounds.peak(ctypes.c_long(steps), pointer))
-        read = w.nbytes / seconds(lambda: bounds.total(address, size, pointer))
+        peak = bounds.lanes / bounds.multiply(bounds.lanes, max(probe.CHAINS))
+        read = 4 * k * n / bounds.over("load_1", weights, k * n)
         # what the call of a next to empty region takes, where weights have been through the caches
-        call = seconds(lambda: bundle.call("p1_16_16", [small], 1), product)
-        own = seconds(product) - call
-        rate, moved = m * k * n / own, w.nbytes / own
+        call = probe.seconds(lambda: bundle.call("p1_16_16", [small], 1), product)
+        own = probe.seconds(product) - call
+        rate, moved = m * k * n / own, 4 * k * n / own
         laps.append((rate / 1e9, rate / peak, moved / 1e9, moved / read))
     return Point(m, k, n, *(float(v) for v in np.median(laps, axis=0)))
 
 
 def markdown(points: Sequence[Point]) -> str:
     """A row for each product."""
-    lines = [
-        "| M | K | N | GMAC/s | of peak | GB/s | of bandwidth |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = ("M", "K", "N", "GMAC/s", "of peak", "GB/s", "of bandwidth")
+    rows = []
     for p in points:
-        shares = f"{p.gmac_s:.1f} | {p.of_peak:.0%} | {p.gb_s:.1f} | {p.of_bandwidth:.0%}"
-        lines.append(f"| {p.m} | {p.k} | {p.n} | {shares} |")
-    return "\n".join(lines)
+        shares = f"{p.gmac_s:.1f}", f"{p.of_peak:.0%}", f"{p.gb_s:.1f}", f"{p.of_bandwidth:.0%}"
+        rows.append([str(p.m), str(p.k), str(p.n), *shares])
+    return table(heads, rows)
 
 
 def draw_chart(points: Sequence[Point], file: Path) -> None:

@@ -3,6 +3,7 @@
 
 usage: tune.py MODEL [--seconds=60] [--threads=N] [--signatures=a,b] [--samples=FILE.npz]
            [--input_shapes=x=1,100,256] [--strict_math] [--dry_run]
+       tune.py --products=512x768x768,... [--seconds=60] [--threads=N] [--dry_run]
 
 A cluster, the statements that run in one tile, is compiled alone, with the tile sizes that the
 cost model chooses and with others near them, and timed on this machine. Those with most work come
@@ -11,9 +12,9 @@ for this processor and this number of threads: whoever converts this model, or a
 same cluster, gets them. With --dry_run nothing is kept.
 
 Samples, and --strict_math, must be those of the conversion: sizes on the samples are part of what a
-cluster is. Calls of all candidates take turns, and each has its own copy of the weights, so that
-these come from where copies of them all find place. In a large model they may come from farther
-away. Nothing else should run meanwhile.
+cluster is. In place of a model, --products are M x K times constant K x N. Calls of all candidates
+take turns, and each has its own copy of the weights, so that these come from where copies of them
+all find place. In a large model they may come from farther away. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ from sirius_tf.schedule.fuse import fuse_alone, tiled
 from sirius_tf.schedule.machine import cpu
 from sirius_tf.schedule.plan import work
 from sirius_tf.tools import convert
+from sirius_tf.tools.perf import roofline
 
 Array = np.ndarray[Any, Any]
 Sizes = tuple[int, ...]
@@ -301,6 +303,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "threads", 0, "Threads; 0 is as many as there are.", lower_bound=0, flag_values=values
     )
+    flags.DEFINE_list("products", None, "Products, as MxKxN, of no model.", flag_values=values)
     flags.DEFINE_list("signatures", None, "The signatures; all unless given.", flag_values=values)
     flags.DEFINE_string(
         "samples", None, "An .npz file of inputs, as convert.py takes it.", flag_values=values
@@ -313,20 +316,35 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_boolean(name, False, text, flag_values=values)
 
 
-def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
-    """See the module."""
-    logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
-    if len(argv) != 2:
-        raise app.UsageError("expected MODEL")
+def products(texts: Iterable[str]) -> list[Program]:
+    """Programs of single products; SiriusError if one is not written as MxKxN."""
+    found = []
+    for text in texts:
+        sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+        if sizes is None:
+            raise SiriusError(f"--products: {text} is not MxKxN, as 512x768x768 is")
+        found.append(roofline.program_of(*map(int, sizes.groups())))
+    return found
+
+
+def read(model: Path, values: flags.FlagValues) -> list[Program]:
+    """The programs of a model's signatures, with sizes on the samples."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     from sirius_tf import driver
 
-    model, names = Path(argv[1]), values.signatures
+    shapes = convert.parse_shapes(values.input_shapes)
+    samples = convert.read_samples(model, values.signatures, shapes, values.samples)
+    return list(driver.programs(model, signatures=values.signatures, samples=samples or None))
+
+
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
+    """See the module."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs through absl, too
+    if len(argv) != (1 if values.products else 2):
+        raise app.UsageError("expected MODEL, or --products")
     threads = values.threads or native.default_threads()
     try:
-        shapes = convert.parse_shapes(values.input_shapes)
-        samples = convert.read_samples(model, names, shapes, values.samples)
-        programs = driver.programs(model, signatures=names, samples=samples or None)
+        programs = products(values.products) if values.products else read(Path(argv[1]), values)
     except SiriusError as error:
         print(f"tune: error: {error}", file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-BATCH = 16  # graphs that are compiled at once
+BATCH = 32  # graphs that are compiled at once
 _GRAPHS = flags.DEFINE_integer("graphs", 200, "Graphs to draw, at most.")
 _SEED = flags.DEFINE_integer("seed", None, "What decides all draws; without it, a new one.")
 _SECONDS = flags.DEFINE_float("seconds", 1e9, "Time after which no graph is begun.")
@@ -29,6 +29,7 @@ _KEEP = flags.DEFINE_string("keep", None, "Folder for failures; without it, a te
 _CUDA = flags.DEFINE_integer("cuda", 200, "One of so many graphs is emulated; 0: none.")
 _SHRINK = flags.DEFINE_float("shrink", 60.0, "Seconds for making a failure smaller.")
 _START = flags.DEFINE_integer("start", None, "The number of the first graph, in a worker.")
+_WITHOUT = flags.DEFINE_list("without", [], "Numbers of graphs that are left out.")
 
 
 def main(_: list[str]) -> int:
@@ -44,6 +45,7 @@ def main(_: list[str]) -> int:
             _CUDA.value,
             _SHRINK.value,
             Path(_KEEP.value),
+            {*map(int, _WITHOUT.value)},
         )
         return 0
     seed = random.randrange(1 << 30) if _SEED.value is None else _SEED.value
@@ -56,13 +58,15 @@ def main(_: list[str]) -> int:
 
 
 def supervised(graphs: int, seed: int, seconds: float, keep: Path) -> dict[str, int]:
-    """Run workers until all graphs are done; what they counted."""
+    """Run workers until all graphs are done; what they counted. One that ends begins again where it
+    was, without the graph that ended it."""
     until, start, totals = time.time() + seconds, 0, Counter[str]()
+    without = [*map(int, _WITHOUT.value)]
     while start < graphs and time.time() < until:
         command = [sys.executable, "-m", __spec__.name.removesuffix(".__main__")]
         command += [f"--start={start}", f"--graphs={graphs}", f"--seed={seed}", f"--keep={keep}"]
         command += [f"--seconds={until - time.time()}", f"--cuda={_CUDA.value}"]
-        command += [f"--shrink={_SHRINK.value}"]
+        command += [f"--shrink={_SHRINK.value}", f"--without={','.join(map(str, without))}"]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONFAULTHANDLER": "1"}
         at: dict[str, object] = {}
         with subprocess.Popen(
@@ -74,6 +78,7 @@ def supervised(graphs: int, seed: int, seconds: float, keep: Path) -> dict[str, 
                 if "counts" in said:
                     totals.update(said["counts"])
                     start = said["next"]
+                    print(f"{start} of {graphs}: {json.dumps(totals)}", file=sys.stderr, flush=True)
                 elif "failure" in said:
                     print(f"FAILURE {said['failure']}", flush=True)
                 at = said.get("at", at)
@@ -81,7 +86,10 @@ def supervised(graphs: int, seed: int, seconds: float, keep: Path) -> dict[str, 
             place = "ended in TensorFlow" if at.get("stage") == "TensorFlow" else "failures"
             totals[place] += 1
             print(f"FAILURE a worker ended with {worker.returncode} at {at}", flush=True)
-            start = max(start, int(at.get("number", start))) + 1
+            if "case" in at:
+                without.append(int(str(at["case"]).rpartition("_")[2]))
+            else:  # nobody knows which of the batch
+                start += BATCH
     return dict(totals)
 
 

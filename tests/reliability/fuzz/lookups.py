@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tests.reliability.fuzz.drawing import CONSTANT, Drawing, M, N, Undrawable
@@ -179,6 +180,30 @@ def resize(d: Drawing, op: str):
     corners = d.chance(0.3)
     pixel = not corners and d.chance(0.5)
     d.op(op, x, size, align_corners=corners, half_pixel_centers=pixel)
+
+
+@draws("RGBToHSV", "HSVToRGB")
+def colors(d: Drawing, op: str):
+    new = [*d.shape(1, 2), 3]
+    d.op(op, d.pick(d.dtype_for(op), 1, 4, where=lambda s: s[-1] == 3, new=new))
+
+
+@draws("AdjustContrastv2")
+def contrast(d: Drawing, op: str):
+    x = d.pick(d.dtype_for(op), 3, 4, new=[d.size(), d.number(1, 5), d.number(1, 5), 3])
+    d.op(op, x, d.same(x, "float32", []))
+
+
+@draws(*(f"FakeQuantWithMinMax{ends}" for ends in ("Args", "Vars", "VarsPerChannel")))
+def fake_quantization(d: Drawing, op: str):
+    x = d.pick("float32", 1, where=lambda s: s[-1] <= CONSTANT, new=[*d.shape(), d.number(1, 5)])
+    more = {"num_bits": d.number(2, 9), "narrow_range": d.chance(0.5)}
+    low, high = -d.number(0, 4) / 2, d.number(1, 5) / 2
+    if op.endswith("Args"):
+        return d.op(op, x, min=low, max=high, **more)
+    shape = x.shape.as_list()[-1:] if op.endswith("Channel") else []
+    ends = (d.const(np.full(shape, end), "float32") for end in (low, high))
+    return d.op(op, x, *ends, **more)
 
 
 def image(d: Drawing, op: str, rank: int):

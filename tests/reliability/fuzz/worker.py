@@ -3,23 +3,28 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import time
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.reliability.fuzz import answers
 from tests.reliability.fuzz.case import Case, draw, save
 from tests.reliability.fuzz.shrink import shrunk
 
+OPTIMIZED = 8  # of so many batches one is compiled as users' code is, the others as fast as can be
+HANGS = 600.0  # seconds that a stage of a graph may take
+
 
 def say(**what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
-def _at(number: int, **at: object) -> None:
-    say(at={"number": number, **at})
+def _at(**at: object) -> None:
+    faulthandler.dump_traceback_later(HANGS, exit=True)
+    say(at=at)
 
 
 def run(
@@ -31,16 +36,22 @@ def run(
     cuda: int,
     shrink: float,
     keep: Path,
+    without: Collection[int],
 ) -> None:
     logging.disable(logging.WARNING)
     while start < graphs and time.time() < until:
         report, numbers = answers.Report(), range(start, min(start + batch, graphs))
-        say(at={"number": start, "stage": "drawing"})
-        cases = [draw(f"g{seed}_{n}", seed) for n in numbers]
+        cases = []
+        for n in sorted({*numbers} - {*without}):
+            _at(stage="drawing", case=f"g{seed}_{n}")
+            cases.append(draw(f"g{seed}_{n}", seed))
         emulated = int(bool(cuda) and any(n % cuda == 0 for n in numbers))
-        answers.check(cases, seed, report, emulated, partial(_at, start))
+        level = "-O0" if start // batch % OPTIMIZED else "-O3"
+        answers.check(cases, seed, report, emulated, _at, level)
         for failure in report.failures:
             report.counts["failures"] += 1
+            report.counts[failure.effect] += 1
+            _at(stage="shrinking", case=failure.case.name)
             made = _shrunk(failure, seed, shrink)
             path = save(made, keep)
             say(failure=f"{path} {failure.stage}: {failure.what[:600]}")
