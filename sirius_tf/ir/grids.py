@@ -37,6 +37,31 @@ def evaluated(value: Affine, grid: Grid) -> Any:
     return total
 
 
+def cells(array: Array, where: tuple[Array, ...]) -> Array | None:
+    """`array[where]` without a copy, to be read or written, where each subscript is one point or
+    goes along an axis of its own in equal steps; None where it does not."""
+    key: list[int | slice] = []
+    axes: list[int] = []  # of the grid, counted from the last one
+    for index in where:
+        along = [axis - index.ndim for axis, size in enumerate(index.shape) if size > 1]
+        points = index.ravel()
+        if len(along) > 1 or not points.size or (along and along[0] in axes):
+            return None
+        first, last = int(points[0]), int(points[-1])
+        if not along:
+            key.append(first)
+            continue
+        step = int(points[1]) - first
+        if step <= 0 or (points[1:] - points[:-1] != step).any():
+            return None
+        key.append(slice(first, last + 1, step))
+        axes += along
+    rank = max((index.ndim for index in where), default=0)
+    order = sorted(range(len(axes)), key=axes.__getitem__)
+    placed = (slice(None) if axis in axes else None for axis in range(-rank, 0))
+    return array[(*key, ...)].transpose(order)[(*placed, ...)]
+
+
 def open_grid(iters: list[Iter], ranges: Mapping[str, range]) -> dict[str, Any]:
     """An open grid: iterator n varies along axis n, of as many axes as iterators."""
     shapes = [[-1 if n == axis else 1 for n in range(len(iters))] for axis in range(len(iters))]
@@ -55,7 +80,8 @@ def contraction(factors: list[Array], rank: int, inner: tuple[int, ...]) -> Arra
         full = factor.reshape((1,) * (total - factor.ndim) + factor.shape)
         used = [axis for axis in range(total) if full.shape[axis] != 1]
         covered.update(used)
-        operands += [full.reshape([full.shape[a] for a in used]).astype(np.float64), used]
+        narrow = full.reshape([full.shape[a] for a in used])
+        operands += [narrow.astype(np.float64, copy=False), used]
     kept = [axis for axis in range(rank) if axis in covered]
     result = np.asarray(np.einsum(*operands, kept, optimize=True))
     sizes = dict(zip(kept, result.shape, strict=True))

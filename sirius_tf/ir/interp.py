@@ -23,7 +23,7 @@ from sirius_tf.ir.affine import Affine, symbol
 from sirius_tf.ir.dtypes import identity, numpy_dtype
 from sirius_tf.ir.expr import Call, Const, Dim, Expr, Index, Load
 from sirius_tf.ir.functions import FUNCTIONS, Array, demand
-from sirius_tf.ir.grids import Grid, contraction, evaluated, open_grid, poison
+from sirius_tf.ir.grids import Grid, cells, contraction, evaluated, open_grid, poison
 from sirius_tf.ir.order import components
 from sirius_tf.ir.printer import show_expr, show_statement
 from sirius_tf.ir.program import UNLIMITED, Iter, Program, Reduce, Statement, Tensor
@@ -253,7 +253,7 @@ class _Machine:
             value = self.value(statement.value, grid)
         value = np.broadcast_to(value, outer).astype(dtype)
         points = fixed | open_grid(free, ranges)
-        where = tuple(np.broadcast_to(evaluated(i, points), outer) for i in statement.index)
+        where = tuple(np.asarray(evaluated(i, points)) for i in statement.index)
         self.store(statement.target, where, value)
         if self.log is not None:
             self.made[statement.target][where] = len(self.log)
@@ -268,11 +268,20 @@ class _Machine:
         if mask is None:
             role = self.program.tensor[name].role
             raise VerifyError(f"{name} is defined by a statement, but is of the role {role}")
-        before = np.count_nonzero(mask)
-        mask[where] = True
-        if np.count_nonzero(mask) - before != value.size:
+        targets = cells(self.arrays[name], where)
+        if targets is not None and targets.shape == value.shape:
+            marks = cells(mask, where)
+            assert marks is not None
+            twice = bool(marks.any())
+            marks[...], targets[...] = True, value
+        else:
+            before = np.count_nonzero(mask)
+            mask[where] = True
+            twice = np.count_nonzero(mask) - before != value.size
+            if not twice:
+                self.arrays[name][where] = value
+        if twice:
             raise VerifyError(f"an element of {name} is defined twice")
-        self.arrays[name][where] = value
 
     def reduction(
         self,
@@ -327,13 +336,12 @@ class _Machine:
         )
         try:
             self.in_range(expr.tensor, where)
-            mask = self.defined.get(expr.tensor)
-            known = mask is None or expr.tensor in self.optional or mask[where].all()
-            if not known:
+            mask = None if expr.tensor in self.optional else self.defined.get(expr.tensor)
+            if mask is not None and not _read(mask, where).all():
                 raise VerifyError("an undefined element is read")
         except VerifyError as error:
             raise VerifyError(f"{error}, {show_expr(expr)},") from None
-        return np.asarray(self.arrays[expr.tensor][where])
+        return _read(self.arrays[expr.tensor], where)
 
     def in_range(self, name: str, where: tuple[Array, ...]) -> None:
         shape = self.arrays[name].shape
@@ -342,6 +350,11 @@ class _Machine:
         for axis, (index, extent) in enumerate(zip(where, shape, strict=True)):
             if index.size and (index.min() < 0 or index.max() >= extent):
                 raise VerifyError(f"axis {axis} of {name}{list(shape)} is exceeded")
+
+
+def _read(array: Array, where: tuple[Array, ...]) -> Array:
+    found = cells(array, where)
+    return np.asarray(array[where]) if found is None else found
 
 
 def _given(tensor: Tensor, inputs: Mapping[str, Array]) -> Array:
