@@ -19,6 +19,7 @@ from sirius_tf.driver import bundles
 from sirius_tf.driver.blame import blamed
 from sirius_tf.driver.comparison import with_exact
 from sirius_tf.driver.failures import told
+from sirius_tf.driver.garbage import rarely_collected
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.publish import published
 from sirius_tf.driver.settle import Linked, settled
@@ -42,6 +43,7 @@ from sirius_tf.runtime.op import register_with_tensorflow
 
 @told
 @native.on_cpu()  # whose code is what a conversion compares and times
+@rarely_collected()
 def optimize(
     saved_model_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str] | None = None,

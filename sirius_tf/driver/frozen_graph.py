@@ -17,6 +17,7 @@ from sirius_tf.config import Options
 from sirius_tf.driver import bundles
 from sirius_tf.driver.comparison import compare_and_time, with_exact
 from sirius_tf.driver.failures import told
+from sirius_tf.driver.garbage import rarely_collected
 from sirius_tf.driver.kernels import compile_parts
 from sirius_tf.driver.parts import cut
 from sirius_tf.driver.steps import (
@@ -34,6 +35,7 @@ from sirius_tf.runtime.op import register_with_tensorflow
 
 @told
 @native.on_cpu()
+@rarely_collected()
 def optimize_graph_def(
     graph_def: Any,
     inputs: Sequence[str],

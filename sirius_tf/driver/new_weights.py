@@ -19,6 +19,7 @@ from sirius_tf.driver import bundles
 from sirius_tf.driver.comparison import with_exact
 from sirius_tf.driver.draft import Draft, draft
 from sirius_tf.driver.failures import told
+from sirius_tf.driver.garbage import rarely_collected
 from sirius_tf.driver.kernels import Compiled, compile_region, with_originals
 from sirius_tf.driver.publish import compared, published
 from sirius_tf.driver.steps import (
@@ -38,6 +39,7 @@ from sirius_tf.runtime.op import register_with_tensorflow
 
 @told
 @native.on_cpu()
+@rarely_collected()
 def refresh(
     optimized_dir: str | os.PathLike[str],
     saved_model_dir: str | os.PathLike[str],

@@ -163,30 +163,73 @@ def check_reflow(scop: Scop, schedule: isl.Schedule, storage: Mapping[str, isl.M
     Recomputes the flow of the scheduled program through memory (isl manual, "Dependence Analysis")
     and compares it, access by access, with `write . read^-1`. VerifyError names a read and the
     instance that spoiled, or never filled, its cell. Where every element has a cell of its own,
-    only the order can be wrong, which `check_order` has seen.
+    only the order can be wrong, which `check_order` has seen. isl answers once for accesses that
+    are equal but for names, as those of layers are.
     """
     order = {m.get_tuple_name(isl.dim_type.in_): m for m in maps(schedule.get_map())}
     stores: dict[str, dict[str, isl.Map]] = {}  # of each memory, by statement
+    writers: dict[str, dict[str, isl.Map]] = {}  # of each tensor, by statement
     for s, write in scop.writes.items():
         kept = _keep(write, storage)
-        stores.setdefault(kept.get_tuple_name(isl.dim_type.out), {})[s] = kept
+        stores.setdefault(_of(kept), {})[s] = kept
+        writers.setdefault(_of(write), {})[s] = write
+    seen = set[str]()
     for sink, reads in scop.reads.items():
-        for read in (r for r in reads if r.get_tuple_name(isl.dim_type.out) in storage):
-            kept = _keep(read, storage)
-            into = stores[kept.get_tuple_name(isl.dim_type.out)]
+        for read in (r for r in reads if _of(r) in storage):
+            kept, wrote = _keep(read, storage), writers[_of(read)]
+            into = stores[_of(kept)]
+            times = _compressed({s: order[s] for s in (sink, *into)})
+            question = _text(list(times), {sink: kept}, into, times, {sink: read}, wrote)
+            if question in seen:
+                continue
+            seen.add(question)
             info = isl.UnionAccessInfo.from_sink(isl.UnionMap.from_map(kept))
             info = info.set_must_source(union_map(into.values()))
-            info = info.set_schedule_map(union_map(order[s] for s in {sink, *into}))
+            info = info.set_schedule_map(union_map(times.values()))
             actual = info.compute_flow().get_must_dependence()
-            wanted = union_map(w.apply_range(read.reverse()) for w in _writers(scop, read))
+            wanted = union_map(w.apply_range(read.reverse()) for w in wrote.values())
             if actual.is_equal(wanted):
                 continue
             wrong = maps(actual.subtract(wanted)) or maps(wanted.subtract(actual))
             raise _violated(
-                f"{sink} reads a cell of {read.get_tuple_name(isl.dim_type.out)} that holds "
-                "another element or none by then",
+                f"{sink} reads a cell of {_of(read)} that holds another element or none by then",
                 wrong[0],
             )
+
+
+def _compressed(order: Mapping[str, isl.Map]) -> dict[str, isl.Map]:
+    """Times that order instances as `order` does, with the fewest and smallest constants.
+
+    A dimension that is constant in each map orders statements by it: its place among those that
+    occur will do, and nothing where they are one.
+    """
+    lengths = {m.dim(isl.dim_type.out) for m in order.values()}
+    result = dict(order)
+    for k in reversed(range(min(lengths) if len(lengths) == 1 else 0)):
+        fixed = {s: m.plain_get_val_if_fixed(isl.dim_type.out, k) for s, m in order.items()}
+        if not all(value.is_int() for value in fixed.values()):
+            continue
+        values = sorted({value.to_python() for value in fixed.values()})
+        for s, value in fixed.items():
+            result[s] = result[s].project_out(isl.dim_type.out, k, 1)
+            if len(values) > 1:
+                place = isl.Val(values.index(value.to_python()))
+                result[s] = result[s].insert_dims(isl.dim_type.out, k, 1)
+                result[s] = result[s].fix_val(isl.dim_type.out, k, place)
+    return result
+
+
+def _text(statements: Sequence[str], *relations: Mapping[str, isl.Map]) -> str:
+    """The text of groups of relations from instances of statements, in which statements have
+    numbers, and what they access no name: equal texts are equal questions."""
+    parts = []
+    for k, group in enumerate(relations):
+        for s, relation in group.items():
+            named = relation.set_tuple_name(isl.dim_type.in_, f"S{statements.index(s)}")
+            if named.has_tuple_name(isl.dim_type.out):
+                named = named.set_tuple_name(isl.dim_type.out, "M")
+            parts.append(f"{k} {named}")
+    return "\n".join(parts)
 
 
 def check_cells(
@@ -277,7 +320,3 @@ def _of(access: isl.Map) -> str:
 def _keep(access: isl.Map, storage: Mapping[str, isl.Map]) -> isl.Map:
     tensor = _of(access)
     return access.apply_range(storage[tensor]) if tensor in storage else access
-
-
-def _writers(scop: Scop, read: isl.Map) -> list[isl.Map]:
-    return [w for w in scop.writes.values() if _of(w) == _of(read)]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of a conversion, each by itself: no model is needed."""
 
+import gc
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from sirius_tf.config import Options
 from sirius_tf.debug.differences import Finding
 from sirius_tf.driver import blame, bundles, failures, publish, steps
 from sirius_tf.driver.draft import Draft, draft
+from sirius_tf.driver.garbage import rarely_collected
 from sirius_tf.driver.parts import Part, Values
 from sirius_tf.driver.sampled import Sampled
 from sirius_tf.driver.trials import Trial
@@ -315,3 +318,22 @@ def test_no_diagnosis_costs_a_model(two, monkeypatch) -> None:
 
     monkeypatch.setattr(blame, "sampled", fails)
     assert blamed() == "not known, since the compiler failed: IndexError: out of range"
+
+
+def test_circles_are_collected_as_before_when_the_last_conversion_ends() -> None:
+    before = gc.get_threshold()
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(rarely_collected())
+    rarely = gc.get_threshold()
+    second.enter_context(rarely_collected())
+    first.close()  # another thread's conversion goes on
+    assert rarely[0] > before[0] and gc.get_threshold() == rarely
+    second.close()
+    assert gc.get_threshold() == before
+
+
+def test_circles_are_collected_as_before_when_a_conversion_fails() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(SiriusError), rarely_collected():
+        raise SiriusError("no model")
+    assert gc.get_threshold() == before

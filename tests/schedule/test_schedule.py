@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from itertools import pairwise
 
 import islpy as isl
 import pytest
 
 from sirius_tf.errors import VerifyError
-from sirius_tf.ir.affine import Affine
+from sirius_tf.ir.affine import Affine, affine
+from sirius_tf.ir.expr import Const, Load, call
+from sirius_tf.ir.program import Iter, Output, Program, Statement, Tensor
 from sirius_tf.poly.dependence import flow
 from sirius_tf.poly.scop import extract
 from sirius_tf.schedule.fuse import fuse
@@ -124,6 +127,63 @@ def test_tensors_sharing_memory_must_not_overlap_in_time() -> None:
     shared = folded("p", "m[t, b, j]") | folded("q", "m[t, b, j]")
     with pytest.raises(VerifyError, match="reads a cell of p"):
         check_reflow(scop, schedule, shared)
+
+
+def layers(count: int) -> Program:
+    """Layers that are equal but for names: of each, Pk defines a temporary, and Yk reads it."""
+    size, axes = (affine(4), affine(8)), (Iter("b", affine(4)), Iter("j", affine(8)))
+    names = [name for k in range(count) for name in (f"p{k}", f"y{k}")]
+    last = names[-1]
+    tensors = [Tensor(n, size, "float32", "output" if n == last else "temp") for n in names]
+    statements = tuple(
+        Statement(name.upper(), axes, name, (b, j), call("neg", Load(read, (b, j), "float32")))
+        for read, name in pairwise(["x", *names])
+    )
+    given = Tensor("x", size, "float32", "input")
+    outputs = (Output(last, (Const(4, "int64"), Const(8, "int64"))),)
+    return Program("layers", (), (), (), (given, *tensors), statements, ("x",), outputs)
+
+
+def row_by_row(k: int) -> Filter:
+    names = (f"P{k}", f"Y{k}")
+    return Filter(
+        names, Band((dict.fromkeys(names, b),), Sequence(tuple(points(n, j) for n in names)))
+    )
+
+
+def one_row(k: int) -> dict[str, isl.Map]:
+    return {f"p{k}": isl.Map(f"{{ p{k}[b, j] -> p{k}[0, j] }}")}
+
+
+def test_isl_answers_once_for_layers_that_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[isl.UnionMap] = []
+    ask = isl.UnionAccessInfo.from_sink
+
+    def counted(sink: isl.UnionMap) -> isl.UnionAccessInfo:
+        asked.append(sink)
+        return ask(sink)
+
+    monkeypatch.setattr(isl.UnionAccessInfo, "from_sink", staticmethod(counted))
+    scop = extract(layers(4))
+    schedule = build(scop, Sequence(tuple(row_by_row(k) for k in range(4))))
+    rows = {name: cell for k in range(4) for name, cell in one_row(k).items()}
+    check_reflow(scop, schedule, rows)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_whichever_layer_is_wrong_among_equal_ones_is_named(k: int) -> None:
+    """It has cells that are too few, or an order that needs more of them."""
+    scop = extract(layers(4))
+    rows = {name: cell for n in range(4) for name, cell in one_row(n).items()}
+    parts = [row_by_row(n) for n in range(4)]
+    fewer = rows | {f"p{k}": isl.Map(f"{{ p{k}[b, j] -> p{k}[b, 0] }}")}
+    with pytest.raises(VerifyError, match=f"Y{k} reads a cell of p{k} "):
+        check_reflow(scop, build(scop, Sequence(tuple(parts))), fewer)
+    apart = [points(f"P{k}", b, j), points(f"Y{k}", b, j)]
+    schedule = build(scop, Sequence((*parts[:k], *apart, *parts[k + 1 :])))
+    with pytest.raises(VerifyError, match=f"Y{k} reads a cell of p{k} "):
+        check_reflow(scop, schedule, rows)
 
 
 def test_show_tree() -> None:
