@@ -31,6 +31,7 @@ from sirius_tf.driver.steps import (
     threads_of,
     time_parts,
 )
+from sirius_tf.driver.twins import with_twins
 from sirius_tf.errors import SiriusError
 from sirius_tf.frontend import savedmodel
 from sirius_tf.report import Result
@@ -106,7 +107,7 @@ def _linked(
     parts = cut_signatures(source, content, meta_graph, model, given, options.keep_variables)
     stage("compile")
     parts, kernels = compile_parts(parts, threads_of(options), options, tilings.read())
-    parts = [part.hollow() for part in with_exact(parts, kernels)]
+    parts = [part.hollow() for part in with_twins(with_exact(parts, kernels))]
     skipped = model.skipped
     del model
     work = stack.enter_context(output.workplace(source, target))

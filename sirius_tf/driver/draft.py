@@ -11,6 +11,7 @@ from typing import Any
 from sirius_tf.bundle import cache
 from sirius_tf.config import Options
 from sirius_tf.driver.parts import Part, computes
+from sirius_tf.driver.twins import twins
 from sirius_tf.report import LeftNode, SignatureReport
 from sirius_tf.rewrite import metagraph, output, regions
 from sirius_tf.rewrite import samples as sampling
@@ -24,7 +25,8 @@ class Draft:
 
     `work` is its directory, `bundle` the name of a file there, `content` are hashes of the original
     and of what was written. Signatures that have regions are timed on `twice` the samples, too, if
-    they take more. The reports lack what a comparison measures.
+    they take more; those in `twins` not at all, but the earlier one that is named. The reports lack
+    what a comparison measures.
     """
 
     work: Path
@@ -36,6 +38,7 @@ class Draft:
     tolerances: Mapping[str, float]
     reports: tuple[SignatureReport, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    twins: Mapping[str, str] = field(default_factory=dict)
 
 
 def draft(
@@ -68,6 +71,7 @@ def draft(
         {name: arrays for name, arrays in larger.items() if arrays is not None},
         {name: allowed(graph, options.tolerance) for name, graph in graphs.items()},
         tuple(map(_report, parts)),
+        twins=twins(parts),
     )
 
 

@@ -67,7 +67,8 @@ class Part:
 
     `values` are those of the edges that regions read, on the samples; there are no samples where it
     runs on none that could be made up. `exact` are, by region, the errors against float64 if they
-    are known, or else the results in float64.
+    are known, or else the results in float64. `digest` is that of the graph, if
+    another signature may have the same.
     """
 
     signature: Signature
@@ -77,6 +78,7 @@ class Part:
     left: Mapping[str, str] = field(default_factory=dict)
     timed: tuple[RegionReport, ...] = ()
     exact: Mapping[str, Exact | Accuracy] = field(default_factory=dict)
+    digest: str = ""
 
     def without(self, reasons: Mapping[str, str]) -> Part:
         """Regions, by name, go back to TensorFlow."""

@@ -28,10 +28,18 @@ def compared(source: Path, made: Draft, options: Options) -> Mapping[str, check.
     samples, tolerances = made.samples, made.tolerances
     random = {report.name: report.random for report in made.reports}
     compare = functools.partial(
-        check.compare, source, made.work, made.tags, samples, tolerances, random, made.twice
+        check.compare,
+        source,
+        made.work,
+        made.tags,
+        samples,
+        tolerances,
+        random,
+        made.twice,
+        made.twins,
     )
     arrays = [(n, key, array_digest(x)) for n in samples for key, x in samples[n].items()]
-    key = (made.content, arrays, sorted(tolerances.items()), machine())
+    key = (made.content, arrays, sorted(tolerances.items()), sorted(made.twins.items()), machine())
     return cache.remembered("checks", key, compare, _is_fast)
 
 

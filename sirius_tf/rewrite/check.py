@@ -81,6 +81,7 @@ def compare(
     tolerances: Mapping[str, float],
     random: Mapping[str, Collection[str]],
     twice: Samples = MappingProxyType({}),
+    twins: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Measured]:
     """Call every signature of both models on the samples. Raises SiriusError if one differs.
 
@@ -89,6 +90,7 @@ def compare(
     Variables of others are restored by objects only: those run in no session. Of outputs that are
     `random` the dtype and the rank are compared. On samples that are given `twice`, by signature,
     both are timed, too.
+    A signature that has a twin, of which calls take as long, is not timed by itself.
     """
     try:
         with ExitStack() as stack:
@@ -104,8 +106,9 @@ def compare(
                 )
                 for name, want in results.items()
             }
-            times = {name: fairly(theirs[name], ours[name]) for name in samples}
-            larger = {n: _larger(theirs[n], ours[n], arrays) for n, arrays in twice.items()}
+            timed = [name for name in samples if name not in twins]
+            times = {name: fairly(theirs[name], ours[name]) for name in timed}
+            larger = {n: _larger(theirs[n], ours[n], twice[n]) for n in timed if n in twice}
         del theirs, ours
         gc.collect()  # the sessions' graphs are circles
         if load is _session:
@@ -113,7 +116,8 @@ def compare(
     except tf.errors.OpError as error:
         raise SiriusError(f"the model or what became of it does not run: {error}") from error
     return {
-        name: Measured(errors[name], *times[name], larger.get(name, (0.0, 0.0))) for name in samples
+        name: Measured(errors[name], *times[of], larger.get(of, (0.0, 0.0)))
+        for name, of in ((name, twins.get(name, name)) for name in samples)
     }
 
 
