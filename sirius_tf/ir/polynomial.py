@@ -46,9 +46,13 @@ class Poly:
         return poly(other) - self
 
     def __mul__(self, other: PolyLike) -> Poly:
+        theirs = poly(other).terms
+        for number, terms in ((theirs, self.terms), (self.terms, theirs)):
+            if len(number) == 1 and not number[0][0]:  # most often: the order stays
+                return Poly(tuple((m, c * number[0][1]) for m, c in terms))
         sums: dict[Monomial, int] = {}
         for left, a in self.terms:
-            for right, b in poly(other).terms:
+            for right, b in theirs:
                 monomial = tuple(sorted(left + right))
                 sums[monomial] = sums.get(monomial, 0) + a * b
         return _make(sums)

@@ -10,6 +10,7 @@ samples.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,8 @@ class Plan:
     across: bool = False
 
 
-def stride(index: Sequence[Affine | Expr], shape: Sequence[Affine], name: str) -> Poly | None:
+@functools.lru_cache(maxsize=1 << 14)  # what layers access is alike
+def stride(index: tuple[Affine | Expr, ...], shape: tuple[Affine, ...], name: str) -> Poly | None:
     """Distance in elements between neighbours along iterator `name`; None if it is not constant.
 
     A floor(name / PANEL), or of a multiple of it, does not change within a vector: one begins at a
