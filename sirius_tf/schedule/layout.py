@@ -24,7 +24,7 @@ from sirius_tf.ir.rewrite import fresh, map_statements, move, replace_loads
 from sirius_tf.schedule import plan as plans
 from sirius_tf.schedule.cpu_costs import MOST_COPIES, ROWS, SMALLEST_PACKED
 from sirius_tf.schedule.machine import Machine
-from sirius_tf.schedule.plan import PANEL, Plan
+from sirius_tf.schedule.plan import PANEL, Chooser, Plan
 
 
 def lay_out(program: Program, machine: Machine) -> Program:
@@ -38,8 +38,10 @@ def lay_out(program: Program, machine: Machine) -> Program:
 def order_temporaries(program: Program, machine: Machine) -> Program:
     """Permute the dimensions of temporaries: those who touch them most often choose first."""
     last = dict[str, int | None]()
-    for s in sorted(program.statements, key=lambda s: -_touches(program, s, machine)):
-        chosen = plans.choose(program, s, machine, Wishes(program, last))
+    choose = Chooser(machine, Wishes(program, last))
+    choose_first = Chooser(machine, Wishes(program, {}))
+    for s in sorted(program.statements, key=lambda s: -_touches(program, s, choose_first(s))):
+        chosen = choose(s)
         for tensor, index in _accesses(s):
             fixed = last.get(tensor) is not None or tensor in program.conditions
             if program.tensor[tensor].role != "temp" or fixed:
@@ -55,11 +57,10 @@ def order_temporaries(program: Program, machine: Machine) -> Program:
     return program
 
 
-def _touches(program: Program, s: Statement, machine: Machine) -> float:
-    """Vector loads and stores of temporaries that a statement makes if they are stored as it wants:
-    its rank when orders are chosen. A product with constant weights only stores some."""
-    wishes = Wishes(program, {})
-    chosen = plans.choose(program, s, machine, wishes)
+def _touches(program: Program, s: Statement, chosen: Plan) -> float:
+    """Vector loads and stores of temporaries that a statement makes if they are stored as it wants,
+    when it has its plan: its rank when orders are chosen. A product with constant weights only
+    stores some."""
     inner = math.prod(i.extent.evaluate(program.hints) for i in s.reduce.iters) if s.reduce else 1
     points = plans.work(s, program.hints)
     loaded = {load.tensor for load in loads(s.value) if _axis(load.index, chosen.lanes) is not None}
@@ -87,6 +88,10 @@ class Wishes(plans.Strides):
             return now
         fixed = self.last.get(tensor)
         return poly(1) if fixed is None or fixed == axis else poly(PANEL)
+
+    def facts(self, tensor: str) -> tuple[object, ...]:
+        """The order that it has, too."""
+        return *super().facts(tensor), self.last.get(tensor)
 
     def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
         """Elements of a temporary that is stored in another order then."""
@@ -145,11 +150,12 @@ class _Packer:
         # temporaries have their order: only constants can still be had in any
         last = {t.name: len(t.shape) - 1 for t in program.tensors if t.role == "temp" and t.shape}
         self.wishes = Wishes(program, dict[str, int | None](last))
+        self.choose = Chooser(machine, self.wishes)
 
     def statement(self, s: Statement) -> Statement:
         """The statement with the constants of its value packed. Those of its epilogue, which it
         reads once for a result, are no loop that a copy would make faster."""
-        chosen = plans.choose(self.program, s, self.machine, self.wishes)
+        chosen = self.choose(s)
         if not chosen.lanes:
             return s
         constants = {n for n, t in self.program.tensor.items() if t.role == "constant"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sirius_tf.ir.affine import Affine, FloorDiv
 from sirius_tf.ir.expr import Call, Expr, Load, loads, names_in, walk
@@ -82,18 +82,40 @@ class Strides:
         """The stride of an access to a tensor along an iterator."""
         return stride(index, self.program.tensor[tensor].shape, name)
 
+    def facts(self, tensor: str) -> tuple[object, ...]:
+        """The facts of a tensor on which its strides, and costs, depend."""
+        t = self.program.tensor[tensor]
+        return t.role, t.shape
+
     def moved(self, tensor: str, index: Sequence[Affine | Expr], name: str) -> int:
         """Elements that are stored in another order for this access to have its stride."""
         return 0
 
 
+@dataclass(frozen=True)
+class Chooser:
+    """Plans of least cost. Statements that are equal but for the names of tensors, as those of
+    layers, have the same one, which is found once."""
+
+    machine: Machine
+    strides: Strides
+    found: dict[object, Plan] = field(default_factory=dict)
+
+    def __call__(self, s: Statement) -> Plan:
+        """The plan of a statement of the program whose strides are known."""
+        coster = _Coster(self.strides.program, s, self.machine, self.strides)
+        facts = coster.facts()
+        if facts not in self.found:
+            plans = [Plan(None), *(coster.with_rows(p) for p in reversed(_vectors(s)))]
+            self.found[facts] = min(plans, key=coster.cost)
+        return self.found[facts]
+
+
 def choose(
     program: Program, s: Statement, machine: Machine, strides: Strides | None = None
 ) -> Plan:
-    """The plan of least cost."""
-    coster = _Coster(program, s, machine, strides or Strides(program))
-    plans = [Plan(None), *(coster.with_rows(p) for p in reversed(_vectors(s)))]
-    return min(plans, key=coster.cost)
+    """The plan of least cost of one statement."""
+    return Chooser(machine, strides or Strides(program))(s)
 
 
 def _vectors(s: Statement) -> list[Plan]:
@@ -113,7 +135,8 @@ def possible(s: Statement) -> list[Plan]:
 
 def choose_all(program: Program, machine: Machine) -> dict[str, Plan]:
     """The plan of every statement, by name."""
-    return {s.name: choose(program, s, machine) for s in program.statements}
+    choose = Chooser(machine, Strides(program))
+    return {s.name: choose(s) for s in program.statements}
 
 
 class _Coster:
@@ -129,6 +152,17 @@ class _Coster:
         self.points = math.prod(self.extents[i.name] for i in s.iters if not i.loop)
         self.known = dict[tuple[Load, str], Poly | None]()
         self.costs = dict[Plan, float]()
+
+    def facts(self) -> object:
+        """All that costs depend on, of one machine and program: tensors have numbers for names."""
+        read = [(load.tensor, load.index) for load in (*self.loads, *self.finish_loads)]
+        accesses = [(self.s.target, self.s.index), *read]
+        numbers = {t: k for k, t in enumerate(dict.fromkeys(t for t, _ in accesses))}
+        return (
+            (self.s.iters, self.s.reduce, self.functions, len(self.loads)),
+            tuple((numbers[t], index) for t, index in accesses),
+            tuple(map(self.strides.facts, numbers)),
+        )
 
     def along(self, load: Load, name: str) -> Poly | None:
         if (load, name) not in self.known:

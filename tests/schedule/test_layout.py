@@ -14,9 +14,9 @@ from sirius_tf.ir.printer import show
 from sirius_tf.ir.program import Panels, Reduce, Tiles
 from sirius_tf.ir.verify import verify
 from sirius_tf.schedule.join import _tiled
-from sirius_tf.schedule.layout import _Packer, _permuted, lay_out, order_temporaries, pack
+from sirius_tf.schedule.layout import Wishes, _Packer, _permuted, lay_out, order_temporaries, pack
 from sirius_tf.schedule.machine import CPU
-from sirius_tf.schedule.plan import choose
+from sirius_tf.schedule.plan import Chooser, choose
 from sirius_tf.transform.simplify import simplify
 from tests.support.programs import (
     call,
@@ -112,6 +112,44 @@ def test_a_temporary_is_stored_as_the_heavy_statement_reads_it() -> None:
     )
     after = lay_out(before, CPU)
     assert [str(n) for n in after.statements[0].index] == ["j", "i"]
+
+
+ALIKE = """
+program alike(x)
+tensors:
+  input x[64, 48]: float32
+  temp t[64, 48]: float32
+  temp u[48, 64]: float32
+  temp v[48, 64]: float32
+  output y[48, 64]: float32
+statements:
+  S0: t[i, j] = exp(x[i, j])   for i < 64, j < 48
+  S1: u[i, j] = exp(t[j, i])   for i < 48, j < 64
+  S2: v[i, j] = exp(t[j, i])   for i < 48, j < 64
+  S3: y[i, j] = exp(x[j, i])   for i < 48, j < 64
+outputs:
+  y: [48, 64]
+"""
+
+
+@pytest.mark.parametrize("order", [{}, {"t": 0}, {"t": 1}])
+def test_statements_that_are_equal_but_for_tensors_share_plans_if_these_are_alike(order) -> None:
+    """A temporary can be had in the order that suits; an input, or one that has its order, not."""
+    program = parse(ALIKE)
+    wishes = Wishes(program, dict[str, int | None](order))
+    together = Chooser(CPU, wishes)
+    for last in (None, 0, 1):  # what is decided meanwhile
+        wishes.last["u"] = last
+        plans = [together(s) for s in program.statements]
+        assert plans == [choose(program, s, CPU, wishes) for s in program.statements]
+
+
+def test_plans_of_equal_layers_are_found_once() -> None:
+    program = parse(ALIKE)
+    together = Chooser(CPU, Wishes(program, {}))
+    for s in program.statements:
+        together(s)
+    assert len(together.found) == 3  # S0; S1 and S2; S3 reads an input
 
 
 @pytest.mark.parametrize("make", [dense, softmax, lstm])
