@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from tests.reliability.damaged_models import LOADERS, export
-from tests.reliability.soak import held
+from tests.support.held import held
 
 _RELOADS = flags.DEFINE_integer("reloads", 2000, "How many.", lower_bound=10)
 _HOW = flags.DEFINE_enum("how", "objects", list(LOADERS), "Who loads.")

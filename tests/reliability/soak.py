@@ -33,6 +33,7 @@ from sirius_tf.compile import compile_program
 from sirius_tf.ir import interp
 from sirius_tf.runtime import native
 from tests.support import programs
+from tests.support.held import held
 
 SIZES = (1, 3, 17, 64, 300)
 BAD = ("wrong", "wrong or killed children", "children that hang")
@@ -138,14 +139,6 @@ class Soak:
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
-
-
-def held() -> dict[str, int]:
-    """What the process holds."""
-    status = Path("/proc/self/status").read_text()
-    memory = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    maps = len(Path("/proc/self/maps").read_text().splitlines())
-    return {"kB": int(memory), "mappings": maps, "files": len(os.listdir("/proc/self/fd"))}
 
 
 def soak(seconds: float, callers: int) -> tuple[Counter[str], dict[str, int], dict[str, int]]:

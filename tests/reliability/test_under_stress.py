@@ -38,7 +38,11 @@ def test_allocations_that_fail(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [("soak", "--seconds=4"), ("allocations_op", "--only=dense,70 outputs")],
+    [
+        ("soak", "--seconds=4"),
+        ("soak_calls", "--calls=200000"),
+        ("allocations_op", "--only=dense,70 outputs"),
+    ],
     ids=lambda command: command[0],
 )
 def test_command(command):
