@@ -67,8 +67,8 @@ class Part:
 
     `values` are those of the edges that regions read, on the samples; there are no samples where it
     runs on none that could be made up. `exact` are, by region, the errors against float64 if they
-    are known, or else the results in float64. `digest` is that of the graph, if
-    another signature may have the same.
+    are known, or else the results in float64. `digest` is that of the graph, if another signature
+    may have the same.
     """
 
     signature: Signature

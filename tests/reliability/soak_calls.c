@@ -6,11 +6,11 @@
  *
  * Each request is of a region whose inputs are floats. A thread replaces the bundle by its copy BUNDLE.next, forks, moves
  * all threads to other CPUs, and changes the number of workers; a timer interrupts whoever runs. Each line that is printed
- * has the counts so far, of which the last four have to be 0, in the order of COUNTS.
+ * has the counts so far, in the order of COUNTS, of which the last four have to be 0. Behind the last one is an
+ * empty line: nothing runs any more, and the process waits until its input ends, so that all it holds can be looked at.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -176,7 +175,7 @@ static void change_all_around(void) {
   cpu_set_t all;
   sched_getaffinity(0, sizeof all, &all);
   uint64_t state = 99;
-  for (int64_t line = 1; !__atomic_load_n(&over, __ATOMIC_RELAXED);) {
+  for (int64_t line = 0; !__atomic_load_n(&over, __ATOMIC_RELAXED);) {
     sirius_fix_workers(drawn(&state) % 8 ? 0 : 1 + (int32_t)(drawn(&state) % 4));
     switch (drawn(&state) % 4) {
       case 0: replace_bundle(); break;
@@ -232,5 +231,9 @@ int main(int argc, char **argv) {
   change_all_around();
   for (int k = 0; k < callers && k < 64; ++k) pthread_join(threads[k], NULL);
   print_counts();
+  printf("\n");
+  fflush(stdout);
+  while (getchar() != EOF) {
+  }
   return 0;
 }
